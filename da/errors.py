@@ -1,0 +1,31 @@
+"""Errors that are the user's to mend: one clear line and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input: says what was expected, what came and what to do. Exit code 2."""
+
+    exit_code = 2
+
+
+class Diverged(UserError):
+    """The loss is not finite. The run is over and is never counted as done. Exit code 3."""
+
+    exit_code = 3
+
+
+def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, with the nearest right one first.
+
+    >>> print(unknown("normaliser", "bm", ["bn", "wa"]))
+    unknown normaliser 'bm'; did you mean 'bn'? One of: bn, wa
+    """
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    hint = f" did you mean '{near[0]}'?" if near else ""
+    choice = f"{' One' if hint else ' one'} of: {', '.join(names)}"
+    return UserError(f"unknown {kind} '{name}';{hint}{choice}")

@@ -1,0 +1,1 @@
+"""One adaptation method per file: its loss function, then a small subclass."""

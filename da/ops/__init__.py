@@ -1,0 +1,1 @@
+"""Pure functions that several parts use: seeds, schedules, entropies, gradient reversal."""

@@ -1,0 +1,1 @@
+"""Scores for choosing a model without target labels, one per file."""
