@@ -1,0 +1,211 @@
+"""A grid of cells, as a YAML file describes it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from da.errors import UserError, unknown
+from da.experiments.cell import Cell
+
+Row = Literal["tuned", "published"]
+ROWS: tuple[Row, ...] = ("tuned", "published")
+REFERENCE_BATCH = 32
+DEFAULT_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Tune(_Strict):
+    """How the learning rate is tuned: never on the seeds of the table or with target labels."""
+
+    factors: tuple[float, ...] = Field(default=DEFAULT_FACTORS, min_length=1)
+    """The tried rates are the published one times these."""
+    seeds: tuple[int, ...] = Field(default=(100, 101), min_length=1)
+    task: str | None = None
+    """``source->target``; the data class's own development task where not given."""
+
+
+class Grid(_Strict):
+    """Tasks x methods x normalisers x swept settings x seeds, with one budget for all."""
+
+    data: str
+    data_args: dict[str, Any] = {}
+    tasks: Literal["all"] | tuple[str, ...] = "all"
+    methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    norms: dict[str, dict[str, Any]] = Field(min_length=1)
+    model: dict[str, Any] = {}
+    sweep: dict[str, tuple[Any, ...]] = {}
+    """``batch_size`` or ``model.<argument>`` to the values that it takes."""
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    batch_size: int = Field(default=REFERENCE_BATCH, gt=0)
+    epochs: int = Field(gt=0)
+    steps_per_epoch: int | Literal["source", "target", "longest"] | None = None
+    samples: int | None = Field(default=None, gt=0)
+    """Samples of each domain seen in all, instead of ``steps_per_epoch``."""
+    lr: tuple[Row, ...] = Field(default=("tuned",), min_length=1)
+    """The rows of the table."""
+    published_lr: float = Field(gt=0)
+    lr_scaling: Literal["none", "linear"] = "none"
+    """``linear``: the published rate is that of a batch of 32 and grows with the batch."""
+    tuned: str | None = None
+    """The table of tuned rates, relative to the YAML file."""
+    tune: Tune = Tune()
+    threads: int = Field(default=1, gt=0)
+    precision: str = "32-true"
+    device: str = "cpu"
+
+    @field_validator("methods", "norms", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        """A list of names, or names with their options."""
+        if isinstance(value, (list, tuple)):
+            _names(value)
+            return {name: {} for name in value}
+        if isinstance(value, dict):
+            _names(value)
+            return {name: {} if options is None else options for name, options in value.items()}
+        return value
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _tasks(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            _names(value)
+            for task in value:
+                split_task(task)
+            _distinct("tasks", list(value))
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(value) < 0:
+            raise ValueError(f"seeds are whole numbers from 0, got {min(value)}")
+        _distinct("seeds", list(value))
+        return value
+
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _rows(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Grid:
+        if (self.steps_per_epoch is None) == (self.samples is None):
+            raise ValueError("give one of steps_per_epoch and samples")
+        if common := sorted(set(self.tune.seeds) & set(self.seeds)):
+            raise ValueError(f"tune.seeds must be outside the table's seeds, both hold {common}")
+        for key, values in self.sweep.items():
+            if key != "batch_size" and not key.startswith("model."):
+                raise ValueError(f"sweep: '{key}' is not batch_size or model.<argument>")
+            if not values:
+                raise ValueError(f"sweep: '{key}' has no values")
+        for point in self.points():
+            self.steps(point.get("batch_size", self.batch_size))
+        return self
+
+    def points(self) -> list[dict[str, Any]]:
+        """The combinations of the swept settings; one empty point where nothing is swept."""
+        names = list(self.sweep)
+        return [
+            dict(zip(names, values, strict=True))
+            for values in itertools.product(*(self.sweep[name] for name in names))
+        ]
+
+    def steps(self, batch_size: int) -> int | Literal["source", "target", "longest"]:
+        """Steps per epoch for a batch size."""
+        if self.samples is None:
+            assert self.steps_per_epoch is not None  # for mypy: validated
+            return self.steps_per_epoch
+        steps, rest = divmod(self.samples, batch_size * self.epochs)
+        if rest or not steps:
+            raise ValueError(
+                f"samples: {self.samples} is not a multiple of batch size {batch_size} x "
+                f"{self.epochs} epochs"
+            )
+        return steps
+
+    def rule_lr(self, batch_size: int) -> float:
+        """The published rate, scaled to the batch where the grid says so."""
+        if self.lr_scaling == "linear":
+            return self.published_lr * batch_size / REFERENCE_BATCH
+        return self.published_lr
+
+    def cell(
+        self, task: str, method: str, norm: str, point: dict[str, Any], seed: int, lr: float
+    ) -> Cell:
+        """One cell of the grid."""
+        source, target = split_task(task)
+        batch_size = point.get("batch_size", self.batch_size)
+        swept = {key[6:]: value for key, value in point.items() if key.startswith("model.")}
+        return Cell(
+            data=self.data,
+            data_args=self.data_args,
+            source=source,
+            target=target,
+            method=method,
+            method_args=self.methods[method],
+            norm=norm,
+            norm_options=self.norms[norm],
+            model_args={**self.model, **swept},
+            lr=lr,
+            batch_size=batch_size,
+            epochs=self.epochs,
+            steps_per_epoch=self.steps(batch_size),
+            seed=seed,
+            threads=self.threads,
+            precision=self.precision,
+            device=self.device,
+        )
+
+
+def split_task(task: str) -> tuple[str, str]:
+    """The two domains of ``"source->target"``.
+
+    >>> split_task("rendered->optical")
+    ('rendered', 'optical')
+    """
+    source, arrow, target = str(task).partition("->")
+    if not arrow or not source.strip() or not target.strip() or "->" in target:
+        raise UserError(f"a task is written source->target, got '{task}'")
+    return source.strip(), target.strip()
+
+
+def all_tasks(domains: tuple[str, ...]) -> tuple[str, ...]:
+    """All ordered pairs.
+
+    >>> all_tasks(("a", "b"))
+    ('a->b', 'b->a')
+    """
+    return tuple(f"{a}->{b}" for a, b in itertools.permutations(domains, 2))
+
+
+def check_names(grid: Grid, domains: tuple[str, ...]) -> None:
+    """Refuses a task of a domain that does not exist."""
+    for task in grid.tasks if grid.tasks != "all" else ():
+        for domain in split_task(task):
+            if domain not in domains:
+                raise unknown("domain", domain, domains)
+
+
+def _names(values: Any) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise ValueError(f"a name is expected, YAML reads it as {value!r}: put it in quotes")
+    _distinct("names", list(values))
+
+
+def _distinct(what: str, values: list[Any]) -> None:
+    if repeated := sorted({str(value) for value in values if values.count(value) > 1}):
+        raise ValueError(f"{what} given twice: {', '.join(repeated)}")
+
+
+def root() -> Path:
+    """The repository: where the configurations lie."""
+    return Path(__file__).parents[2]
