@@ -1,0 +1,101 @@
+"""Checks a grid's names against the classes on disk. Runs in a worker: it imports torch."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any, TypedDict
+
+from da.discovery import subclasses
+from da.errors import UserError, unknown
+from da.experiments.grid import Grid, all_tasks, check_names
+
+GIVEN = {"num_classes", "task", "seed", "norm", "norm_options", "lr", "self", "args", "kwargs"}
+"""Arguments of a method that the grid sets by itself."""
+
+GIVEN_DATA = {"source", "target", "batch_size", "steps_per_epoch", "seed", "self", "args", "kwargs"}
+
+
+class Known(TypedDict):
+    """What the driver must know of the data class."""
+
+    tasks: list[str]
+    development: str | None
+
+
+def check(settings: dict[str, Any]) -> Known:
+    """Refuses a grid that names what doesn't exist; resolves ``tasks: all``.
+
+    Args:
+        settings: of a :class:`~da.experiments.grid.Grid`.
+    """
+    grid = Grid.model_validate(settings)
+    data = _data_class(grid.data)
+    _options("data_args", grid.data_args, data, GIVEN_DATA)
+    _check_methods(grid)
+    _check_norms(grid)
+    domains = getattr(data, "domains", None)
+    if not isinstance(domains, (list, tuple)):
+        domains = None  # known only once its folder is read
+    if domains is not None:
+        check_names(grid, tuple(domains))
+    elif grid.tasks == "all":
+        raise UserError(f"tasks: {grid.data} does not list its domains; write the tasks out")
+    tasks = all_tasks(tuple(domains or ())) if grid.tasks == "all" else grid.tasks
+    development = getattr(data, "development", None)
+    pair = isinstance(development, (list, tuple)) and len(development) == 2
+    return Known(
+        tasks=list(tasks), development="->".join(development) if pair and development else None
+    )
+
+
+def _data_class(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"data: no class {path} ({error})") from None
+    except AttributeError:
+        raise UserError(f"data: module {module} has no class {name}") from None
+    if not isinstance(found, type):
+        raise UserError(f"data: {path} is not a class")
+    return found
+
+
+def _check_methods(grid: Grid) -> None:
+    from da.module import AdaptationModule
+
+    methods = subclasses("da.methods", AdaptationModule)  # type: ignore[type-abstract]
+    swept = {key[6:]: None for key in grid.sweep if key.startswith("model.")}
+    for name, options in grid.methods.items():
+        if name not in methods:
+            raise unknown("method", name, methods)
+        _options(f"methods.{name}", options, methods[name], GIVEN)
+        _options("model", {**grid.model, **swept}, AdaptationModule, GIVEN)
+
+
+def _check_norms(grid: Grid) -> None:
+    from da.norms import normaliser
+
+    for name, options in grid.norms.items():
+        normaliser(name, **options)
+
+
+def _options(where: str, options: dict[str, Any], owner: type, given: set[str]) -> None:
+    allowed = arguments(owner) - given
+    for option in options:
+        if option not in allowed:
+            raise unknown(f"option of {where}", option, allowed)
+
+
+def arguments(owner: type) -> set[str]:
+    """The names of a constructor's arguments, and of those that it hands on as ``**kwargs``."""
+    found: set[str] = set()
+    for base in owner.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        found |= {p.name for p in parameters}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found

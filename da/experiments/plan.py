@@ -1,0 +1,93 @@
+"""From a grid to its list of cells, with learning rates; what a report reads back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from da.errors import UserError
+from da.experiments import tuning
+from da.experiments.cell import Cell
+from da.experiments.grid import Grid, Row
+from da.experiments.store import write_atomically
+
+
+class Entry(BaseModel):
+    """A cell's place in the grid. Two rows share the cell where their rates are equal."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    row: Row
+    point: dict[str, Any]
+    cell: Cell
+
+
+class Plan(BaseModel):
+    """A grid that was checked and resolved: ``OUT/grid.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = 1
+    command: str
+    grid: Grid
+    tasks: list[str]
+    entries: list[Entry]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells, each once."""
+        return list({entry.cell.id: entry.cell for entry in self.entries}.values())
+
+
+def plan(grid: Grid, tasks: list[str], command: str, tune_command: str) -> Plan:
+    """The cells of a grid, seed by seed, so that an interrupted grid has whole seeds first."""
+    table = None
+    if "tuned" in grid.lr:
+        if grid.tuned is None:
+            raise UserError("lr: 'tuned' needs a table, and the grid names none under 'tuned:'")
+        table = tuning.read(Path(grid.tuned), tune_command)
+    entries = []
+    for row in grid.lr:
+        for seed in grid.seeds:
+            for task in tasks:
+                for method in grid.methods:
+                    for point in grid.points():
+                        for norm in grid.norms:
+                            batch_size = point.get("batch_size", grid.batch_size)
+                            cell = grid.cell(
+                                task, method, norm, point, seed, grid.rule_lr(batch_size)
+                            )
+                            if row == "tuned" and table is not None:
+                                cell = _tuned(cell, table, grid.tuned, tune_command)
+                            entries.append(Entry(row=row, point=point, cell=cell))
+    return Plan(command=command, grid=grid, tasks=tasks, entries=entries)
+
+
+def _tuned(cell: Cell, table: tuning.Table, path: str | None, tune_command: str) -> Cell:
+    lr = table.find(tuning.key(cell))
+    if lr is None:
+        raise UserError(
+            f"{path} holds no learning rate for {cell.method} with {cell.norm}, backbone "
+            f"{cell.backbone}, batch size {cell.batch_size}; tune it: {tune_command} "
+            "(or use --lr published)"
+        )
+    return cell.model_copy(update={"lr": lr})
+
+
+def write(out: Path, plan: Plan) -> None:
+    """Records what the results in a folder belong to."""
+    write_atomically(out / "grid.json", plan.model_dump_json(indent=1))
+
+
+def read(out: Path) -> Plan:
+    """The plan of an output folder."""
+    path = out / "grid.json"
+    if not path.is_file():
+        raise UserError(f"{out} holds no grid (no grid.json); name the --out of an ablate command")
+    try:
+        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is broken ({reason}); run the ablate command again") from None

@@ -1,0 +1,201 @@
+"""Tuning of the learning rate, and only that, with one budget for every normaliser.
+
+The rates are tried on a development task and on seeds that the table of results does not use, and
+judged by the source's validation images at the last epoch. Target labels are never looked at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from da.errors import UserError
+from da.experiments.cell import Cell
+from da.experiments.config import read_yaml
+from da.experiments.grid import Grid
+from da.experiments.result import Result
+from da.experiments.store import write_atomically
+
+CRITERION = (
+    "highest source validation accuracy at the last epoch, mean over the seeds; ties: lowest "
+    "source validation cross-entropy; a rate that diverges or fails with any seed comes last"
+)
+
+Outcomes = list[tuple[Cell, "Result | str"]]
+"""Cells with their results, or with the state of those that have none."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Trial(_Strict):
+    """One learning rate."""
+
+    lr: float
+    accuracy: list[float | None]
+    """Source validation accuracy per seed; none where the cell has no result."""
+    cross_entropy: list[float | None]
+    states: list[str]
+
+
+class Entry(_Strict):
+    """The choice for one method, normaliser, backbone and batch size."""
+
+    method: str
+    norm: str
+    backbone: str
+    batch_size: int
+    lr: float
+    edge: bool
+    """The chosen rate is the smallest or largest tried: a better one may lie beyond."""
+    trials: list[Trial]
+
+
+class Table(_Strict):
+    """The whole tuning, as committed."""
+
+    schema_version: int = 1
+    command: str
+    criterion: str = CRITERION
+    data: str
+    task: str
+    seeds: list[int]
+    epochs: int
+    published_lr: float
+    factors: list[float]
+    entries: list[Entry] = Field(default=[])
+
+    def find(self, cell_key: tuple[str, str, str, int]) -> float | None:
+        """The rate for (method, normaliser, backbone, batch size), if it was tuned."""
+        for entry in self.entries:
+            if (entry.method, entry.norm, entry.backbone, entry.batch_size) == cell_key:
+                return entry.lr
+        return None
+
+
+def key(cell: Cell) -> tuple[str, str, str, int]:
+    """What a rate is tuned for."""
+    return (cell.method, cell.norm, cell.backbone, cell.batch_size)
+
+
+def trials(grid: Grid, task: str) -> list[Cell]:
+    """The cells of a tuning: method x normaliser x swept settings x rate x seed."""
+    return [
+        grid.cell(task, method, norm, point, seed, _rounded(grid, point, factor))
+        for method in grid.methods
+        for norm in grid.norms
+        for point in grid.points()
+        for factor in grid.tune.factors
+        for seed in grid.tune.seeds
+    ]
+
+
+def _rounded(grid: Grid, point: dict[str, object], factor: float) -> float:
+    batch_size = point.get("batch_size", grid.batch_size)
+    assert isinstance(batch_size, int)  # for mypy: Cell refuses anything else
+    return float(f"{grid.rule_lr(batch_size) * factor:.6g}")
+
+
+def choose(outcomes: Outcomes) -> Entry:
+    """Picks the rate for one key from its trials; see :data:`CRITERION`."""
+    by_lr: dict[float, Outcomes] = {}
+    for cell, result in outcomes:
+        by_lr.setdefault(cell.lr, []).append((cell, result))
+    tried = [_trial(lr, by_lr[lr]) for lr in sorted(by_lr)]
+    best = max(tried, key=_merit)
+    method, norm, backbone, batch_size = key(outcomes[0][0])
+    if None in best.accuracy:
+        raise UserError(
+            f"no learning rate between {tried[0].lr:g} and {tried[-1].lr:g} works for {method} "
+            f"with {norm} at batch size {batch_size}; set other tune.factors"
+        )
+    return Entry(
+        method=method,
+        norm=norm,
+        backbone=backbone,
+        batch_size=batch_size,
+        lr=best.lr,
+        edge=len(tried) > 1 and best in (tried[0], tried[-1]),
+        trials=tried,
+    )
+
+
+def _trial(lr: float, outcomes: Outcomes) -> Trial:
+    accuracy: list[float | None] = []
+    cross_entropy: list[float | None] = []
+    states = []
+    for _, result in outcomes:
+        if isinstance(result, str):
+            states.append(result)
+            accuracy.append(None)
+            cross_entropy.append(None)
+        else:
+            scores = result.evaluations[-1].forms[""]["source/validation"]
+            states.append("done")
+            accuracy.append(round(scores.accuracy, 6))
+            entropy = scores.cross_entropy
+            cross_entropy.append(None if entropy is None else round(entropy, 6))
+    return Trial(lr=lr, accuracy=accuracy, cross_entropy=cross_entropy, states=states)
+
+
+def _merit(trial: Trial) -> tuple[float, float]:
+    known = [value for value in trial.accuracy if value is not None]
+    if len(known) < len(trial.accuracy):
+        return (-1.0, 0.0)
+    entropies = [value for value in trial.cross_entropy if value is not None]
+    entropy = sum(entropies) / len(entropies) if entropies else 0.0
+    # Rounded, so that sums of equal accuracies in another order are equal, too.
+    return (round(sum(known) / len(known), 9), -entropy)
+
+
+def build(grid: Grid, task: str, command: str, outcomes: Outcomes) -> Table:
+    """The table of a finished tuning."""
+    groups: dict[tuple[str, str, str, int], Outcomes] = {}
+    for cell, result in outcomes:
+        groups.setdefault(key(cell), []).append((cell, result))
+    return Table(
+        command=command,
+        data=grid.data,
+        task=task,
+        seeds=list(grid.tune.seeds),
+        epochs=grid.epochs,
+        published_lr=grid.published_lr,
+        factors=list(grid.tune.factors),
+        entries=[choose(group) for group in groups.values()],
+    )
+
+
+def write(path: Path, table: Table) -> None:
+    """Writes the table, atomically, with a comment at each choice on the edge of the grid."""
+    body = yaml.safe_dump(
+        table.model_dump(exclude={"entries"}), sort_keys=False, width=98, default_flow_style=None
+    )
+    lines = [f"# Written by: {table.command}", body.rstrip(), "entries:"]
+    for entry in table.entries:
+        if entry.edge:
+            lines.append("# WARNING: on the edge of the tried rates, a better one may lie beyond")
+        text = yaml.safe_dump(
+            [entry.model_dump()], sort_keys=False, width=98, default_flow_style=None
+        )
+        lines.append(text.rstrip())
+    write_atomically(path, "\n".join(lines) + "\n")
+
+
+def read(path: Path, command: str) -> Table:
+    """Reads a table of tuned rates.
+
+    Args:
+        path: of the table.
+        command: what writes it, for the error message.
+    """
+    if not path.is_file():
+        raise UserError(f"no tuned learning rates in {path}; make them: {command}")
+    try:
+        return Table.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {where}: {first['msg']}; make it anew: {command}") from None
