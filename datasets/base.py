@@ -1,0 +1,301 @@
+"""The Lightning data module that pairs a labelled source with an unlabelled target."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from da.errors import UserError, unknown
+from da.ops.seeding import derive
+from datasets.images import FileImages, ImageSet, digest, image_files
+from datasets.streams import Chunks, ImageChunks, Pairs, Steps, Stream
+from datasets.transforms import Transform
+
+Role = Literal["source", "target"]
+Split = Literal["train", "validation", "test"]
+ROLES: tuple[Role, ...] = ("source", "target")
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+class DomainData(LightningDataModule, ABC):
+    """Two domains of one benchmark: batches of both to train on, each domain alone to evaluate on.
+
+    A subclass names its domains and classes, loads one split of one domain, and says how images
+    are augmented; everything else is here.
+
+    Args:
+        source: the labelled domain.
+        target: the domain without labels; what its images show is known to the evaluation alone.
+        batch_size: images of each domain in a training batch.
+        steps_per_epoch: a number, or one pass over the ``source``, over the ``target``, or over
+            the ``longest`` of the two, in whole batches. The streams don't stop there: a domain
+            is reshuffled whenever all of its images have been seen, at whatever step that is.
+        balanced: draw every class of the source equally often.
+        augment: augment the training images.
+        num_workers: processes that make batches; the batches don't depend on it.
+        eval_batch_size: images in a batch of evaluation.
+        seed: of the order and the augmentation, together with the task.
+        root: folder of the data.
+        allow_same: permit a source that is the target, to measure what a domain itself allows.
+
+    Attributes:
+        domains: the names that ``source`` and ``target`` may take.
+        development: a (source, target) pair to tune on, outside every table; its domains may be
+            chosen too.
+        classes: names in the order of the labels.
+        image_size: side of the images that the network sees, in pixels.
+        transform: how they are augmented and normalised.
+        evaluations: what each loader of :meth:`val_dataloader` shows, in order.
+        test_evaluations: what each loader of :meth:`test_dataloader` shows, in order.
+    """
+
+    domains: tuple[str, ...]
+    development: tuple[str, str] | None = None
+    classes: tuple[str, ...]
+    image_size: int
+    transform: Transform
+    evaluations: tuple[tuple[Role, Split], ...] = (
+        ("source", "validation"),
+        ("target", "validation"),
+        ("source", "test"),
+        ("target", "test"),
+    )
+    test_evaluations: tuple[tuple[Role, Split], ...] = (("source", "test"), ("target", "test"))
+
+    def __init__(
+        self,
+        source: str,
+        target: str,
+        batch_size: int = 32,
+        steps_per_epoch: int | Literal["source", "target", "longest"] = "longest",
+        balanced: bool = False,
+        augment: bool = True,
+        num_workers: int = 0,
+        eval_batch_size: int = 256,
+        seed: int = 0,
+        root: str | None = None,
+        allow_same: bool = False,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.target = target
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.balanced = balanced
+        self.augment = augment
+        self.num_workers = num_workers
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.root = root
+        self.allow_same = allow_same
+        self._sets: dict[tuple[str, Split], ImageSet] = {}
+        self._check_options()
+
+    @abstractmethod
+    def load(self, domain: str, split: Split) -> ImageSet:
+        """The images of one split of one domain. Called once for each that is used."""
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    @property
+    def task(self) -> str:
+        """The name of the task, ``"rendered->optical"``."""
+        return f"{self.source}->{self.target}"
+
+    @property
+    def steps(self) -> int:
+        """The number of steps per epoch, known once the data are."""
+        if isinstance(self.steps_per_epoch, int):
+            return self.steps_per_epoch
+        passes = {role: len(self.set_of(role, "train")) // self.batch_size for role in ROLES}
+        if self.steps_per_epoch == "longest":
+            return max(passes.values())
+        return passes[self.steps_per_epoch]
+
+    @property
+    def manifest(self) -> str:
+        """A SHA-256 of the classes and of both domains in all their splits."""
+        return digest(
+            *((role, split, self.set_of(role, split).fingerprint())
+              for role in ROLES for split in SPLITS)
+        )  # fmt: skip
+
+    def set_of(self, role: Role, split: Split) -> ImageSet:
+        """The images of one split of the source or the target, loaded when first asked for."""
+        domain = self.source if role == "source" else self.target
+        if (domain, split) not in self._sets:
+            self._sets[domain, split] = self.load(domain, split)
+        return self._sets[domain, split]
+
+    def prepare_data(self) -> None:
+        """Makes whatever has to be made once per machine; called by Lightning in one process."""
+        for role in ROLES:
+            self.set_of(role, "train")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads both domains and refuses what can't be trained on. Called by Lightning."""
+        self._check_classes()
+        if stage in (None, "fit"):
+            self._check_sizes()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Yields :class:`da.types.Batch`, ``steps`` of them, going on from the run's last step."""
+        self.setup("fit")
+        pairs = Pairs(*(self._stream(role) for role in ROLES))
+        return self._loader(pairs, Steps(self.steps, self._steps_done), persistent=True)
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Loaders of :class:`da.types.Labelled`, one for each of ``evaluations``."""
+        return [self._evaluation(role, split) for role, split in self.evaluations]
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """Loaders of :class:`da.types.Labelled`, one for each of ``test_evaluations``."""
+        return [self._evaluation(role, split) for role, split in self.test_evaluations]
+
+    def images(self, role: Role, split: Split = "train") -> DataLoader[Any]:
+        """Yields images alone, ``(B, C, H, W)`` float32, in their own order, not augmented."""
+        data = self.set_of(role, split)
+        return self._loader(ImageChunks(data, self.transform, self.eval_batch_size))
+
+    def predict_images(self, folder: str | Path) -> DataLoader[Any]:
+        """Yields ``(images, names)`` of the image files directly in a folder, sorted by name.
+
+        Images are ``(B, C, H, W)`` float32, prepared as in evaluation; names are a list of B.
+        """
+        path = Path(folder).expanduser()
+        if not path.is_dir():
+            raise UserError(f"'{folder}' is not a folder; name one that holds images")
+        names, others = image_files(path)
+        if not names:
+            raise UserError(f"folder '{folder}' holds no images (other files: {others})")
+        data = FileImages(path, names, np.zeros(len(names), np.int64), ("",), self.file_size)
+        return self._loader(NamedChunks(data, self.transform, self.eval_batch_size))
+
+    @property
+    def file_size(self) -> int:
+        """Side that files are resized to before ``transform``; larger where it then crops."""
+        return self.image_size
+
+    def _stream(self, role: Role) -> Stream:
+        return Stream(
+            self.set_of(role, "train"),
+            self.transform,
+            derive(self.seed, self.task, role),
+            self.batch_size,
+            balance=self.balanced and role == "source",
+            augment=self.augment,
+        )
+
+    def _evaluation(self, role: Role, split: Split) -> DataLoader[Any]:
+        return self._loader(Chunks(self.set_of(role, split), self.transform, self.eval_batch_size))
+
+    def _loader(
+        self, data: Dataset[Any], sampler: Sampler[int] | None = None, persistent: bool = False
+    ) -> DataLoader[Any]:
+        """A loader whose items are whole batches; it takes nothing from torch's global state."""
+        generator = torch.Generator().manual_seed(derive(self.seed, self.task, "loader"))
+        return DataLoader(
+            data,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=_as_it_is,
+            generator=generator,
+            persistent_workers=persistent and self.num_workers > 0,
+            pin_memory=self.trainer is not None
+            and self.trainer.strategy.root_device.type == "cuda",
+        )
+
+    def _steps_done(self) -> int:
+        """Steps that the run has behind it, also in another process before a resume.
+
+        ``current_epoch`` is one behind when the loader starts after a resume, ``global_step``
+        counts every optimiser: the counter of processed batches is right in both cases, and in
+        the middle of an epoch.
+        """
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def _check_options(self) -> None:
+        allowed = {*self.domains, *(self.development or ())}
+        for domain in (self.source, self.target):
+            if domain not in allowed:
+                raise unknown("domain", domain, allowed)
+        if self.source == self.target and not self.allow_same:
+            raise UserError(
+                f"source and target are both '{self.source}': choose two domains, or set "
+                "allow_same to measure a domain against itself"
+            )
+        for name in ("batch_size", "eval_batch_size"):
+            _at_least(name, getattr(self, name), 1)
+        _at_least("num_workers", self.num_workers, 0)
+        if self.steps_per_epoch not in ("source", "target", "longest"):
+            if not isinstance(self.steps_per_epoch, int):
+                raise UserError(
+                    f"steps_per_epoch is '{self.steps_per_epoch}': give a number of steps, or one "
+                    "of: source, target, longest"
+                )
+            _at_least("steps_per_epoch", self.steps_per_epoch, 1)
+
+    def _check_classes(self) -> None:
+        source, target = (self.set_of(role, "train").classes for role in ROLES)
+        if source != target:
+            raise UserError(
+                f"'{self.source}' and '{self.target}' have different classes: only in "
+                f"'{self.source}': {_listed(source, target)}; only in '{self.target}': "
+                f"{_listed(target, source)}; rename or remove them so that both agree"
+            )
+
+    def _check_sizes(self) -> None:
+        for role in ROLES:
+            data = self.set_of(role, "train")
+            if len(data) < self.batch_size:
+                domain = self.source if role == "source" else self.target
+                raise UserError(
+                    f"{role} '{domain}' has {len(data)} training images, fewer than one batch of "
+                    f"{self.batch_size}: set batch_size to {max(len(data), 1)} or less, or choose "
+                    "a larger domain"
+                )
+        source = self.set_of("source", "train")
+        counts = np.bincount(source.labels, minlength=len(source.classes))
+        if self.balanced and not counts.all():
+            missing = [source.classes[k] for k in np.flatnonzero(counts == 0)]
+            raise UserError(
+                f"source '{self.source}' has no training images of {', '.join(missing)}: it can't "
+                "be drawn by class; leave out balanced"
+            )
+
+
+class NamedChunks(Chunks):
+    """As :class:`datasets.streams.Chunks`, with the names of the files in place of the labels."""
+
+    data: FileImages
+
+    def __getitem__(self, item: int) -> tuple[Tensor, list[str]]:  # type: ignore[override]
+        indices = self.indices(item)
+        images = self.transform.evaluate(self.data.images(indices))
+        return images, [self.data.paths[i] for i in indices]
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UserError(f"{name} is {value}: it must be at least {least}")
+
+
+def _listed(names: tuple[str, ...], without: tuple[str, ...]) -> str:
+    return ", ".join(name for name in names if name not in without) or "none"

@@ -1,0 +1,80 @@
+"""The embedded digits: three domains that need no download, and two more to tune on."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from datasets.base import SPLITS, DomainData, Split
+from datasets.cache import Arrays, folder, kept
+from datasets.digits_recipe import RECIPES, SIZE, VERSION
+from datasets.images import ArrayImages
+from datasets.transforms import ShiftAndJitter
+
+_HALF = (0.5, 0.5, 0.5)
+
+
+class Digits(DomainData):
+    """Digits in three domains of 3 x 32 x 32, split 60/20/20; see :mod:`datasets.digits_recipe`.
+
+    ``rendered``: 2,000 digits in 21 fonts. ``optical``: 1,000 handwritten digits. ``photo``: 797
+    other handwritten digits, twice each, blended into photographs. They are made at the first use
+    (seconds) and kept, checked by a checksum, in ``root`` or in the user's cache folder.
+
+    ``outlined`` and ``sketched`` are for tuning alone: they share no image with the three.
+    """
+
+    domains = ("rendered", "optical", "photo")
+    development = ("outlined", "sketched")
+    classes = tuple(str(digit) for digit in range(10))
+    image_size = SIZE
+    mean = _HALF
+    std = _HALF
+    transform = ShiftAndJitter(_HALF, _HALF)
+
+    def __init__(
+        self,
+        source: str = "rendered",
+        target: str = "optical",
+        batch_size: int = 32,
+        steps_per_epoch: int | Literal["source", "target", "longest"] = "longest",
+        balanced: bool = False,
+        augment: bool = True,
+        num_workers: int = 0,
+        eval_batch_size: int = 256,
+        seed: int = 0,
+        root: str | None = None,
+        allow_same: bool = False,
+    ) -> None:
+        super().__init__(
+            source,
+            target,
+            batch_size=batch_size,
+            steps_per_epoch=steps_per_epoch,
+            balanced=balanced,
+            augment=augment,
+            num_workers=num_workers,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            root=root,
+            allow_same=allow_same,
+        )
+
+    def load(self, domain: str, split: Split) -> ArrayImages:
+        """See :meth:`DomainData.load`."""
+        arrays, _ = made(domain, folder(self.root))
+        chosen = arrays["splits"] == SPLITS.index(split)
+        return ArrayImages(arrays["images"][chosen], arrays["labels"][chosen], self.classes)
+
+
+@lru_cache(maxsize=8)
+def made(domain: str, root: Path) -> tuple[Arrays, str]:
+    """A domain's arrays (see ``Made`` in :mod:`datasets.digits_recipe`) and their SHA-256.
+
+    They are read, or made where they are missing, once per process.
+    """
+    path = root / "digits" / f"v{VERSION}" / f"{domain}.npz"
+    return kept(path, lambda: {k: np.asarray(v) for k, v in RECIPES[domain]()._asdict().items()})

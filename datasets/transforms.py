@@ -1,0 +1,121 @@
+"""Augmentation and normalisation of whole batches, each sample by its own random numbers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def shift(images: Tensor, down: NDArray[np.int64], right: NDArray[np.int64], limit: int) -> Tensor:
+    """Moves each image by whole pixels; what comes in repeats the edge.
+
+    Args:
+        images: ``(B, C, H, W)`` uint8.
+        down: ``(B,)`` int64 in ``[-limit, limit]``.
+        right: ``(B,)`` int64 in ``[-limit, limit]``.
+        limit: the largest shift.
+    """
+    batch, channels, height, width = images.shape
+    padded = np.empty((batch, channels, height + 2 * limit, width + 2 * limit), np.uint8)
+    inner = slice(limit, limit + height), slice(limit, limit + width)
+    padded[:, :, inner[0], inner[1]] = images.numpy()
+    padded[:, :, :limit, inner[1]] = padded[:, :, limit : limit + 1, inner[1]]
+    padded[:, :, limit + height :, inner[1]] = padded[:, :, -limit - 1 : -limit, inner[1]]
+    padded[..., :limit] = padded[..., limit : limit + 1]
+    padded[..., limit + width :] = padded[..., -limit - 1 : -limit]
+    windows = sliding_window_view(padded, (height, width), axis=(2, 3))  # type: ignore[call-overload]
+    return torch.from_numpy(windows[np.arange(batch), :, limit - down, limit - right])
+
+
+def normalise(
+    images: Tensor,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    contrast: Tensor | None = None,
+    brightness: Tensor | None = None,
+) -> Tensor:
+    """``(x / 255 - mean) / std``, with the colour change folded into the same two operations.
+
+    With v = x / 255, contrast a and brightness b, the image becomes a (v - 1/2) + 1/2 + b first; it
+    isn't clipped to [0, 1].
+
+    Args:
+        images: ``(B, C, H, W)`` uint8.
+        mean: per channel, of images in [0, 1].
+        std: per channel.
+        contrast: ``(B,)`` float32 factors, or None for 1.
+        brightness: ``(B,)`` float32 offsets, or None for 0.
+    """
+    a = torch.ones(1) if contrast is None else contrast
+    b = torch.zeros(1) if brightness is None else brightness
+    deviation = torch.tensor(std)
+    scale = a[:, None] / 255 / deviation
+    offset = ((1 - a[:, None]) / 2 + b[:, None] - torch.tensor(mean)) / deviation
+    return images.float().mul_(scale[:, :, None, None]).add_(offset[:, :, None, None])
+
+
+class Transform(ABC):
+    """What happens to images between the set and the network.
+
+    Attributes:
+        draws: random numbers in [0, 1) that each sample takes in training.
+    """
+
+    draws: int
+
+    @abstractmethod
+    def train(self, images: Tensor, draws: NDArray[np.float64]) -> Tensor:
+        """Augments and normalises ``(B, C, H, W)`` uint8 by ``(B, draws)`` numbers."""
+
+    @abstractmethod
+    def evaluate(self, images: Tensor) -> Tensor:
+        """Normalises ``(B, C, H, W)`` uint8 to float32 without chance."""
+
+
+class ShiftAndJitter(Transform):
+    """Random shifts, contrast and brightness: for small images whose sides mean something.
+
+    Args:
+        mean: per channel.
+        std: per channel.
+        pixels: largest shift.
+        contrast: largest relative change of the contrast.
+        brightness: largest change of the brightness, in [0, 1].
+    """
+
+    draws = 4
+
+    def __init__(
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        pixels: int = 2,
+        contrast: float = 0.2,
+        brightness: float = 0.1,
+    ) -> None:
+        self.mean = mean
+        self.std = std
+        self.pixels = pixels
+        self.contrast = contrast
+        self.brightness = brightness
+
+    def train(self, images: Tensor, draws: NDArray[np.float64]) -> Tensor:
+        """See :meth:`Transform.train`."""
+        moves = np.floor(draws[:, :2] * (2 * self.pixels + 1)).astype(np.int64) - self.pixels
+        sway = torch.from_numpy(2 * draws[:, 2:] - 1).float()
+        return normalise(
+            shift(images, moves[:, 0], moves[:, 1], self.pixels),
+            self.mean,
+            self.std,
+            1 + self.contrast * sway[:, 0],
+            self.brightness * sway[:, 1],
+        )
+
+    def evaluate(self, images: Tensor) -> Tensor:
+        """See :meth:`Transform.evaluate`."""
+        return normalise(images, self.mean, self.std)
