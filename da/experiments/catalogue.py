@@ -65,7 +65,7 @@ def _data_class(path: str) -> type:
 def _check_methods(grid: Grid) -> None:
     from da.module import AdaptationModule
 
-    methods = subclasses("da.methods", AdaptationModule)  # type: ignore[type-abstract]
+    methods = subclasses("da.methods", AdaptationModule)
     swept = {key[6:]: None for key in grid.sweep if key.startswith("model.")}
     for name, options in grid.methods.items():
         if name not in methods:

@@ -31,6 +31,11 @@ class Failure(BaseModel):
 
 
 def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file that is absent, old or whole after a crash at any moment."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Writes a file that is absent, old or whole after a crash at any moment.
 
     The temporary file lies in the same folder, so that the rename never crosses file systems.
@@ -38,8 +43,8 @@ def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)

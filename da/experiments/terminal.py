@@ -1,0 +1,94 @@
+"""The tables of a report on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from da.experiments.plan import Plan
+from da.experiments.report import difference_text, field_text, missing, over_tasks, percent, title
+from da.experiments.runs import Run
+from da.experiments.tables import Table, verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+WIDE = 150
+"""Columns where output goes to a file or a pipe, so that no line is folded."""
+
+
+def console() -> Console:
+    """A console that folds lines only on a real terminal."""
+    from rich.console import Console
+
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=WIDE)
+
+
+def show(target: Console, plan: Plan, runs: list[Run], found: list[Table]) -> None:
+    """Prints every table, the verdicts and what is missing."""
+    for row in plan.grid.lr:
+        for method in plan.grid.methods:
+            mine = [t for t in found if t.row == row and t.method == method]
+            target.rule(f"{method}, {row} learning rate", align="left")
+            for table in mine:
+                target.print(_accuracies(table))
+                if table.stream == "target/test" and table.lines and table.lines[0].differences:
+                    target.print(_differences(table))
+                for line in table.lines:
+                    for text in over_tasks(line):
+                        target.print(text, markup=False)
+                if table.left_out:
+                    names = ", ".join(map(str, table.left_out))
+                    target.print(f"complete in no task, so left out of the average: {names}")
+                target.print()
+            for table in mine:
+                if table.stream == "target/test":
+                    target.print(verdict(table), markup=False)
+            target.print()
+    absent = missing(runs)
+    if absent:
+        target.print(f"missing: {len(absent)} of {len(runs)} runs", style="bold")
+        for text in absent[:20]:
+            target.print(f"  {text}", markup=False)
+        if len(absent) > 20:
+            target.print(f"  and {len(absent) - 20} more, see report.md")
+
+
+def _accuracies(table: Table) -> RichTable:
+    from rich.table import Table as RichTable
+
+    found = RichTable(title=f"accuracy in %, {title(table)}", title_justify="left")
+    found.add_column("task", no_wrap=True)
+    for column in table.columns:
+        found.add_column(str(column), justify="right")
+    found.add_column("sampling error", justify="right")
+    for line in table.lines:
+        if line.is_average:
+            found.add_section()
+        texts = []
+        for column in table.columns:
+            text = field_text(line.fields[column], line.is_average)
+            texts.append(f"[bold]{text}[/bold]" if column in line.best else text)
+        error = "" if line.sampling_error is None else percent(line.sampling_error)
+        found.add_row(line.label, *texts, error, end_section=line.is_average)
+    return found
+
+
+def _differences(table: Table) -> RichTable:
+    from rich.table import Table as RichTable
+
+    found = RichTable(
+        title=f"difference in points with its 95 % interval, corrected for {table.comparisons} "
+        "intervals (the average: over tasks, uncorrected)",
+        title_justify="left",
+    )
+    found.add_column("task", no_wrap=True)
+    for difference in table.lines[0].differences:
+        found.add_column(difference.name, justify="right")
+    for line in table.lines:
+        if line.is_average:
+            found.add_section()
+        texts = [difference_text(d).replace("[", r"\[") for d in line.differences]
+        found.add_row(line.label, *texts, end_section=line.is_average)
+    return found
