@@ -1,0 +1,69 @@
+"""Normalisers: one per file, found on disk by short name, and WeightAlign with any of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from da.errors import unknown
+from da.norms.aligned import align, fold, naive_align
+from da.norms.base import (
+    ActivationNormaliser,
+    Normaliser,
+    available,
+    batch_norms,
+    options_of,
+    reestimated,
+)
+from da.norms.weight_align import WeightAlign
+
+__all__ = [
+    "ActivationNormaliser",
+    "Normaliser",
+    "WeightAlign",
+    "align",
+    "batch_norms",
+    "fold",
+    "naive_align",
+    "names",
+    "normaliser",
+    "reestimated",
+]
+
+
+def names() -> list[str]:
+    """The short names of all normalisers, those composed with WeightAlign included.
+
+    >>> names()
+    ['bn', 'gn', 'in', 'ln', 'none', 'wa', 'wa+bn', 'wa+gn', 'wa+in', 'wa+ln']
+    """
+    kinds = available()
+    composed = [f"wa+{name}" for name, kind in kinds.items() if kind.composes]
+    return sorted([*kinds, *composed])
+
+
+def normaliser(name: str, **options: Any) -> Normaliser:
+    """The normaliser of a short name.
+
+    Args:
+        name: one of :func:`names`; ``"wa+gn"`` is WeightAlign with group norm.
+        options: its own, see the class; those of ``"wa+gn"`` are of both.
+
+    >>> normaliser("wa+gn", groups=16, gain="auto").activation.groups
+    16
+    """
+    if name not in names():
+        raise unknown("normaliser", name, names())
+    first, _, activation = name.partition("+")
+    kind = available()[first]
+    if issubclass(kind, WeightAlign):
+        if "activation" in options:
+            raise unknown(f"option of {name}", "activation", _without_activation(kind))
+        return kind(activation=activation or None, **options)
+    for option in options:
+        if option not in options_of(kind):
+            raise unknown(f"option of {name}", option, options_of(kind))
+    return kind(**options)
+
+
+def _without_activation(kind: type[Normaliser]) -> list[str]:
+    return [option for option in options_of(kind) if option != "activation"]

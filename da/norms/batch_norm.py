@@ -1,0 +1,47 @@
+"""Batch norm (Ioffe, Szegedy 2015), with which networks are built."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from da.errors import UserError
+from da.norms.base import ActivationNormaliser, replace
+from da.norms.flow import Flow
+
+_KINDS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class BatchNorm(ActivationNormaliser):
+    """Leaves batch norms as they are.
+
+    Args:
+        insert: put one after each convolution that has no normaliser (LeNet, plain VGG).
+        single_image: evaluation normalises each image by itself; see :class:`Normaliser`.
+        example: see :class:`ActivationNormaliser`.
+    """
+
+    name: ClassVar[str] = "bn"
+
+    def __init__(
+        self, *, insert: bool = False, single_image: bool = False, example: Tensor | None = None
+    ):
+        super().__init__(insert=insert, example=example)
+        if not isinstance(single_image, bool):
+            raise UserError(f"single_image is true or false, not {single_image!r}")
+        self.single_image = single_image
+
+    def build(self, channels: int, dimensions: int) -> nn.Module:
+        """See :meth:`ActivationNormaliser.build`."""
+        return _KINDS[dimensions](channels)
+
+    def instead(self, norm: nn.Module) -> nn.Module:
+        """The batch norm itself."""
+        return norm
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Returns the model as it is, but for what ``insert`` asks for."""
+        if not self.insert:
+            return model
+        return replace(model, self.insertions(model, Flow.of(model, self.example)))

@@ -1,0 +1,49 @@
+"""No normaliser at all: the control that says what any normaliser is worth."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from da.norms.base import Affine, Normaliser, affine, removable, replace, sole_feeders
+from da.norms.flow import Flow, is_layer
+
+
+class NoNormaliser(Normaliser):
+    """Removes batch norms and puts nothing in their place.
+
+    The network then computes γ · (w * x) + β where it had γ · norm(w * x) + β, so it is the same
+    family of functions without the normalising. Where a single layer feeds the batch norm, γ is
+    multiplied into its weight (a weight that is free in scale needs no scale beside it; at γ = 1,
+    where networks start, the weight stays as it was) and β becomes its bias. Elsewhere (DenseNet,
+    pre-activation) γ and β stay as a per-channel affine. The running statistics are dropped.
+
+    Args:
+        example: an input of the model, for networks that can't be traced.
+    """
+
+    name: ClassVar[str] = "none"
+
+    def __init__(self, *, example: Tensor | None = None):
+        self.example = example
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """See :meth:`Normaliser.apply`."""
+        norms = removable(model)
+        if not norms:
+            return model
+        flow = Flow.of(model, self.example)
+        layers = {m for m in model.modules() if is_layer(m) and "weight" in m._parameters}
+        layers -= {m for m in layers if getattr(m, "transposed", False)}
+        fed = sole_feeders(flow, norms, layers)
+        for layer, norm in fed.items():
+            scale, shift = affine(norm)
+            with torch.no_grad():
+                layer.weight.mul_(scale.view(-1, *(1 for _ in layer.weight.shape[1:])))
+            layer.bias = nn.Parameter(shift.detach().clone(), requires_grad=shift.requires_grad)
+        gone = set(fed.values())
+        return replace(
+            model, {n: nn.Identity() if n in gone else Affine(*affine(n)) for n in norms}
+        )

@@ -1,0 +1,267 @@
+"""WeightAlign: layers normalised by their weights, with no statistics of activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from da.errors import UserError, unknown
+from da.norms.aligned import ALIGNED, Aligned, rebuilt
+from da.norms.base import (
+    ActivationNormaliser,
+    Affine,
+    Normaliser,
+    affine,
+    available,
+    options_of,
+    removable,
+    replace,
+    sole_feeders,
+    title,
+)
+from da.norms.flow import CONVOLUTIONS, NORMS, Flow, is_layer
+
+Gain = Literal["he", "variance-preserving", "auto"]
+Residual = Literal["one", "depth", "zero"]
+
+# E[x²] = ½ after a ReLU (He et al. 2015); a zero-mean filter carries the variance alone, which is
+# ½ (1 − 1/π) (Brock et al. 2021, section 4.1).
+HE = 2.0
+VARIANCE_PRESERVING = 2.0 / (1.0 - 1.0 / math.pi)
+
+
+class WeightAlign(Normaliser):
+    """Aligns the layers of a network and removes its batch norms (Shi et al. 2020, 2010.07160).
+
+    Aligned are all convolutions but the gates of squeeze-and-excitation, and the linear layers
+    whose output a batch norm takes. Scale and shift of that batch norm become g and b of the layer
+    that feeds it; where no single layer does (DenseNet, pre-activation), they stay as a
+    per-channel affine. Other layers start at g = 1 with the bias they have, or 0. A batch norm
+    shared by several layers leaves each its own g and b.
+
+    A convolution that is the classifier (SqueezeNet) is not told from others: exclude it by name.
+
+    Args:
+        activation: a normaliser of activations that stays (``"bn"``) or takes batch norm's place
+            (``"gn"``, ``"in"``, ``"ln"``). The layers it follows have neither g nor b, as its own
+            affine serves. Under batch and instance norm, WA is then centring of each filter.
+        gain: the factor of the variance. ``"he"``: 2, the paper's; ``"variance-preserving"``:
+            2 / (1 − 1/π), exact for zero-mean filters after a ReLU; ``"auto"``: 1 / E[φ(z)²] of
+            the activation that feeds the layer (2 for ReLU), 1 after an image or a linear layer.
+        residual: by what g of the last layer of each residual branch is multiplied at the start:
+            1, 1/√(number of blocks), or 0. Only where no activation normaliser follows.
+        exclude: names or glob patterns of layers, normalisers, or blocks of them that stay as
+            they are. The batch norm after an excluded layer still goes, unless excluded too.
+        include: names or glob patterns of layers that are aligned beside the default ones, such
+            as the classifier. ``exclude`` wins.
+        example: an input of the model, for networks that can't be traced.
+        options: those of the activation normaliser.
+    """
+
+    name: ClassVar[str] = "wa"
+
+    def __init__(
+        self,
+        *,
+        activation: Literal["bn", "gn", "in", "ln"] | None = None,
+        gain: Gain = "he",
+        residual: Residual = "one",
+        exclude: str | Sequence[str] = (),
+        include: str | Sequence[str] = (),
+        example: Tensor | None = None,
+        **options: Any,
+    ):
+        for kind, value, allowed in (("gain", gain, Gain), ("residual", residual, Residual)):
+            if value not in get_args(allowed):
+                raise unknown(kind, value, get_args(allowed))
+        if activation is not None and residual != "one":
+            raise UserError(
+                f"residual={residual!r} sets g, and under activation={activation!r} layers have"
+                " none; use residual='one', or no activation normaliser"
+            )
+        self.activation = _activation(activation, options)
+        self.single_image = self.activation is not None and self.activation.single_image
+        self.gain, self.residual, self.example = gain, residual, example
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.include = (include,) if isinstance(include, str) else tuple(include)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """See :meth:`Normaliser.apply`."""
+        excluded = _matched(model, self.exclude, "exclude")
+        included = _matched(model, self.include, "include", layers_only=True)
+        _refuse_others(model, excluded)
+        norms = removable(model, excluded)
+        flow = Flow.of(model, self.example)
+        layers = _default_layers(flow, model, norms) | included
+        layers = {m: n for n, m in model.named_modules() if m in layers and m not in excluded}
+        if not layers and not norms:
+            raise UserError(
+                f"{type(model).__name__} has no convolution and no batch norm for 'wa' to align;"
+                " name the layers to align with include=..."
+            )
+        for layer, name in layers.items():
+            _check(layer, name)
+        if self.activation is None:
+            fed = sole_feeders(flow, norms, layers)
+            gone = set(fed.values())
+            swaps = {n: nn.Identity() if n in gone else Affine(*affine(n)) for n in norms}
+            inserted: dict[nn.Module, nn.Module] = {}
+            ends = excluded
+        else:
+            fed = {}
+            swaps = self.activation.swaps(norms)
+            inserted = self.activation.insertions(model, flow, excluded)
+            ends = excluded | set(norms)
+            if not norms and not inserted:
+                raise UserError(
+                    f"{title(model)} has no batch norm that '{self.activation.name}' could take"
+                    " the place of; use 'wa' alone, or insert=True to have one after each conv"
+                )
+        ends = {m for m in ends if isinstance(m, NORMS)}
+        aligned = self._aligned(flow, layers, fed, ends, set(inserted))
+        return replace(replace(model, swaps | inserted), aligned)
+
+    def _aligned(
+        self,
+        flow: Flow,
+        layers: Collection[nn.Module],
+        fed: dict[nn.Module, nn.Module],
+        ends: set[nn.Module],
+        before_inserted: set[nn.Module],
+    ) -> dict[nn.Module, nn.Module]:
+        """Each layer's aligned counterpart.
+
+        Args:
+            layers: to be aligned.
+            fed: layer to the batch norm whose scale and shift it takes.
+            ends: the normalisers of activations that remain.
+            before_inserted: the layers that get one.
+        """
+        scaled = flow.leads_to(ends) | before_inserted
+        shifted = flow.leads_to(ends, sums=True) | before_inserted
+        blocks = [] if self.residual == "one" else flow.residual_ends(layers)
+        factor = 0.0 if self.residual == "zero" else 1 / math.sqrt(max(len(blocks), 1))
+        aligned: dict[nn.Module, nn.Module] = {}
+        for layer in layers:
+            new = _converted(layer, self._gain(flow, layer), scale=layer not in scaled)
+            if layer in fed:
+                g, b = affine(fed[layer])
+                new.g, new.bias = _copy(g), _copy(b)
+            elif layer in shifted:
+                new.bias = None
+            if layer in blocks and new.g is not None:
+                with torch.no_grad():
+                    new.g.mul_(factor)
+            aligned[layer] = new
+        return aligned
+
+    def _gain(self, flow: Flow, layer: nn.Module) -> float:
+        if self.gain == "auto":
+            return 1.0 / flow.second_moment(layer)
+        return HE if self.gain == "he" else VARIANCE_PRESERVING
+
+
+def _converted(layer: nn.Module, gain: float, scale: bool) -> Aligned:
+    """The aligned layer with the weight and bias of a plain one, at g = 1."""
+    new = rebuilt(layer, ALIGNED[type(layer)], bias=True, gain=gain, scale=scale)
+    assert isinstance(new, Aligned)  # for the type checker
+    weight = layer.weight
+    new.weight = weight
+    ones = torch.ones(len(weight), dtype=weight.dtype, device=weight.device)
+    new.bias = layer.bias if layer.bias is not None else nn.Parameter(torch.zeros_like(ones))
+    if scale:
+        new.g = nn.Parameter(ones)
+    return new
+
+
+def _copy(parameter: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+
+
+def _default_layers(flow: Flow, model: nn.Module, norms: Collection[nn.Module]) -> set[nn.Module]:
+    """All convolutions but gates, and the linear layers whose output a batch norm takes."""
+    taken = {
+        node.inputs[0].module
+        for norm in norms
+        for node in flow.calls.get(norm, [])
+        if node.inputs and isinstance(node.inputs[0].module, nn.Linear)
+    }
+    gates = flow.gates()
+    found = {m for m in model.modules() if isinstance(m, CONVOLUTIONS) and m not in gates}
+    return found | {m for m in taken if m is not None}
+
+
+def _matched(
+    model: nn.Module, patterns: Sequence[str], option: str, layers_only: bool = False
+) -> set[nn.Module]:
+    """The layers and normalisers that patterns name, themselves or by a block they are in."""
+    found: set[nn.Module] = set()
+    candidates = [
+        (name, module)
+        for name, module in model.named_modules(remove_duplicate=False)
+        if is_layer(module) or (isinstance(module, NORMS) and not layers_only)
+    ]
+    for pattern in patterns:
+        hits = {m for name, m in candidates if _names(pattern, name)}
+        if not hits:
+            near = unknown("layer", pattern, {name for name, _ in candidates})
+            raise UserError(f"{option} matches nothing in {title(model)}: {near}")
+        found |= hits
+    return found
+
+
+def _names(pattern: str, name: str) -> bool:
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
+
+
+def _refuse_others(model: nn.Module, excluded: Collection[nn.Module]) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, Aligned):
+            raise UserError(f"'{name}' of {title(model)} is aligned already; apply 'wa' once only")
+        known = isinstance(module, nn.modules.batchnorm._BatchNorm) or module in excluded
+        if isinstance(module, NORMS) and not known:
+            kind = type(module).__name__
+            raise UserError(
+                f"{title(model)} has another normaliser than batch norm ('{name}' is a {kind}),"
+                " which 'wa' does not remove; use 'bn' to leave the network as it is, or"
+                f" exclude='{name}' to align the rest"
+            )
+
+
+def _check(layer: nn.Module, name: str) -> None:
+    """Refuses a layer that has no aligned counterpart."""
+    kind = type(layer).__name__
+    if type(layer) not in ALIGNED:
+        raise UserError(
+            f"'{name}' is a {kind}, and 'wa' aligns torch.nn's own Conv1d, Conv2d, Conv3d and"
+            f" Linear; leave it out with exclude='{name}'"
+        )
+    if "weight" not in layer._parameters:
+        raise UserError(
+            f"the weight of '{name}' ({kind}) is computed from other parameters; remove that"
+            f" reparametrisation first, or leave it out with exclude='{name}'"
+        )
+    if layer.weight[0].numel() == 1:
+        raise UserError(
+            f"'{name}' ({kind}) has filters of a single weight, which aligned would be 0;"
+            f" leave it out with exclude='{name}'"
+        )
+
+
+def _activation(name: str | None, options: dict[str, Any]) -> ActivationNormaliser | None:
+    """The activation normaliser of a name with its options; None without one."""
+    kinds = {n: k for n, k in available().items() if issubclass(k, ActivationNormaliser)}
+    if name is not None and name not in kinds:
+        raise unknown("activation normaliser", name, kinds)
+    theirs = options_of(kinds[name]) if name is not None else []
+    for option in options:
+        if option not in theirs:
+            label = "wa" if name is None else f"wa+{name}"
+            raise unknown(f"option of {label}", option, [*options_of(WeightAlign), *theirs])
+    return None if name is None else kinds[name](**options)
