@@ -1,0 +1,137 @@
+"""What a backbone is, how one is found by name, and where its weights come from."""
+
+from __future__ import annotations
+
+import pickle
+from abc import ABC
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from da.discovery import subclasses
+from da.errors import UserError, unknown
+
+
+class Backbone(nn.Module, ABC):
+    """A network from images ``(B, 3, H, W)`` to features ``(B, num_features)``.
+
+    A subclass names the networks that it builds and takes that name and the weights. It is built
+    as published, with the normalisers that it was published with; the surgery comes later.
+
+    Attributes:
+        names: the networks of this family, as they are named on the command line.
+        num_features: the width of the output. Nothing else is assumed of a backbone.
+    """
+
+    names: ClassVar[tuple[str, ...]]
+    num_features: int
+
+    def __init__(self, name: str, weights: str | None = None):
+        super().__init__()
+        self.name = name
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features ``(B, num_features)`` of images ``(B, 3, H, W)``."""
+        raise TypeError(f"{type(self).__name__} must define forward")
+
+
+def families() -> dict[str, type[Backbone]]:
+    """Every backbone on disk: its name and the class that builds it."""
+    found = subclasses("da.backbones", Backbone)  # type: ignore[type-abstract]
+    return {name: family for family in found.values() for name in family.names}
+
+
+def backbone(name: str, weights: str | None = None) -> Backbone:
+    """Builds a backbone by name.
+
+    Args:
+        name: one of :func:`families`.
+        weights: None for random weights, ``"imagenet"`` for torchvision's ``IMAGENET1K_V1``, or
+            the path of a file with a state dict (.pth, .pt, .safetensors).
+
+    Raises:
+        UserError: for an unknown name, and for weights that don't exist or don't fit.
+    """
+    known = families()
+    if name not in known:
+        raise unknown("backbone", name, known)
+    return known[name](name, weights)
+
+
+def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> None:
+    """Loads a state dict from a file into ``model``, refusing a file that does not fit.
+
+    Args:
+        model: the network, changed in place.
+        path: .safetensors, or a file of torch.save, read without running any code in it.
+        ignore: first parts of names that may be absent from or extra in the file, such as the
+            classifier's: heads are always new.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(
+            f"weights: no file '{path}'; give a .pth, .pt or .safetensors file with a state dict, "
+            "or 'imagenet'"
+        )
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"weights: '{path}' can't be read as a state dict: {reason}") from error
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"weights: '{path}' holds no state dict of tensors")
+
+    def kept(names: object) -> dict[str, Tensor]:
+        return {k: v for k, v in names.items() if not k.startswith(ignore)}  # type: ignore[attr-defined]
+
+    own, state = kept(model.state_dict()), kept(state)
+    # num_batches_tracked came with PyTorch 0.4.1; older files lack it.
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    extra = [k for k in state if k not in own]
+    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
+    if missing or extra or shapes:
+        first = (missing + extra + shapes)[0]
+        raise UserError(
+            f"weights: '{path}' does not fit {type(model).__name__}: {len(missing)} tensors "
+            f"missing, {len(extra)} not in the network, {len(shapes)} of another shape "
+            f"(first: {first})"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def torchvision_model(name: str, weights: str | None, head: str) -> nn.Module:
+    """Builds a torchvision classifier and loads its weights; the head is cut off by the caller.
+
+    Args:
+        name: a name that ``torchvision.models.get_model`` knows.
+        weights: as for :func:`backbone`.
+        head: first part of the names of the classifier's tensors.
+    """
+    import torchvision.models as zoo
+
+    if weights == "imagenet":
+        # V1 and not torchvision's default V2: the published tables were made with it.
+        entry = zoo.get_model_weights(name)["IMAGENET1K_V1"]
+        model = zoo.get_model(name)
+        try:
+            state = entry.get_state_dict(progress=True, check_hash=True)
+        except OSError as error:
+            raise UserError(
+                f"weights: could not download {entry.url} ({error}); fetch it by hand and give "
+                "the file: --model.weights FILE"
+            ) from error
+        model.load_state_dict(state)
+        return model
+    model = zoo.get_model(name)
+    if weights is not None:
+        load_weights(model, weights, ignore=(head,))
+    return model

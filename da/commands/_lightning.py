@@ -1,0 +1,334 @@
+"""What fit, test and predict share: LightningCLI in subclass mode, with errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from jsonargparse import set_loader
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from da import yaml12
+from da.discovery import modules
+from da.errors import UserError, unknown
+from da.experiments.training import methods
+from da.module import AdaptationModule
+
+#: Defaults that a run starts from; everything can be overridden.
+DEFAULT_MODEL = "da.methods.source_only.SourceOnly"
+DEFAULT_DATA = "datasets.digits.Digits"
+
+TOP_LEVEL = ("config", "model", "data", "trainer", "seed_everything", "ckpt_path")
+
+
+class CLI(LightningCLI):
+    """Parses model, data and trainer; nothing is run. Bad input is one line and exit code 2.
+
+    Args:
+        args: the command line after the command's name.
+        checkpoint: a checkpoint whose settings are the defaults.
+        extra: options of the command's own, ``{"--images": {"type": str, …}}``.
+        prog: what the help calls the program.
+    """
+
+    def __init__(
+        self,
+        args: list[str],
+        prog: str,
+        description: str,
+        checkpoint: dict[str, Any] | None = None,
+        extra: dict[str, dict[str, Any]] | None = None,
+        trainer_defaults: dict[str, Any] | None = None,
+    ):
+        self.checkpoint = checkpoint
+        self.extra = extra or {}
+        known = {"model": methods(), "data": data_classes()}  # so that short names are known
+        set_loader("yaml", yaml12.load)
+        quiet()
+        try:
+            super().__init__(
+                AdaptationModule,
+                L.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                run=False,
+                save_config_callback=None,
+                seed_everything_default=0,
+                args=args,
+                trainer_defaults=trainer_defaults,
+                parser_kwargs={
+                    "prog": prog,
+                    "description": description,
+                    "exit_on_error": False,
+                    "formatter_class": argparse.RawDescriptionHelpFormatter,
+                },
+            )
+        except argparse.ArgumentError as error:
+            raise readable(str(error), known) from error
+        except ValueError as error:
+            # jsonargparse tries a class as one type among several and reports that none fits.
+            raise root_cause(error) from error
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Links what model and data share, and sets the defaults."""
+        parser.link_arguments(
+            "data.num_classes", "model.init_args.num_classes", apply_on="instantiate"
+        )
+        parser.link_arguments("data.task", "model.init_args.task", apply_on="instantiate")
+        for part in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{part}.init_args.seed", compute_fn=as_seed)
+        for option, settings in self.extra.items():
+            parser.add_argument(option, **settings)
+        defaults: dict[str, Any] = {"model": DEFAULT_MODEL, "data": DEFAULT_DATA}
+        if self.checkpoint is not None:
+            settings = self.checkpoint["settings"]
+            defaults = {k: settings[k] for k in ("model", "data", "seed_everything")}
+        parser.set_defaults(defaults)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuses misspelt names of methods and data sets with the right ones, then parses."""
+        for option, kind, known in (
+            ("--model", "method", methods()),
+            ("--data", "data set", data_classes()),
+        ):
+            name = value_of(option, args)
+            if name and "." not in name and name not in known:
+                raise unknown(kind, name, known)
+        super().parse_arguments(parser, args)
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings as plain values, to be kept in checkpoints and beside results."""
+        import yaml
+
+        text = self.parser.dump(self.config, skip_link_targets=True, skip_none=True)
+        return yaml.safe_load(text)
+
+
+def data_classes() -> dict[str, type[L.LightningDataModule]]:
+    """Every data set on disk, by class name."""
+    from da.discovery import subclasses
+
+    modules("datasets")
+    return subclasses("datasets", L.LightningDataModule)
+
+
+def value_of(option: str, args: list[str]) -> str | None:
+    """The value that an option has on a command line, the last one given."""
+    found = None
+    for i, word in enumerate(args):
+        if word == option and i + 1 < len(args):
+            found = args[i + 1]
+        elif word.startswith(option + "="):
+            found = word.partition("=")[2]
+    return found
+
+
+def as_seed(value: Any) -> int:
+    """The seed of model and data from ``--seed_everything``."""
+    if isinstance(value, bool) or value is None:
+        raise UserError(f"seed_everything: expected an integer such as 0, got {value}")
+    return int(value)
+
+
+def readable(message: str, known: dict[str, dict[str, type]]) -> UserError:
+    """One line of the parser's nested messages: what came and what is allowed.
+
+    Args:
+        message: what jsonargparse says, over many lines.
+        known: the classes that ``model`` and ``data`` may be, by name.
+    """
+    text = re.sub(r"\s+", " ", message.replace("\n", " "))
+    part = match.group(1) if (match := re.match(r'Parser key "(\w+)"', text)) else ""
+    if match := re.search(r"Option '([\w.]+)' is not accepted", text):
+        option, path = match.group(1), re.search(r"class_path '([\w.]+)'", text)
+        chosen = known.get(part, {}).get(path.group(1).rpartition(".")[2]) if path else None
+        return unknown(
+            "option",
+            f"{part}.{option}" if part else option,
+            [f"{part}.{name}" for name in options(chosen)] if chosen else TOP_LEVEL,
+        )
+    if match := re.search(r"Expected a dot import path string: (\w+)", text):
+        return unknown(
+            "method" if part == "model" else "data set", match.group(1), known.get(part, {})
+        )
+    if match := re.search(r'Parser key "([\w.]+)": (Expected an? .+?)\. Got value: (.*)', text):
+        inner, expected, value = match.groups()
+        key = inner if inner.split(".")[0] == part or not part else f"{part}.{inner}"
+        expected = re.sub(r"<class '(\w+)'>", r"\1", expected).replace("typing.", "")
+        value = re.split(r" Expected a | - ", value)[0].strip()
+        return UserError(f"{key}: {expected[0].lower() + expected[1:]}, got {value}")
+    if match := re.search(r"failed: (.*)", text):
+        return UserError(match.group(1))
+    if match := re.search(r"unrecognized arguments: (--)?([\w.]+)", text):
+        return unknown("option", match.group(2), TOP_LEVEL)
+    return UserError(text if len(text) <= 400 else text[:397] + "…")
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The user's error that an exception goes back to, or else the first of its chain."""
+    while not isinstance(error, UserError) and (error.__cause__ or error.__context__):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return error
+
+
+def options(chosen: type) -> list[str]:
+    """The options that a class and its parents take."""
+    names = {
+        name
+        for parent in chosen.__mro__
+        if parent.__module__.partition(".")[0] in ("da", "datasets") and "__init__" in vars(parent)
+        for name, parameter in inspect.signature(parent).parameters.items()
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+    return sorted(names - {"num_classes", "task", "seed"})
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Reads a checkpoint of ``fit`` without running any code in it."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"checkpoint: no file '{path}'; give the .ckpt that fit wrote")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"checkpoint: '{path}' can't be read ({type(error).__name__}); it may be cut short: "
+            "use another one"
+        ) from error
+    if not isinstance(checkpoint, dict) or "settings" not in checkpoint:
+        raise UserError(f"checkpoint: '{path}' holds no settings; it was not written by fit")
+    return checkpoint
+
+
+def load_weights(module: AdaptationModule, checkpoint: dict[str, Any], path: str) -> None:
+    """Puts a checkpoint's weights into a module, refusing another normaliser or class count."""
+    saved = checkpoint["settings"]["model"]["init_args"]
+    norm = saved.get("norm", "bn")
+    if norm != module.hparams["norm"]:
+        raise UserError(
+            f"checkpoint: '{path}' was trained with norm '{norm}', the model has "
+            f"'{module.hparams['norm']}'; leave --model.norm out"
+        )
+    own, state = module.state_dict(), checkpoint["state_dict"]
+    key = "classifier.weight"
+    if key in state and len(state[key]) != len(own[key]):
+        raise UserError(
+            f"checkpoint: '{path}' has {len(state[key])} classes, the data {len(own[key])}"
+        )
+    wrong = [
+        k
+        for k in {*own, *state}
+        if k not in own or k not in state or own[k].shape != state[k].shape
+    ]
+    if wrong:
+        raise UserError(
+            f"checkpoint: '{path}' does not fit the model ({len(wrong)} tensors differ, first "
+            f"{min(wrong)}); give the model's options as it was trained"
+        )
+    module.load_state_dict(state)
+
+
+def from_checkpoint(
+    args: list[str], prog: str, description: str, extra: dict[str, dict[str, Any]]
+) -> tuple[CLI, str]:
+    """The model and the data of a checkpoint, its settings overridden by the command line.
+
+    Args:
+        args: the checkpoint's path first, then options.
+
+    Returns:
+        The parsed command, its model with the checkpoint's weights, and the path.
+    """
+    if not args or args[0] in ("-h", "--help"):
+        CLI(["--help"], f"{prog} CHECKPOINT", description, extra=extra)
+    if args[0].startswith("-"):
+        raise UserError(
+            f"expected the path of a checkpoint first, got '{args[0]}': "
+            f"python {prog} CHECKPOINT [options]"
+        )
+    checkpoint = read_checkpoint(args[0])
+    cli = CLI(
+        args[1:],
+        prog,
+        description,
+        checkpoint,
+        extra,
+        trainer_defaults={"logger": False, "enable_checkpointing": False},
+    )
+    load_weights(cli.model, checkpoint, args[0])
+    return cli, args[0]
+
+
+class Bar(RichProgressBar):
+    """Lightning's progress bar without the number of a logger's version."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Any:
+        """What stands beside the bar."""
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
+
+class EpochLines(L.Callback):
+    """One plain line per epoch, for logs and pipes."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prints it."""
+        values = {k: v for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
+        text = ", ".join(f"{name} {value:.4g}" for name, value in sorted(values.items()))
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {text}", flush=True)
+
+
+def quiet() -> None:
+    """Keeps Lightning's advice out of the way; warnings that concern the run stay."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for text in (
+        ".*LightningCLI's args parameter.*",
+        ".*exists and is not empty.*",
+        ".*does not have many workers.*",
+        ".*isinstance.treespec.*",
+        ".*tensorboardX.*",
+        ".*smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", text)
+
+
+class KeepSettings(L.Callback):
+    """Writes the run's settings into every checkpoint, so that a checkpoint can stand alone."""
+
+    def __init__(self, settings: dict[str, Any], data: Any):
+        self.content = {"settings": settings, "classes": list(data.classes)}
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds them."""
+        checkpoint.update(self.content)
+
+
+@contextmanager
+def stoppable(trainer: L.Trainer) -> Iterator[None]:
+    """SIGTERM ends the run with 143 and Ctrl-C with 130; Lightning alone would give 0 and 1."""
+
+    def terminate(*_: Any) -> None:
+        sys.exit(143)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code != 143 and trainer.interrupted:
+            raise KeyboardInterrupt from stop
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,179 @@
+"""Train one model on one pair of domains.
+
+Everything can be named on the command line or in layered YAML files (--config A --config B).
+Each run has a folder of its own with settings, checkpoints, metrics and result.json.
+
+examples:
+  python run.py fit --data.source rendered --data.target optical --model.norm wa
+  python run.py fit --model DANN --model.norm wa+gn --data.batch_size 16 --trainer.max_epochs 20
+  python run.py fit --model.backbone resnet50 --model.weights imagenet --config my.yaml
+  python run.py fit --model.help DANN          the options of one method
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+DEFAULTS = {
+    "max_epochs": 10,
+    "log_every_n_steps": 10,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "logger": False,
+    "enable_checkpointing": True,
+}
+
+
+def main(argv: list[str]) -> int:
+    """Trains, evaluates after every epoch, and writes result.json."""
+    from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+    from pytorch_lightning.loggers import CSVLogger
+
+    from da.commands._lightning import (
+        CLI,
+        Bar,
+        EpochLines,
+        KeepSettings,
+        read_checkpoint,
+        stoppable,
+    )
+    from da.errors import Diverged, UserError
+    from da.evaluation import Recorder
+    from da.experiments.store import write_atomically
+    from da.experiments.training import machine, versions
+
+    extra: dict[str, dict[str, Any]] = {
+        "--out": {
+            "type": str | None,
+            "default": None,
+            "help": "folder of the run; a new one under runs/fit unless given",
+        },
+        "--ckpt_path": {
+            "type": str | None,
+            "default": None,
+            "help": "go on from this checkpoint, with the settings that it was written with",
+        },
+    }
+    cli = CLI(argv, "run.py fit", __doc__ or "", extra=extra, trainer_defaults=DEFAULTS)
+    trainer, module, data = cli.trainer, cli.model, cli.datamodule
+    settings = cli.settings()
+    resumed = cli.config["ckpt_path"]
+    if resumed:
+        refuse_other_settings(settings, read_checkpoint(resumed)["settings"], resumed)
+    out = folder(cli.config["out"], settings, data.task, resumed)
+    data.prepare_data()
+    data.setup("fit")  # so that bad data is refused before anything is written
+    module.refuse_batch_of_one(data.batch_size)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "config.json", json.dumps(settings, indent=2))
+
+    recorder = Recorder(forms=False)
+    trainer.callbacks = [  # type: ignore[attr-defined]
+        *(x for x in trainer.callbacks if not isinstance(x, ProgressBar | ModelCheckpoint)),  # type: ignore[attr-defined]
+        Bar() if sys.stdout.isatty() else EpochLines(),
+        KeepSettings(settings, data),
+        recorder,
+        ModelCheckpoint(
+            out, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+        ),
+    ]
+    trainer.logger = CSVLogger(out, name="", version="metrics")
+    record: dict[str, Any] = {
+        "settings": settings,
+        "task": data.task,
+        "versions": versions(),
+        "machine": machine(),
+        "data_manifest": data.manifest,
+    }
+    try:
+        with stoppable(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=resumed)
+    except Diverged as error:
+        record.update(state="diverged", reason=str(error), evaluations=recorder.history)
+        write_atomically(out / "result.json", json.dumps(record, indent=2))
+        raise
+    except (KeyboardInterrupt, SystemExit):
+        if (out / "last.ckpt").exists():
+            print(f"stopped; go on with --ckpt_path {out / 'last.ckpt'}", file=sys.stderr)
+        raise
+    if not recorder.history:
+        raise UserError("trainer: no epoch was trained and evaluated; raise --trainer.max_epochs")
+    record.update(
+        state="done",
+        evaluations=recorder.history,
+        seconds=recorder.seconds,
+        parameters=sum(p.numel() for p in module.parameters()),
+        initial_loss=module.initial_loss,
+        lr_over_norm2=sum(recorder.lr_over_norm2) / len(recorder.lr_over_norm2),
+        feature_deviation=recorder.feature_deviation,
+    )
+    write_atomically(out / "result.json", json.dumps(record, indent=2))
+    summary(recorder.history, data.task, out)
+    return 0
+
+
+def refuse_other_settings(now: dict[str, Any], before: dict[str, Any], path: str) -> None:
+    """Refuses to resume with other settings, some of which Lightning would silently ignore."""
+    from da.errors import UserError
+
+    for part in ("model", "data"):
+        new, old = (
+            {"class": s[part]["class_path"], **s[part].get("init_args", {})} for s in (now, before)
+        )
+        for key in sorted({*new, *old}):
+            if new.get(key) != old.get(key):
+                raise UserError(
+                    f"{part}.{key}: '{path}' was trained with {old.get(key)}, now {new.get(key)}; "
+                    "resume with the same settings, or start a new run"
+                )
+
+
+def folder(given: str | None, settings: dict[str, Any], task: str, resumed: str | None) -> Path:
+    """The folder of a run: as given, that of the checkpoint it goes on from, or a new one."""
+    from da.errors import UserError
+
+    if given:
+        out = Path(given).expanduser()
+        if (out / "result.json").exists():
+            raise UserError(f"out: '{given}' holds a finished run; name another folder")
+        return out
+    if resumed:
+        return Path(resumed).parent
+    method = settings["model"]["class_path"].rpartition(".")[2]
+    norm = settings["model"]["init_args"]["norm"]
+    name = f"{task.replace('->', '-')}-{method}-{norm}-seed{settings['seed_everything']}"
+    root, n = Path("runs/fit"), 1
+    while (root / (path := name if n == 1 else f"{name}-{n}")).exists():
+        n += 1
+    return root / path
+
+
+def summary(history: list[dict[str, Any]], task: str, out: Path) -> None:
+    """Prints accuracy on both domains and the three selections."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{task}, accuracy in percent")
+    for column in ("selection", "epoch", "source test", "target test"):
+        table.add_column(column, justify="left" if column == "selection" else "right")
+    streams = [entry["forms"][""] for entry in history]
+    picks = {
+        "last": len(history) - 1,
+        "label-free (information maximisation)": max(
+            range(len(history)),
+            key=lambda i: streams[i]["target/validation"]["information_maximisation"],
+        ),
+        f"oracle (best of {len(history)} on target labels)": max(
+            range(len(history)), key=lambda i: streams[i]["target/test"]["accuracy"]
+        ),
+    }
+    for name, i in picks.items():
+        accuracies = [
+            f"{100 * streams[i][s]['accuracy']:.1f}" for s in ("source/test", "target/test")
+        ]
+        table.add_row(name, str(history[i]["epoch"]), *accuracies)
+    Console().print(table)
+    print(f"written: {out / 'result.json'}, {out / 'last.ckpt'}")

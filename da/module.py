@@ -1,0 +1,323 @@
+"""The Lightning module that all methods share: surgery, heads, task loss, metrics, optimiser."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import pytorch_lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from da.backbones.base import backbone as build_backbone
+from da.errors import Diverged, UserError
+from da.norms import batch_norms, normaliser
+from da.ops.schedules import annealing
+from da.ops.seeding import derive, seeded
+from da.types import Activations, Batch
+
+Part = Literal["backbone", "bottleneck", "critic"]
+
+
+class Predictions(NamedTuple):
+    """What an evaluation collects of one stream.
+
+    Attributes:
+        logits: ``(N, K)`` float32 on the CPU.
+        labels: ``(N,)`` int64 on the CPU.
+        deviation: standard deviation over the samples of the features, mean over the features.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    deviation: float
+
+
+class AdaptationModule(L.LightningModule, ABC):
+    """A classifier trained on a labelled source and an unlabelled target.
+
+    The order of surgery lives here: pretrained weights, then the normaliser, then the heads, then
+    the optimiser. A method adds its loss (:meth:`adaptation`) and its own parts (:meth:`part`).
+
+    Args:
+        num_classes: classes of the data; set from the data.
+        task: name of the task, part of the seed of the initial weights; set from the data.
+        seed: with the task and the part's name it gives the initial weights: they match across
+            normalisers and methods, and differ across tasks.
+        backbone: name of the network, ``resnet50`` for one.
+        weights: ``imagenet``, a local file, or nothing for random weights.
+        norm: normaliser: ``bn``, ``wa``, ``wa+bn``, ``gn``, ``in``, ``ln``, ``none``, …
+        norm_options: options of the normaliser by name, ``{gain: auto}``.
+        scope: the parts that the normaliser covers; others keep batch norm.
+        bottleneck: width of the Linear-normaliser-ReLU between backbone and classifier; nothing
+            for none.
+        forward_mode: both domains in one pass through the network (``joint``), or source, then
+            target (``separate``). With batch norm the two give different networks.
+        lr: learning rate of the heads at the start, and of a backbone from scratch.
+        pretrained_factor: factor on the learning rate of a backbone with pretrained weights.
+        momentum: of SGD with Nesterov's momentum.
+        weight_decay: of SGD.
+        decay: decay weights with two or more dimensions, or all parameters.
+        anneal_alpha: the learning rate is lr · (1 + alpha · progress)^-beta; 0 keeps it constant.
+        anneal_beta: see ``anneal_alpha``.
+        horizon: progress is step / horizon instead of step / all steps of the run. The published
+            settings of the adversarial methods use 10000, whatever the length of the run.
+        allow_bn_weights: start a WA network from weights that were trained with batch norm.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        task: str = "",
+        seed: int = 0,
+        backbone: str = "digits_resnet",
+        weights: str | None = None,
+        norm: str = "bn",
+        norm_options: dict[str, Any] | None = None,
+        scope: Sequence[Part] = ("backbone", "bottleneck", "critic"),
+        bottleneck: int | None = 256,
+        forward_mode: Literal["joint", "separate"] = "joint",
+        lr: float = 0.01,
+        pretrained_factor: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-3,
+        decay: Literal["weights", "all"] = "weights",
+        anneal_alpha: float = 10.0,
+        anneal_beta: float = 0.75,
+        horizon: int | None = None,
+        allow_bn_weights: bool = False,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        if num_classes < 2:
+            raise UserError(f"num_classes: expected at least 2 classes, got {num_classes}")
+        if lr <= 0:
+            raise UserError(f"lr: expected a learning rate above 0, got {lr}")
+        self.normaliser = normaliser(norm, **(norm_options or {}))
+        if weights is not None and norm.split("+")[0] == "wa" and not allow_bn_weights:
+            raise UserError(
+                f"norm '{norm}' on pretrained weights: they were trained without WeightAlign, and "
+                "aligning them destroys what they compute; train from scratch (no weights), use "
+                "norm 'bn', or start from them all the same with --model.allow_bn_weights true"
+            )
+        self.backbone = self.part("backbone", lambda: build_backbone(backbone, weights))
+        width = self.backbone.num_features
+        self.bottleneck: nn.Module = nn.Identity()
+        if bottleneck is not None:
+            features, out = width, bottleneck
+            self.bottleneck = self.part(
+                "bottleneck",
+                lambda: nn.Sequential(nn.Linear(features, out), nn.BatchNorm1d(out), nn.ReLU()),
+            )
+            width = bottleneck
+        self.num_features = width
+        # The last classifier is left as it is under every normaliser.
+        with seeded(seed, task, "classifier"):
+            self.classifier = nn.Linear(width, num_classes)
+        self.initial_loss: float | None = None
+        self.clipped: list[bool] = []
+        self.predictions: list[Predictions] = []
+        self._collected: list[list[tuple[Tensor, Tensor, Tensor]]] = []
+
+    def part(self, name: Part, build: Callable[[], nn.Module]) -> Any:
+        """Builds a part with its own named seed, and puts the normaliser in if it is in scope.
+
+        Every part is built with batch norm first, so that all normalisers start from the same
+        weights wherever shapes agree.
+        """
+        with seeded(self.hparams["seed"], self.hparams["task"], name):
+            module = build()
+            if name in self.hparams["scope"]:
+                module = self.normaliser.apply(module)
+        return module
+
+    # What a method adds.
+
+    #: Whether training forwards the target at all. Source-only must not: with a joint forward the
+    #: target would leak into the running statistics of batch norm.
+    uses_target: bool = True
+
+    @abstractmethod
+    def adaptation(self, source: Activations, target: Activations) -> dict[str, Tensor]:
+        """The method's loss terms, named, each already multiplied by its trade-off.
+
+        They are added to the cross-entropy on the source and logged one by one. Other values to
+        log go through :meth:`log`.
+        """
+
+    # Forward and training.
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, K)`` of images ``(B, C, H, W)``."""
+        return self.activations(images).logits
+
+    def activations(self, images: Tensor) -> Activations:
+        """Features ``(B, F)`` and logits ``(B, K)`` of images ``(B, C, H, W)``."""
+        features = self.bottleneck(self.backbone(images))
+        return Activations(features, self.classifier(features))
+
+    def both(self, source: Tensor, target: Tensor) -> tuple[Activations, Activations]:
+        """Activations of both domains, in one joint pass or in two, source first."""
+        if self.hparams["forward_mode"] == "separate":
+            return self.activations(source), self.activations(target)
+        joint = self.activations(torch.cat([source, target]))
+        n = len(source)
+        return (
+            Activations(joint.features[:n], joint.logits[:n]),
+            Activations(joint.features[n:], joint.logits[n:]),
+        )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """All loss terms of a batch: ``task`` (source cross-entropy) and the method's own."""
+        if self.uses_target:
+            source, target = self.both(batch.source.images, batch.target.images)
+            terms = self.adaptation(source, target)
+        else:
+            source, terms = self.activations(batch.source.images), {}
+        return {"task": F.cross_entropy(source.logits, batch.source.labels), **terms}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step: the sum of all loss terms."""
+        losses = self.losses(batch)
+        total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            terms = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
+            raise Diverged(
+                f"diverged: the loss at step {self.global_step} is not finite ({terms}); "
+                f"lower --model.lr (now {self.hparams['lr']:g}) or check the data"
+            )
+        if self.initial_loss is None:
+            self.initial_loss = losses["task"].item()
+        for name, loss in losses.items():
+            self.log(f"loss/{name}", loss.detach())
+        return total
+
+    @property
+    def progress(self) -> float:
+        """Training progress p: step / total steps, or step / horizon where one is set."""
+        return self.global_step / (
+            self.hparams["horizon"] or max(1, int(self.trainer.estimated_stepping_batches))
+        )
+
+    def on_fit_start(self) -> None:
+        """Refuses a batch of one image under batch norm before anything is trained."""
+        self.refuse_batch_of_one(getattr(self.trainer, "datamodule").batch_size)  # noqa: B009
+
+    def refuse_batch_of_one(self, batch_size: int) -> None:
+        """Batch norm has no statistics of one image; on feature maps PyTorch says nothing.
+
+        ``norm_options: {single_image: true}`` allows it where every batch norm sees a map, whose
+        statistics are then those of its one image, as in instance norm.
+        """
+        layers = batch_norms(self)
+        if batch_size > 1 or not layers:
+            return
+        vectors = any(isinstance(layer, nn.BatchNorm1d) for layer in layers.values())
+        if vectors or not (self.hparams["norm_options"] or {}).get("single_image"):
+            raise UserError(
+                f"batch_size 1 with norm '{self.hparams['norm']}': batch norm has no statistics "
+                f"of one image ({len(layers)} layers, the first {next(iter(layers))}); use a batch "
+                "of 2 or more, or a normaliser without batch statistics such as 'wa' or 'gn'"
+            )
+
+    def on_train_epoch_start(self) -> None:
+        """Reseeds dropout and its like, so that a run that is resumed goes on as it would have."""
+        torch.manual_seed(
+            derive(self.hparams["seed"], self.hparams["task"], "noise", self.current_epoch)
+        )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as the trainer is told to, and counts how often that changed a gradient."""
+        if not gradient_clip_val:
+            return
+        kind = float("inf") if gradient_clip_algorithm == "value" else 2.0
+        grads = [p.grad for p in self.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(grads, kind)
+        self.clipped.append(bool(norm > gradient_clip_val))
+        self.log("clipped", float(self.clipped[-1]), on_step=False, on_epoch=True)
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    # Evaluation.
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts collecting."""
+        self._collected = []
+
+    def on_validation_epoch_end(self) -> None:
+        """Gathers predictions per stream, in the order of the loaders."""
+        self.predictions = [
+            gather(torch.cat(x), torch.cat(y), torch.cat(f))
+            for x, y, f in (zip(*parts, strict=True) for parts in self._collected)
+        ]
+        streams = getattr(self.trainer, "datamodule").evaluations  # noqa: B009
+        for (role, split), found in zip(streams, self.predictions, strict=False):
+            correct = (found.logits.argmax(dim=1) == found.labels).float().mean()
+            self.log(f"accuracy/{role}/{split}", correct, prog_bar=split == "test")
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collects logits and labels of one batch of one stream."""
+        while len(self._collected) <= dataloader_idx:
+            self._collected.append([])
+        out = self.activations(batch.images)
+        self._collected[dataloader_idx].append(
+            (out.logits.float().cpu(), batch.labels.cpu(), out.features.float().cpu())
+        )
+
+    # Optimiser.
+
+    def configure_optimizers(self) -> Any:
+        """SGD with Nesterov's momentum, annealed over progress at every step."""
+        h = self.hparams
+        factor = h["pretrained_factor"] if h["weights"] is not None else 1.0
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                decays = h["decay"] == "all" or parameter.ndim >= 2
+                groups.setdefault((name.startswith("backbone."), decays), []).append(parameter)
+        optimiser = torch.optim.SGD(
+            [
+                {
+                    "params": parameters,
+                    "lr": h["lr"] * (factor if in_backbone else 1.0),
+                    "weight_decay": h["weight_decay"] if decays else 0.0,
+                }
+                for (in_backbone, decays), parameters in groups.items()
+            ],
+            lr=h["lr"],
+            momentum=h["momentum"],
+            nesterov=h["momentum"] > 0,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda _: annealing(self.progress, h["anneal_alpha"], h["anneal_beta"])
+        )
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def lr_over_norm2(self) -> float:
+        """Mean over the weights (two or more dimensions) of lr / ‖w‖², at the present rate.
+
+        Scale-invariant weights learn at this rate, whatever lr says (van Laarhoven 2017, L2
+        Regularization versus Batch and Weight Normalization, eq. 7).
+        """
+        optimiser = self.optimizers()
+        values = [
+            group["lr"] / parameter.detach().float().square().sum().item()
+            for group in optimiser.param_groups  # type: ignore[union-attr]
+            for parameter in group["params"]
+            if parameter.ndim >= 2
+        ]
+        return sum(values) / len(values)
+
+
+def gather(logits: Tensor, labels: Tensor, features: Tensor) -> Predictions:
+    """Predictions of one stream from its logits, labels and features."""
+    return Predictions(logits, labels, features.std(dim=0, unbiased=False).mean().item())

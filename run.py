@@ -1,0 +1,60 @@
+"""The only entry point: `python run.py COMMAND …`; each command is imported only when called."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+
+COMMANDS = Path(__file__).parent / "da" / "commands"
+
+USAGE = """usage: python run.py COMMAND [options]
+
+Unsupervised domain adaptation of image classifiers: does WeightAlign beat batch norm under shift?
+
+commands:
+{commands}
+
+examples:
+  python run.py ablate                                  BN against WA on the embedded digits
+  python run.py fit --data.source rendered --data.target optical --model.norm wa
+  python run.py COMMAND --help                          all options of a command
+"""
+
+
+def commands() -> dict[str, str]:
+    """Every command and its summary: the first line of its file, read without importing it."""
+    found = {}
+    for file in sorted(COMMANDS.glob("[a-z]*.py")):
+        summary = ast.get_docstring(ast.parse(file.read_text())) or ""
+        found[file.stem] = summary.partition("\n")[0].rstrip(".")
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Runs one command; its exit code: 0 done, 2 bad input, 3 diverged, 130 or 143 stopped."""
+    known = commands()
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        lines = "\n".join(f"  {name:<10} {summary}" for name, summary in known.items())
+        print(USAGE.format(commands=lines))
+        return 0 if argv else 2
+    from da.errors import UserError, unknown
+
+    try:
+        if argv[0] not in known:
+            raise unknown("command", argv[0], known)
+        return importlib.import_module(f"da.commands.{argv[0]}").main(argv[1:]) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has gone
+        sys.stderr.close()
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
