@@ -1,0 +1,141 @@
+"""One run of a list of cells in a folder: lock, workers, display, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from da.experiments.cell import Cell
+from da.experiments.executor import Interrupted, Outcome, Pool, cores
+from da.experiments.grid import Grid
+from da.experiments.progress import STARTUP, Display, Estimate, duration, split
+from da.experiments.store import Store, size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from da.experiments.catalogue import Known
+
+TRAIN = "da.experiments.training:run_cell"
+CHECK = "da.experiments.catalogue:check"
+
+BYTES_PER_CELL = 60_000
+BYTES_PER_CHECKPOINT = 10_000_000
+"""What is assumed before a cell has finished."""
+
+
+@dataclass
+class Session:
+    """How cells are run.
+
+    Args:
+        store: the output folder.
+        console: where to show what happens.
+        workers: processes; by default one per core, less where a cell uses several threads.
+        threads: of one cell.
+        keep: leave checkpoints of finished cells where they are.
+        train: ``"module:name"`` of the function that trains a cell.
+        check: ``"module:name"`` of the function that checks a grid.
+    """
+
+    store: Store
+    console: Console
+    workers: int | None = None
+    threads: int = 1
+    keep: bool = False
+    train: str = TRAIN
+    check: str = CHECK
+
+    def __post_init__(self) -> None:
+        self.began = time.monotonic()
+        self.size = self.workers or max(1, cores() // self.threads)
+        self.outcome = Outcome(0)
+
+    @contextlib.contextmanager
+    def pool(self) -> Iterator[Pool]:
+        """Workers, warm while names are checked."""
+        with Pool(self.train, self.size, self.threads) as pool:
+            yield pool
+
+    def known(self, pool: Pool, grid: Grid) -> Known:
+        """Checks the grid's names in a worker, since that needs torch and the driver does not."""
+        found: Known = pool.ask(self.check, grid.model_dump(mode="json"))
+        return found
+
+    def run(self, pool: Pool, cells: list[Cell]) -> Outcome:
+        """Runs those cells that have no result and did not diverge."""
+        waiting = self.pending(cells)
+        estimate = self.estimate(cells)
+        display = Display(self.console, self.size, len(cells) - len(waiting), estimate)
+        with display:
+            self.outcome = pool.run(waiting, self.store, display, self.keep)
+        return self.outcome
+
+    def pending(self, cells: list[Cell]) -> list[Cell]:
+        """Cells to run: neither done nor known to diverge."""
+        return [c for c in cells if self.store.state(c) not in ("done", "diverged")]
+
+    def estimate(self, cells: list[Cell]) -> Estimate:
+        """What the finished cells of this folder teach."""
+        estimate = Estimate()
+        for cell in cells:
+            if result := self.store.result(cell):
+                estimate.add(cell, result.seconds.total)
+        return estimate
+
+    def costs(self, cells: list[Cell]) -> str:
+        """The time and the disk that the cells without a result will take."""
+        waiting = self.pending(cells)
+        estimate = self.estimate(cells)
+        seconds = estimate.left(waiting, [], self.size, 0.0) + (STARTUP if waiting else 0)
+        finished = [c for c in cells if self.store.result(c) is not None]
+        sizes = [size(self.store.directory(cell)) for cell in finished]
+        each = sum(sizes) / len(sizes) if sizes else BYTES_PER_CELL
+        each += BYTES_PER_CHECKPOINT if self.keep and not sizes else 0
+        source = (
+            f"from {len(finished)} finished cells" if estimate.measured else "from stated constants"
+        )
+        return (
+            f"{len(waiting)} of {len(cells)} cells to run: about {duration(seconds)} with "
+            f"{self.size} workers, about {each * len(waiting) / 1e6:.1f} MB ({source})"
+        )
+
+    def split(self) -> str:
+        """Where the wall time of this session went."""
+        return split(self.outcome.finished.values(), time.monotonic() - self.began, self.size)
+
+    def endings(self) -> list[str]:
+        """The cells that did not finish, with their logs."""
+        lines = []
+        for state, found in (("failed", self.outcome.failed), ("diverged", self.outcome.diverged)):
+            for key, reason in found.items():
+                cell = self.outcome.cells[key]
+                lines.append(f"{state}: {cell}: {reason}; log: {self.store.log(cell)}")
+        return lines
+
+
+def interruptible(
+    session: Session, cells: Callable[[], list[Cell]], again: str, body: Callable[[], int]
+) -> int:
+    """Runs a command's body; an interruption ends in one line that says how to go on."""
+    try:
+        return body()
+    except Interrupted as signal:
+        known = cells()
+        done = sum(session.store.result(cell) is not None for cell in known)
+        session.console.print(
+            f"interrupted ({signal}): {done} of {len(known)} cells are finished and stay; "
+            f"to go on: {again}",
+            markup=False,
+            soft_wrap=True,
+        )
+        return signal.exit_code
+
+
+def output_folder(out: str | None, config: Path) -> Path:
+    """``--out``, or ``runs/`` and the configuration's name."""
+    return Path(out) if out else Path("runs") / config.stem
