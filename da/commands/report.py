@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from da.commands._options import parse, plain_parser
+
 
 def main(argv: list[str]) -> int:
     """Runs the command on the command line after ``report``; returns 0."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(
-        prog="run.py report", description="Rebuild the tables and pictures of a grid's results."
-    )
+    parser = plain_parser("report", "Rebuild the tables and pictures of a grid's results.")
     parser.add_argument("out", type=str, help="the output folder of an ablate command")
-    options = parser.parse_args(argv)
+    options = parse(parser, argv)
     from da.experiments import plan, report, terminal
 
     out = Path(options.out)
@@ -21,5 +19,5 @@ def main(argv: list[str]) -> int:
     runs, tables = report.write(out, found)
     console = terminal.console()
     terminal.show(console, found, runs, tables)
-    console.print(f"written: {out}/report.md, table.csv, runs.csv, figure.png, figure.svg")
+    console.print(f"written: {report.files(out)}", markup=False, soft_wrap=True)
     return 0

@@ -4,105 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from da.commands._grid import command_line, load, parser
+from da.commands._options import command_line, grid_parser, load, parse, session
 from da.errors import UserError
-from da.experiments import tuning
-from da.experiments.cell import Cell
-from da.experiments.grid import Grid
-from da.experiments.session import CHECK, TRAIN, Session, interruptible
-from da.experiments.store import Store
 
 
-def main(argv: list[str], train: str = TRAIN, check: str = CHECK) -> int:
-    """Runs the command.
+def main(argv: list[str], train: str | None = None, check: str | None = None) -> int:
+    """Runs the command and returns its exit code, see :func:`da.experiments.tuner.run`.
 
     Args:
         argv: the command line after ``tune``.
-        train: ``"module:name"`` of the function that trains a cell.
-        check: ``"module:name"`` of the function that checks the names of a grid.
-
-    Returns:
-        0 when the table is written, 1 when a cell failed, 130 or 143 when interrupted. A rate
-        that diverges is a finding, not a failure.
+        train: ``"module:name"`` of the function that trains a cell, by default the real one.
+        check: ``"module:name"`` of the function that checks a grid, by default the real one.
     """
-    options_parser = parser("Tune the learning rate per method, normaliser and batch size.")
-    options_parser.add_argument("--table", type=str, help="write there, not to the grid's 'tuned:'")
-    options = options_parser.parse_args(argv)
-    config, grid = load(options)
+    parser = grid_parser("tune", "Tune the learning rate per method, normaliser and batch size.")
+    parser.add_argument("--table", type=str, help="write there, not to the grid's 'tuned:'")
+    options = parse(parser, argv)
     if options.tasks:
         raise UserError("--tasks: tune uses one development task; set it as tune.task in the YAML")
+    from da.experiments import tuner
+
+    config, grid = load(options)
     table = options.table or grid.tuned
     if table is None:
         raise UserError(f"{config} names no table under 'tuned:'; name one with --table")
-    out = Path(options.out) if options.out else Path("runs") / f"tune-{config.stem}"
-    from da.experiments.terminal import console
-
-    session = Session(
-        Store(out), console(), options.workers, grid.threads, options.keep, train, check
-    )
-    command = command_line("tune", argv)
+    where = session(options, f"tune-{config.stem}", grid.threads, train, check)
     if options.dry_run:
-        return _dry_run(session, grid)
-    return _run(session, grid, Path(table), command)
-
-
-def _task(grid: Grid, development: str | None) -> str:
-    task = grid.tune.task or development
-    if task is None:
-        raise UserError(f"{grid.data} names no development task; set tune.task in the YAML")
-    return task
-
-
-def _dry_run(session: Session, grid: Grid) -> int:
-    from da.experiments.worker import load as resolve
-
-    known = resolve(session.check)(_with_task(grid))
-    cells = tuning.trials(grid, _task(grid, known["development"]))
-    for cell in cells:
-        session.console.print(str(cell), markup=False, soft_wrap=True)
-    session.console.print(session.costs(cells), markup=False, soft_wrap=True)
-    return 0
-
-
-def _with_task(grid: Grid) -> dict[str, object]:
-    """The grid's settings, so that its development task is checked like the others."""
-    settings = grid.model_dump(mode="json")
-    return {**settings, "tasks": [grid.tune.task]} if grid.tune.task else settings
-
-
-def _run(session: Session, grid: Grid, path: Path, command: str) -> int:
-    cells: list[Cell] = []
-
-    def body() -> int:
-        with session.store.lock(), session.pool() as pool:
-            known = pool.ask(session.check, _with_task(grid))
-            task = _task(grid, known["development"])
-            cells.extend(tuning.trials(grid, task))
-            session.run(pool, cells)
-            return _end(session, grid, task, command, path, cells)
-
-    return interruptible(session, lambda: cells, command, body)
-
-
-def _end(
-    session: Session, grid: Grid, task: str, command: str, path: Path, cells: list[Cell]
-) -> int:
-    console = session.console
-    for line in session.endings():
-        console.print(line, markup=False, soft_wrap=True)
-    if session.outcome.failed:
-        failed = len(session.outcome.failed)
-        console.print(f"no table written: {failed} cells failed", markup=False)
-        return 1
-    outcomes = [(c, session.store.result(c) or session.store.state(c)) for c in cells]
-    table = tuning.build(grid, task, command, outcomes)
-    tuning.write(path, table)
-    for entry in table.entries:
-        note = "  WARNING: on the edge of the tried rates" if entry.edge else ""
-        console.print(
-            f"{entry.method:20} {entry.norm:8} batch {entry.batch_size:<4} lr {entry.lr:g}{note}",
-            markup=False,
-        )
-    console.print(f"written: {path}", markup=False, soft_wrap=True)
-    console.print(session.split(), markup=False, soft_wrap=True)
-    return 0
+        return tuner.dry_run(where, grid)
+    return tuner.run(where, grid, Path(table), command_line("tune", argv))

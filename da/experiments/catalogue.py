@@ -38,7 +38,7 @@ def check(settings: dict[str, Any]) -> Known:
     if not isinstance(domains, (list, tuple)):
         domains = None  # known only once its folder is read
     if domains is not None:
-        check_names(grid, tuple(domains))
+        check_names(grid, (*domains, *(getattr(data, "development", None) or ())))
     elif grid.tasks == "all":
         raise UserError(f"tasks: {grid.data} does not list its domains; write the tasks out")
     tasks = all_tasks(tuple(domains or ())) if grid.tasks == "all" else grid.tasks

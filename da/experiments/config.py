@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from da import yaml12
 from da.errors import UserError, unknown
 from da.experiments.grid import Grid, Tune, root
 
-DEFAULT = "configs/ablations/digits.yaml"
 
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's, but 1e-3 is a number and a key given twice is refused."""
+class _Loader(yaml12.Loader):
+    """The loader of all commands, which also refuses a key that is given twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -26,13 +24,6 @@ class _Loader(yaml.SafeLoader):
                     None, None, f"'{key}' is given twice", node.start_mark
                 )
         return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
 
 
 def find(name: str) -> Path:
@@ -112,7 +103,7 @@ def _line(error: ValidationError) -> str:
     value = first["input"]
     message = first["msg"].removeprefix("Value error, ")
     if isinstance(value, bool) and "string" in message:
-        message += " (YAML reads no, off, yes and on as true or false: put the name in quotes)"
+        message += "; a name such as true must be put in quotes"
     if first["type"] == "missing":
         return f"{key}: missing"
     if first["type"] == "value_error" or isinstance(value, dict):

@@ -72,6 +72,17 @@ class Grid(_Strict):
             return {name: {} if options is None else options for name, options in value.items()}
         return value
 
+    @field_validator("data_args", "model", "methods", "norms")
+    @classmethod
+    def _truths(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """``single_image: no`` would be the name "no", which counts as true in Python."""
+        for key, option in value.items():
+            if isinstance(option, dict):
+                cls._truths(option)
+            elif isinstance(option, str) and option.lower() in ("yes", "no", "on", "off"):
+                raise ValueError(f"{key}: {option} is a name in YAML 1.2; write true or false")
+        return value
+
     @field_validator("tasks", mode="before")
     @classmethod
     def _tasks(cls, value: Any) -> Any:
@@ -197,7 +208,7 @@ def check_names(grid: Grid, domains: tuple[str, ...]) -> None:
 def _names(values: Any) -> None:
     for value in values:
         if not isinstance(value, str):
-            raise ValueError(f"a name is expected, YAML reads it as {value!r}: put it in quotes")
+            raise ValueError(f"a name is expected, got {value!r}: put it in quotes")
     _distinct("names", list(values))
 
 

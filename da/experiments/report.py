@@ -103,7 +103,7 @@ def missing(runs: Iterable[Run]) -> list[str]:
     words = {"pending": "not run", "failed": "failed", "diverged": "diverged"}
     return [
         f"{run.entry.cell} [{run.entry.row}]: {words[run.state]}"
-        + (f" ({run.reason})" if run.reason else "")
+        + (f" ({run.reason}; log: cells/{run.entry.cell.id}/log.txt)" if run.reason else "")
         for run in runs
         if run.state != "done"
     ]
@@ -255,6 +255,11 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return buffer.getvalue()
+
+
+def files(out: Path) -> str:
+    """What a report consists of."""
+    return f"{out}/report.md, table.csv, runs.csv, figure.png, figure.svg"
 
 
 def write(out: Path, plan: Plan) -> tuple[list[Run], list[Table]]:

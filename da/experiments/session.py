@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da.experiments.cell import Cell
@@ -134,8 +133,3 @@ def interruptible(
             soft_wrap=True,
         )
         return signal.exit_code
-
-
-def output_folder(out: str | None, config: Path) -> Path:
-    """``--out``, or ``runs/`` and the configuration's name."""
-    return Path(out) if out else Path("runs") / config.stem

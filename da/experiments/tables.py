@@ -236,7 +236,7 @@ class _Values:
         tasks = [
             line.task
             for line in lines
-            if line.task is not None and all(line.fields[c].complete for c in compared)
+            if line.task and compared and all(line.fields[c].complete for c in compared)
         ]
         fields = {}
         for column in shown:

@@ -46,13 +46,14 @@ def show(target: Console, plan: Plan, runs: list[Run], found: list[Table]) -> No
                 if table.stream == "target/test":
                     target.print(verdict(table), markup=False)
             target.print()
-    absent = missing(runs)
-    if absent:
-        target.print(f"missing: {len(absent)} of {len(runs)} runs", style="bold")
-        for text in absent[:20]:
-            target.print(f"  {text}", markup=False)
-        if len(absent) > 20:
-            target.print(f"  and {len(absent) - 20} more, see report.md")
+    absent = missing(run for run in runs if run.reason)
+    waiting = missing(run for run in runs if run.state == "pending")
+    if absent or waiting:
+        target.print(f"missing: {len(absent) + len(waiting)} of {len(runs)} runs", style="bold")
+    for text in [*absent, *waiting[:20]]:
+        target.print(f"  {text}", markup=False, soft_wrap=True)
+    if len(waiting) > 20:
+        target.print(f"  and {len(waiting) - 20} more that were not run, see report.md")
 
 
 def _accuracies(table: Table) -> RichTable:

@@ -33,7 +33,7 @@ def made(cell: Cell, accuracy: float = 0.9, forms: tuple[str, ...] = ("",)) -> R
             {
                 "epoch": epoch,
                 "step": 10 * (epoch + 1),
-                "forms": {form: {name: scores for name in streams} for form in forms},
+                "forms": {form: dict.fromkeys(streams, scores) for form in forms},
             }
         )
     return Result.model_validate(

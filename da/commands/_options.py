@@ -1,0 +1,112 @@
+"""What the commands that run grids share: their options. Nothing heavy before they are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from da.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from da.experiments.grid import Grid, Row
+    from da.experiments.session import Session
+
+
+def plain_parser(command: str, description: str) -> Any:
+    """A parser for a sub-command of run.py."""
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(prog=f"run.py {command}", description=description, exit_on_error=False)
+
+
+def grid_parser(command: str, description: str) -> Any:
+    """A parser with the options of ``ablate`` and ``tune``."""
+    found = plain_parser(command, description)
+    default = "configs/ablations/digits.yaml"
+    found.add_argument("config", nargs="?", default=default, help="the grid, a YAML file")
+    found.add_argument("--out", type=str, help="output folder, by default under runs/")
+    found.add_argument("--tasks", type=str, help='all, or "source->target,..." in quotes')
+    found.add_argument("--methods", type=str, help="SourceOnly,DANN,...")
+    found.add_argument("--norms", type=str, help="bn,wa,wa+bn,...")
+    found.add_argument("--workers", type=int, help="cells at a time, by default one per core")
+    found.add_argument("--keep", action="store_true", help="keep checkpoints of finished cells")
+    found.add_argument("--dry-run", action="store_true", help="print the cells and their cost only")
+    return found
+
+
+def parse(parser: Any, argv: list[str]) -> Any:
+    """Parses a command line; what is wrong with it is one line.
+
+    Raises:
+        UserError: for options that do not exist and values of the wrong type.
+    """
+    options = [s for action in parser._actions for s in action.option_strings if s[:2] == "--"]
+    for argument in argv:
+        name = argument.partition("=")[0]
+        if name.startswith("--") and name != "--" and name not in options:
+            raise unknown("option", name, options)
+    try:
+        return parser.parse_args(argv)
+    except argparse.ArgumentError as error:
+        raise UserError(" ".join(str(error).split())) from None
+
+
+def overrides(options: Any) -> dict[str, Any]:
+    """What the command line replaces in the grid."""
+    from da.experiments.config import names, numbers
+
+    tasks = options.tasks
+    return {
+        "tasks": tasks if tasks == "all" else names(tasks),
+        "methods": names(options.methods),
+        "norms": names(options.norms),
+        "seeds": numbers(getattr(options, "seeds", None)),
+        "lr": rows(getattr(options, "lr", None)),
+    }
+
+
+def rows(text: str | None) -> list[Row] | None:
+    """``tuned``, ``published`` or both."""
+    from da.experiments.config import names
+    from da.experiments.grid import ROWS
+
+    found = names(text)
+    for name in found or ():
+        if name not in ROWS:
+            raise UserError(f"--lr: expected {' or '.join(ROWS)}, or both, got '{name}'")
+    return None if found is None else [row for row in ROWS if row in found]
+
+
+def load(options: Any) -> tuple[Path, Grid]:
+    """The configuration and the grid that it and the options describe."""
+    from da.experiments.config import find, read_grid
+
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers: expected at least 1, got {options.workers}")
+    config = find(options.config)
+    return config, read_grid(config, overrides(options))
+
+
+def session(options: Any, name: str, threads: int, train: str | None, check: str | None) -> Session:
+    """How the cells run, in ``--out`` or ``runs/<name>``."""
+    from da.experiments.session import CHECK, TRAIN, Session
+    from da.experiments.store import Store
+    from da.experiments.terminal import console
+
+    out = Path(options.out) if options.out else Path("runs") / name
+    return Session(
+        store=Store(out),
+        console=console(),
+        workers=options.workers,
+        threads=threads,
+        keep=options.keep,
+        train=train or TRAIN,
+        check=check or CHECK,
+    )
+
+
+def command_line(name: str, argv: list[str]) -> str:
+    """The command as a user would type it again."""
+    return shlex.join(["python", "run.py", name, *argv])

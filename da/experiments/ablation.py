@@ -1,0 +1,110 @@
+"""Runs a grid in a folder and ends in the comparison."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from da.errors import UserError
+from da.experiments import plan as plans
+from da.experiments.grid import Grid
+from da.experiments.plan import Plan
+from da.experiments.session import Session, interruptible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def run(session: Session, grid: Grid, command: str, tune: str) -> int:
+    """Trains the cells that have no result, then writes and prints the report.
+
+    Args:
+        session: where and how.
+        grid: what.
+        command: what the user typed, to go on after an interruption.
+        tune: the command that makes missing learning rates.
+
+    Returns:
+        0 when every cell is done, 1 when one failed, 3 when one diverged and none failed, 130 or
+        143 when interrupted.
+    """
+    made: list[Plan] = []
+
+    def body() -> int:
+        with session.store.lock():
+            made.extend(_finished_plan(session, grid, command, tune))
+            if not made:
+                with session.pool() as pool:
+                    tasks = session.known(pool, grid)["tasks"]
+                    made.append(plans.plan(grid, tasks, command, tune))
+                    plans.write(session.store.root, made[0])
+                    session.run(pool, made[0].cells)
+            return _end(session, made[0])
+
+    return interruptible(session, lambda: made[0].cells if made else [], command, body)
+
+
+def _finished_plan(session: Session, grid: Grid, command: str, tune: str) -> list[Plan]:
+    """The plan of a grid that was run to its end before: no worker needs to start."""
+    out = session.store.root
+    try:
+        tasks = plans.read(out).tasks if plans.read(out).grid == grid else None
+    except UserError:
+        return []
+    if tasks is None:
+        return []
+    plan = plans.plan(grid, tasks, command, tune)
+    if session.pending(plan.cells):
+        return []
+    plans.write(out, plan)
+    return [plan]
+
+
+def _end(session: Session, plan: Plan) -> int:
+    from da.experiments import report, terminal
+
+    out = session.store.root
+    runs, tables = report.write(out, plan)
+    terminal.show(session.console, plan, runs, tables)
+    states = {run.state for run in runs}
+    session.console.print(f"written: {report.files(out)}", markup=False, soft_wrap=True)
+    session.console.print(session.split(), markup=False, soft_wrap=True)
+    if states - {"done", "diverged"}:
+        return 1
+    return 3 if "diverged" in states else 0
+
+
+def dry_run(session: Session, grid: Grid, command: str, tune: str) -> int:
+    """Prints the cells and what they cost."""
+    from da.experiments.worker import load as resolve
+
+    tasks = resolve(session.check)(grid.model_dump(mode="json"))["tasks"]
+    plan = plans.plan(grid, tasks, command, tune)
+    show_cells(session.console, plan)
+    session.console.print(session.costs(plan.cells), markup=False, soft_wrap=True)
+    return 0
+
+
+def show_cells(console: Console, plan: Plan) -> None:
+    """One line per row, task, method, normaliser and point, with its seeds."""
+    entries = sorted(
+        plan.entries,
+        key=lambda e: (
+            plan.grid.lr.index(e.row),
+            plan.tasks.index(e.cell.task),
+            list(plan.grid.methods).index(e.cell.method),
+            plan.grid.points().index(e.point),
+            list(plan.grid.norms).index(e.cell.norm),
+        ),
+    )
+
+    def line(entry: plans.Entry) -> str:
+        cell = entry.cell
+        swept = {key: value for key, value in entry.point.items() if key != "batch_size"}
+        text = f"{entry.row:9} {cell.task:24} {cell.method:20} {cell.norm:8} lr {cell.lr:<8g}"
+        text += f" batch {cell.batch_size} steps {cell.epochs} x {cell.steps_per_epoch}"
+        return text + "".join(f" {key} {value}" for key, value in swept.items())
+
+    for text, group in groupby(entries, key=line):
+        seeds = ",".join(str(entry.cell.seed) for entry in group)
+        console.print(f"{text} seeds {seeds}", markup=False, soft_wrap=True)

@@ -1,0 +1,82 @@
+"""Runs the cells of a tuning and writes its table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from da.errors import UserError
+from da.experiments import tuning
+from da.experiments.cell import Cell
+from da.experiments.grid import Grid
+from da.experiments.session import Session, interruptible
+
+
+def _task(grid: Grid, development: str | None) -> str:
+    task = grid.tune.task or development
+    if task is None:
+        raise UserError(f"{grid.data} names no development task; set tune.task in the YAML")
+    return task
+
+
+def dry_run(session: Session, grid: Grid) -> int:
+    """Prints the trials and what they cost."""
+    from da.experiments.worker import load as resolve
+
+    known = resolve(session.check)(_with_task(grid))
+    cells = tuning.trials(grid, _task(grid, known["development"]))
+    for cell in cells:
+        session.console.print(str(cell), markup=False, soft_wrap=True)
+    session.console.print(session.costs(cells), markup=False, soft_wrap=True)
+    return 0
+
+
+def _with_task(grid: Grid) -> dict[str, object]:
+    """The grid's settings, so that its development task is checked like the others."""
+    settings = grid.model_dump(mode="json")
+    return {**settings, "tasks": [grid.tune.task]} if grid.tune.task else settings
+
+
+def run(session: Session, grid: Grid, path: Path, command: str) -> int:
+    """Runs the trials that have no result, then writes the table.
+
+    Returns:
+        0 when the table is written, 1 when a cell failed, 130 or 143 when interrupted. A rate
+        that diverges is a finding, not a failure.
+    """
+    cells: list[Cell] = []
+
+    def body() -> int:
+        with session.store.lock(), session.pool() as pool:
+            known = pool.ask(session.check, _with_task(grid))
+            task = _task(grid, known["development"])
+            cells.extend(tuning.trials(grid, task))
+            session.run(pool, cells)
+            return _end(session, grid, task, command, path, cells)
+
+    return interruptible(session, lambda: cells, command, body)
+
+
+def _end(
+    session: Session, grid: Grid, task: str, command: str, path: Path, cells: list[Cell]
+) -> int:
+    console = session.console
+    for line in session.endings():
+        console.print(line, markup=False, soft_wrap=True)
+    if session.outcome.failed:
+        failed = len(session.outcome.failed)
+        console.print(f"no table written: {failed} cells failed", markup=False)
+        return 1
+    outcomes: tuning.Outcomes = [
+        (c, session.store.result(c) or session.store.state(c)) for c in cells
+    ]
+    table = tuning.build(grid, task, command, outcomes)
+    tuning.write(path, table)
+    for entry in table.entries:
+        note = "  WARNING: on the edge of the tried rates" if entry.edge else ""
+        console.print(
+            f"{entry.method:20} {entry.norm:8} batch {entry.batch_size:<4} lr {entry.lr:g}{note}",
+            markup=False,
+        )
+    console.print(f"written: {path}", markup=False, soft_wrap=True)
+    console.print(session.split(), markup=False, soft_wrap=True)
+    return 0
