@@ -102,6 +102,11 @@ class DomainData(LightningDataModule, ABC):
     def load(self, domain: str, split: Split) -> ImageSet:
         """The images of one split of one domain. Called once for each that is used."""
 
+    @classmethod
+    def available(cls, root: str | None = None) -> tuple[str, ...]:
+        """The domains of the set, where need be as found in its folder."""
+        return cls.domains
+
     @property
     def num_classes(self) -> int:
         """The number of classes."""
@@ -225,7 +230,8 @@ class DomainData(LightningDataModule, ABC):
         """
         if self.trainer is None:
             return 0
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(total.processed)
 
     def _check_options(self) -> None:
         allowed = {*self.domains, *(self.development or ())}

@@ -7,9 +7,9 @@ Optical Recognition set and two photographs (scikit-learn), and fonts (matplotli
 domain      digits                                 what differs between train, validation, test
 ==========  =====================================  =============================================
 rendered    fonts, light on dark, in colour        the fonts
-optical     1,000 handwritten, 8 x 8, grey         the handwritten images
+optical     1,000 handwritten, coarse, grey        the handwritten images
 photo       the other 797, |digit - photograph|    the handwritten images and photograph regions
-outlined    outlines of glyphs, dark on light      the fonts (development only)
+outlined    outlines of glyphs, light on dark      the fonts (development only)
 sketched    strokes through drawn skeletons        the strokes' seeds (development only)
 ==========  =====================================  =============================================
 """
@@ -50,6 +50,9 @@ DEVELOPMENT: dict[Split, int] = {"train": 600, "validation": 200, "test": 200}
 OPTICAL = 1000
 CROPS = 2
 """Crops of the photographs that each handwritten digit of ``photo`` is blended into."""
+
+DIMMED = 0.4
+"""What is left of the photographs' brightness in ``photo``."""
 
 STRIPS = ("train", "validation", "train", "test", "train")
 """Owners of the upright strips, of equal width, that each photograph is cut into."""
@@ -95,7 +98,7 @@ def glyph(font: str, digit: int) -> Image.Image:
 
 def placed(
     mask: Image.Image, height: float, angle: float, shear: float, dx: float, dy: float
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     """A ``GLYPH``-sized mask turned, slanted, scaled and moved: ``(32, 32)`` float32 in [0, 1].
 
     Args:
@@ -121,15 +124,15 @@ def placed(
 
 
 def _colours(
-    ink: NDArray[np.float32],
+    ink: NDArray[np.floating],
     draws: NDArray[np.float64],
     dark: tuple[float, float],
     light: tuple[float, float],
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     """Blends two colours by an ink mask: ``(32, 32)`` and six draws give ``(3, 32, 32)``."""
     ground = dark[0] + (dark[1] - dark[0]) * draws[:3, None, None]
     stroke = light[0] + (light[1] - light[0]) * draws[3:6, None, None]
-    return (ground + (stroke - ground) * ink).astype(np.float32)
+    return ground + (stroke - ground) * ink
 
 
 def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -148,11 +151,11 @@ def _weighted(mask: Image.Image, draw: float) -> Image.Image:
 def _place(draws: NDArray[np.float64]) -> dict[str, float]:
     """Five draws as the keywords of :func:`placed`."""
     return {
-        "height": 17 + 9 * draws[0],
-        "angle": np.deg2rad(30 * (draws[1] - 0.5)),
+        "height": 19 + 6 * draws[0],
+        "angle": np.deg2rad(20 * (draws[1] - 0.5)),
         "shear": 0.4 * (draws[2] - 0.5),
-        "dx": 5 * (draws[3] - 0.5),
-        "dy": 5 * (draws[4] - 0.5),
+        "dx": 3 * (draws[3] - 0.5),
+        "dy": 3 * (draws[4] - 0.5),
     }
 
 
@@ -191,19 +194,19 @@ def rendered() -> Made:
 
     def draw(font: str, digit: int, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
         ink = placed(_weighted(glyph(font, digit), draws[5]), **_place(draws))
-        return _bytes(_colours(ink, draws[6:], (0.0, 0.45), (0.55, 1.0)))
+        return _bytes(_colours(ink, draws[6:], (0.0, 0.25), (0.6, 1.0)))
 
     return _drawn("rendered", RENDERED, draw)
 
 
 def outlined() -> Made:
-    """1,000 outlines of glyphs, dark on light (development)."""
+    """1,000 outlines of glyphs, light on dark (development)."""
 
     def draw(font: str, digit: int, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
         mask = glyph(font, digit)
         edge = ImageChops.difference(mask.filter(ImageFilter.MaxFilter(7)), mask)
         ink = placed(edge, **_place(draws))
-        return _bytes(1 - _colours(ink, draws[6:], (0.0, 0.3), (0.6, 1.0)))
+        return _bytes(_colours(ink, draws[6:], (0.0, 0.3), (0.6, 1.0)))
 
     return _drawn("outlined", DEVELOPMENT, draw)
 
@@ -248,13 +251,13 @@ def sketched() -> Made:
         for stroke, points in enumerate(_SKELETONS[digit]):
             n = len(points)
             wobble = uniforms(key, np.full(n, stroke), np.arange(n), 2) - 0.5
-            path = _curve(np.array(points) + 0.22 * wobble) * (34, 48) + (31, 24)
+            path = _curve(np.array(points) + 0.2 * wobble) * (34, 48) + (31, 24)
             line = [tuple(p) for p in path]
             ImageDraw.Draw(canvas).line(line, 255, width=int(4 + 6 * draws[5]), joint="curve")
         ink = placed(canvas, **_place(draws))
         noise = uniforms(key, np.full(SIZE, 9), np.arange(SIZE), 3 * SIZE).reshape(SIZE, 3, SIZE)
-        image = _colours(ink, draws[6:], (0.0, 0.5), (0.5, 1.0))
-        return _bytes(image + 0.5 * (noise.transpose(1, 0, 2) - 0.5))
+        image = _colours(ink, draws[6:], (0.0, 0.3), (0.6, 1.0))
+        return _bytes(image + 0.25 * (noise.transpose(1, 0, 2) - 0.5))
 
     # The fonts that the loop passes through are not used, so none is recorded.
     made = _drawn("sketched", DEVELOPMENT, draw)
@@ -262,7 +265,14 @@ def sketched() -> Made:
 
 
 class _Hand(NamedTuple):
-    """Handwritten digits: ``(N, 32, 32)`` float32 in [0, 1], labels, splits and their numbers."""
+    """Handwritten digits.
+
+    Attributes:
+        ink: ``(N, 8, 8)`` float32 in [0, 1].
+        labels: ``(N,)`` int64.
+        splits: ``(N,)`` uint8.
+        numbers: ``(N,)`` int64, their places in scikit-learn's set.
+    """
 
     ink: NDArray[np.float32]
     labels: NDArray[np.int64]
@@ -271,12 +281,15 @@ class _Hand(NamedTuple):
 
 
 @cache
-def _handwritten() -> tuple[_Hand, _Hand]:
-    """scikit-learn's 1,797 digits, stratified into those of ``optical`` and those of ``photo``."""
+def handwritten() -> tuple[_Hand, _Hand]:
+    """scikit-learn's 1,797 digits, stratified into those of ``optical`` and those of ``photo``.
+
+    Each of the two is split 60/20/20, stratified too.
+    """
     from sklearn.datasets import load_digits
 
     loaded = load_digits()
-    labels = loaded.target.astype(np.int64)
+    ink, labels = (loaded.images / 16).astype(np.float32), loaded.target.astype(np.int64)
     # Every class is shuffled, then the classes are interleaved: any prefix is stratified.
     ranks = np.empty(len(labels))
     for digit in range(10):
@@ -284,29 +297,32 @@ def _handwritten() -> tuple[_Hand, _Hand]:
         order = permutation(derive("digits", VERSION, "handwritten", digit), 0, len(members))
         ranks[members[order]] = (np.arange(len(members)) + 0.5) / len(members)
     order = np.lexsort((labels, ranks))
-    return tuple(  # type: ignore[return-value]
-        _hand(loaded.images, labels, part) for part in (order[:OPTICAL], order[OPTICAL:])
-    )
+
+    def part(numbers: NDArray[np.int64]) -> _Hand:
+        splits = np.empty(len(numbers), np.uint8)
+        for digit in range(10):
+            rows = np.flatnonzero(labels[numbers] == digit)
+            splits[rows] = np.digitize((np.arange(len(rows)) + 0.5) / len(rows), (0.6, 0.8))
+        return _Hand(ink[numbers], labels[numbers], splits, numbers)
+
+    return part(order[:OPTICAL]), part(order[OPTICAL:])
 
 
-def _hand(images: NDArray, labels: NDArray[np.int64], numbers: NDArray[np.int64]) -> _Hand:
-    """Upsamples 8 x 8 to 28 x 28 with 2 px of margin; splits 60/20/20 within each class."""
-    ink = np.zeros((len(numbers), SIZE, SIZE), np.float32)
-    splits = np.empty(len(numbers), np.uint8)
-    for row, number in enumerate(numbers):
-        small = Image.fromarray(images[number].astype(np.float32) / 16)
-        ink[row, 2:-2, 2:-2] = small.resize((SIZE - 4, SIZE - 4), Image.Resampling.BICUBIC)
-    for digit in range(10):
-        rows = np.flatnonzero(labels[numbers] == digit)
-        share = (np.arange(len(rows)) + 0.5) / len(rows)
-        splits[rows] = np.digitize(share, (0.6, 0.8))
-    return _Hand(np.clip(ink, 0, 1), labels[numbers], splits, numbers)
+def enlarged(ink: NDArray[np.float32], side: int, how: Image.Resampling) -> NDArray[np.float32]:
+    """Upsamples ``(N, 8, 8)`` in [0, 1] to a centred square: ``(N, 32, 32)``, zero around it."""
+    large = np.zeros((len(ink), SIZE, SIZE), np.float32)
+    edge = (SIZE - side) // 2
+    for row, small in enumerate(ink):
+        resized = Image.fromarray(small).resize((side, side), how)
+        large[row, edge : edge + side, edge : edge + side] = np.asarray(resized)
+    return np.clip(large, 0, 1)
 
 
 def optical() -> Made:
-    """1,000 handwritten digits, light on black, grey."""
-    hand, _ = _handwritten()
-    images = np.repeat(_bytes(hand.ink)[:, None], 3, axis=1)
+    """1,000 handwritten digits, light on black, grey, in visible pixels: a coarse scan."""
+    hand, _ = handwritten()
+    ink = enlarged(hand.ink, 20, Image.Resampling.NEAREST)
+    images = np.repeat(_bytes(ink)[:, None], 3, axis=1)
     return Made(images, hand.labels, hand.splits, hand.numbers)
 
 
@@ -331,22 +347,29 @@ def _photographs() -> tuple[NDArray[np.float32], ...]:
 
 
 def photo() -> Made:
-    """797 handwritten digits, twice each, as ``|digit - crop|`` per channel.
+    """797 handwritten digits, twice each, as ``|digit - crop|`` per channel, sharpened.
 
     This is MNIST-M's blending (Ganin et al. 2016, Domain-adversarial training of neural networks,
-    section 5.2.4, there with crops of BSDS500).
+    section 5.2.4, there with crops of BSDS500), with the photograph dimmed: at full strength these
+    few images are not enough to learn from.
     """
-    _, hand = _handwritten()
-    images = np.empty((len(hand.labels) * CROPS, 3, SIZE, SIZE), np.uint8)
-    for i in range(len(images)):
-        row = i // CROPS
-        key = derive("digits", VERSION, "photo", i)
-        draws = uniforms(key, np.zeros(1, np.int64), np.zeros(1, np.int64), 4)[0]
-        which = int(draws[3] * 2)
-        top, left = corner(SPLITS[hand.splits[row]], which, draws)
+    _, hand = handwritten()
+    ink = np.clip(2 * enlarged(hand.ink, 28, Image.Resampling.BICUBIC) - 0.5, 0, 1)
+    images = np.empty((len(ink) * CROPS, 3, SIZE, SIZE), np.uint8)
+    index = np.arange(len(images))
+    key = derive("digits", VERSION, "photo")
+    draws = uniforms(key, np.zeros_like(index), index, 4)
+    for i in index:
+        which = int(draws[i, 3] * len(_photographs()))
+        top, left = corner(SPLITS[hand.splits[i // CROPS]], which, draws[i])
         crop = _photographs()[which][:, top : top + SIZE, left : left + SIZE]
-        images[i] = _bytes(np.abs(hand.ink[row] - crop))
-    return Made(images, *(np.repeat(part, CROPS) for part in hand[1:]))
+        images[i] = _bytes(np.abs(ink[i // CROPS] - DIMMED * crop))
+    return Made(
+        images,
+        np.repeat(hand.labels, CROPS),
+        np.repeat(hand.splits, CROPS),
+        np.repeat(hand.numbers, CROPS),
+    )
 
 
 RECIPES: dict[str, Callable[[], Made]] = {

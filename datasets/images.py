@@ -60,7 +60,7 @@ class ArrayImages(ImageSet):
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
         """See :meth:`ImageSet.images`."""
-        return self.array[torch.from_numpy(indices)]
+        return self.array.index_select(0, torch.from_numpy(indices))
 
     def fingerprint(self) -> str:
         """Of the class names, the labels and every pixel."""

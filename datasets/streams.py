@@ -45,11 +45,10 @@ def shuffled(key: int, positions: NDArray[np.int64], n: int) -> Picks:
         n: number of samples.
     """
     cycles, offsets = np.divmod(positions, n)
-    indices = np.empty_like(positions)
-    for cycle in np.unique(cycles):
-        chosen = cycles == cycle
-        indices[chosen] = _order(key, int(cycle), n)[offsets[chosen]]
-    return Picks(cycles, indices)
+    # One order serves a batch, two where it crosses from one cycle into the next.
+    orders = {cycle: _order(key, cycle, n) for cycle in sorted(set(cycles.tolist()))}
+    pairs = zip(cycles.tolist(), offsets.tolist(), strict=True)
+    return Picks(cycles, np.array([orders[cycle][offset] for cycle, offset in pairs]))
 
 
 def balanced(key: int, positions: NDArray[np.int64], members: Sequence[NDArray]) -> Picks:

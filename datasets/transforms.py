@@ -9,35 +9,30 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 
 def shift(images: Tensor, down: NDArray[np.int64], right: NDArray[np.int64], limit: int) -> Tensor:
     """Moves each image by whole pixels; what comes in repeats the edge.
 
     Args:
-        images: ``(B, C, H, W)`` uint8.
+        images: ``(B, C, H, W)`` float32.
         down: ``(B,)`` int64 in ``[-limit, limit]``.
         right: ``(B,)`` int64 in ``[-limit, limit]``.
         limit: the largest shift.
     """
-    batch, channels, height, width = images.shape
-    padded = np.empty((batch, channels, height + 2 * limit, width + 2 * limit), np.uint8)
-    inner = slice(limit, limit + height), slice(limit, limit + width)
-    padded[:, :, inner[0], inner[1]] = images.numpy()
-    padded[:, :, :limit, inner[1]] = padded[:, :, limit : limit + 1, inner[1]]
-    padded[:, :, limit + height :, inner[1]] = padded[:, :, -limit - 1 : -limit, inner[1]]
-    padded[..., :limit] = padded[..., limit : limit + 1]
-    padded[..., limit + width :] = padded[..., -limit - 1 : -limit]
-    windows = sliding_window_view(padded, (height, width), axis=(2, 3))  # type: ignore[call-overload]
-    return torch.from_numpy(windows[np.arange(batch), :, limit - down, limit - right])
+    padded = functional.pad(images, (limit, limit, limit, limit), mode="replicate").numpy()
+    # All (2 limit + 1)^2 windows are views; indexing copies one per image, whole rows at a time.
+    windows = sliding_window_view(padded, images.shape[2:], axis=(2, 3))
+    return torch.from_numpy(windows[np.arange(len(images)), :, limit - down, limit - right])
 
 
 def normalise(
     images: Tensor,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    contrast: Tensor | None = None,
-    brightness: Tensor | None = None,
+    contrast: NDArray[np.float64] | None = None,
+    brightness: NDArray[np.float64] | None = None,
 ) -> Tensor:
     """``(x / 255 - mean) / std``, with the colour change folded into the same two operations.
 
@@ -45,18 +40,22 @@ def normalise(
     isn't clipped to [0, 1].
 
     Args:
-        images: ``(B, C, H, W)`` uint8.
+        images: ``(B, C, H, W)`` uint8, or float32 with the same range; float32 is overwritten.
         mean: per channel, of images in [0, 1].
         std: per channel.
-        contrast: ``(B,)`` float32 factors, or None for 1.
-        brightness: ``(B,)`` float32 offsets, or None for 0.
+        contrast: ``(B,)`` float64 factors, or None for 1.
+        brightness: ``(B,)`` float64 offsets, or None for 0.
     """
-    a = torch.ones(1) if contrast is None else contrast
-    b = torch.zeros(1) if brightness is None else brightness
-    deviation = torch.tensor(std)
-    scale = a[:, None] / 255 / deviation
-    offset = ((1 - a[:, None]) / 2 + b[:, None] - torch.tensor(mean)) / deviation
-    return images.float().mul_(scale[:, :, None, None]).add_(offset[:, :, None, None])
+    a = np.ones(1) if contrast is None else contrast
+    b = np.zeros(1) if brightness is None else brightness
+    scale = a[:, None] / (255 * np.array(std))
+    offset = ((1 - a[:, None]) / 2 + b[:, None] - np.array(mean)) / np.array(std)
+    return images.float().mul_(_maps(scale)).add_(_maps(offset))
+
+
+def _maps(values: NDArray[np.float64]) -> Tensor:
+    """``(B, C)`` float64 as ``(B, C, 1, 1)`` float32."""
+    return torch.from_numpy(values.astype(np.float32))[:, :, None, None]
 
 
 class Transform(ABC):
@@ -107,9 +106,9 @@ class ShiftAndJitter(Transform):
     def train(self, images: Tensor, draws: NDArray[np.float64]) -> Tensor:
         """See :meth:`Transform.train`."""
         moves = np.floor(draws[:, :2] * (2 * self.pixels + 1)).astype(np.int64) - self.pixels
-        sway = torch.from_numpy(2 * draws[:, 2:] - 1).float()
+        sway = 2 * draws[:, 2:] - 1
         return normalise(
-            shift(images, moves[:, 0], moves[:, 1], self.pixels),
+            shift(images.float(), moves[:, 0], moves[:, 1], self.pixels),
             self.mean,
             self.std,
             1 + self.contrast * sway[:, 0],

@@ -1,0 +1,182 @@
+"""``python run.py data``: what data sets there are, what they hold and what they look like."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from da.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_EXAMPLE = """examples:
+  python run.py data list
+  python run.py data check --data Digits
+  python run.py data sheet --data datasets.digits.Digits --out digits.png"""
+_PACKAGE = "datasets"
+_SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+
+
+def main(argv: list[str]) -> int:
+    """Runs one of ``list``, ``check`` and ``sheet``; returns the exit code."""
+    import argparse
+
+    from jsonargparse import ArgumentParser
+
+    style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = ArgumentParser(
+        prog="run.py data", description=__doc__ + "\n\n" + _EXAMPLE, **style
+    )  # fmt: skip
+    commands = parser.add_subcommands()
+    commands.add_subcommand(
+        "list", ArgumentParser(description="Prints the data sets with domains and classes.")
+    )
+    check = ArgumentParser(
+        description="Counts the images of every domain, split and class, and prints a checksum.\n"
+        "example: python run.py data check --data Digits",
+        **style,
+    )
+    sheet = ArgumentParser(
+        description="Draws a contact sheet: a few images of every class of every domain.\n"
+        "example: python run.py data sheet --data Digits --out digits.png",
+        **style,
+    )
+    for sub in (check, sheet):
+        sub.add_argument(
+            "--data", type=str, default="datasets.digits.Digits", help="class name, short or dotted"
+        )
+        sub.add_argument("--root", type=str | None, default=None, help="folder of the data")
+    sheet.add_argument("--out", type=str, required=True, help="picture to write: .png, .pdf, .svg")
+    sheet.add_argument("--per_class", type=int, default=6, help="images of each class")
+    commands.add_subcommand("check", check)
+    commands.add_subcommand("sheet", sheet)
+    given = parser.parse_args(argv)
+
+    options = given[given.subcommand]
+    if given.subcommand == "list":
+        print(listing())
+    elif given.subcommand == "check":
+        print(checked(options.data, options.root))
+    else:
+        print(f"wrote {sheet_file(options.data, options.root, options.out, options.per_class)}")
+    return 0
+
+
+def data_class(name: str) -> Any:
+    """The data module of a short (``Digits``) or dotted (``datasets.digits.Digits``) name."""
+    if "." not in name:
+        found = _found()
+        if name not in found:
+            raise unknown("data set", name, found)
+        return found[name]
+    module, _, short = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), short)
+    except (ImportError, AttributeError):
+        raise unknown("data set", name, _dotted()) from None
+
+
+def listing() -> str:
+    """One paragraph per data set found on disk."""
+    lines = []
+    for name, dotted in zip(_found(), _dotted(), strict=True):
+        cls = data_class(name)
+        lines.append(f"{dotted}: {' '.join((cls.__doc__ or '').split('.')[0].split())}")
+        domains = getattr(cls, "domains", None)
+        if domains is None:
+            lines.append("  domains and classes are read from the folder given as root")
+            continue
+        lines.append(f"  domains: {', '.join(domains)}")
+        if cls.development is not None:
+            lines.append(f"  to tune on: {' -> '.join(cls.development)}")
+        classes = cls.classes
+        shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+        lines.append(f"  {len(classes)} classes: {shown}")
+        lines.append(f"  images: {cls.image_size} x {cls.image_size}")
+    return "\n".join(lines)
+
+
+def checked(name: str, root: str | None) -> str:
+    """A table of counts per domain, split and class, with a checksum for each split."""
+    import numpy as np
+
+    lines = []
+    for domain, sets in _sets(name, root).items():
+        for split, data in sets.items():
+            counts = np.bincount(data.labels, minlength=len(data.classes))
+            lines.append(
+                f"{domain:12} {split:10} {len(data):7} images  {len(data.classes)} classes of "
+                f"{counts.min()} to {counts.max()}  sha256 {data.fingerprint()[:16]}"
+            )
+            empty = [data.classes[k] for k in np.flatnonzero(counts == 0)]
+            if empty:
+                lines.append(f"{'':12} {'':10} without images: {', '.join(empty)}")
+    return "\n".join(lines)
+
+
+def sheet_file(name: str, root: str | None, out: str, per_class: int) -> Path:
+    """Writes the contact sheet of a data set and returns its path."""
+    path = Path(out)
+    if per_class < 1:
+        raise UserError(f"per_class is {per_class}: it must be at least 1")
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UserError(f"'{out}' is no picture that can be written: end it in .png, .pdf or .svg")
+    if not path.parent.is_dir():
+        raise UserError(f"folder '{path.parent}' of '{out}' does not exist: create it first")
+    contact_sheet(_sets(name, root), per_class).savefig(path, dpi=110)
+    return path
+
+
+def contact_sheet(sets: dict[str, dict[str, Any]], per_class: int) -> Figure:
+    """One block per domain: classes side by side, the first training images of each below."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    columns, pad = 2, 2
+    rows = -(-len(sets) // columns)
+    first = next(iter(sets.values()))["train"]
+    wide = min(len(first.classes), 12)
+    figure = Figure(figsize=(columns * 0.45 * wide, rows * (0.45 * per_class + 0.55)))
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (domain, splits) in zip(axes, sets.items(), strict=False):
+        data = splits["train"]
+        side = data.images(np.zeros(1, np.int64)).shape[-1]
+        step = side + pad
+        canvas = np.full((per_class * step, wide * step, 3), 255, np.uint8)
+        for label in range(wide):
+            chosen = np.flatnonzero(data.labels == label)[:per_class]
+            for row, image in enumerate(data.images(chosen).numpy() if len(chosen) else ()):
+                top, left = row * step, label * step
+                canvas[top : top + side, left : left + side] = image.transpose(1, 2, 0)
+        axis.imshow(canvas, interpolation="nearest")
+        total = sum(len(split) for split in splits.values())
+        axis.set_title(f"{domain} ({total:,} images)", fontsize=9, loc="left", pad=14)
+        for label in range(wide):
+            centre = label * step + side / 2
+            axis.text(centre, -2 * pad, data.classes[label][:9], ha="center", fontsize=7)
+    return figure
+
+
+def _sets(name: str, root: str | None) -> dict[str, dict[str, Any]]:
+    """All splits of all domains, development included, as image sets."""
+    cls = data_class(name)
+    domains = cls.available(root)
+    module = cls(source=domains[0], target=domains[1], root=root)
+    names = [*domains, *(cls.development or ())]
+    return {domain: {split: module.load(domain, split) for split in _SPLITS} for domain in names}
+
+
+def _found() -> dict[str, type]:
+    from da.discovery import subclasses
+
+    base = importlib.import_module(f"{_PACKAGE}.base").DomainData
+    return subclasses(_PACKAGE, base)
+
+
+def _dotted() -> list[str]:
+    return [f"{cls.__module__}.{cls.__qualname__}" for cls in _found().values()]
