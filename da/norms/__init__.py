@@ -6,14 +6,8 @@ from typing import Any
 
 from da.errors import unknown
 from da.norms.aligned import align, fold, naive_align
-from da.norms.base import (
-    ActivationNormaliser,
-    Normaliser,
-    available,
-    batch_norms,
-    options_of,
-    reestimated,
-)
+from da.norms.base import ActivationNormaliser, Normaliser, available, options_of
+from da.norms.statistics import batch_norms, reestimated
 from da.norms.weight_align import WeightAlign
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from da.norms.base import replace
+from da.norms.surgery import replace
 
 EPS = 1e-10
 
@@ -41,7 +41,7 @@ def align(weight: Tensor, g: Tensor | None = None, gain: float = 2.0, eps: float
     """
     n = weight[0].numel()
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    order = [0, *sorted(range(1, weight.dim()), key=lambda d: -weight.stride(d))]
+    order = [0, *sorted(range(1, weight.dim()), key=lambda d: -weight.stride()[d])]
     stored = weight.permute(order)
     scale = math.sqrt(gain / n)
     gamma = (
@@ -78,7 +78,8 @@ class Aligned(nn.Module):
         bias: ``(O,)`` parameter, or None.
     """
 
-    weight: nn.Parameter
+    weight: Tensor
+    bias: Any
     g: nn.Parameter | None
 
     def __init__(self, *args: Any, gain: float = 2.0, scale: bool = True, **kwargs: Any):
@@ -86,7 +87,7 @@ class Aligned(nn.Module):
         self.gain = gain
         self.register_parameter("g", None)
         if scale:
-            self.g = nn.Parameter(torch.ones_like(self.weight[:, 0].flatten(1)[:, 0]))
+            self.g = nn.Parameter(self.weight.new_ones(len(self.weight)))
 
     def aligned_weight(self) -> Tensor:
         """The weight that acts, of the shape and dtype of ``weight``."""

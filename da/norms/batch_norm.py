@@ -7,8 +7,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.norms.base import ActivationNormaliser, replace
+from da.norms.base import ActivationNormaliser
 from da.norms.flow import Flow
+from da.norms.surgery import replace
 
 _KINDS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 

@@ -8,43 +8,13 @@ networks that cannot be traced (their path depends on values or shapes), from on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection
 
 import torch
-from torch import Tensor, fx, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
 
 from da.errors import UserError
-
-CONVOLUTIONS = nn.modules.conv._ConvNd
-NORMS = (
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.LocalResponseNorm,
-    nn.RMSNorm,
-)
-
-
-@dataclass(eq=False)
-class Node:
-    """One call of a module or a function.
-
-    Attributes:
-        module: the module called; None where it is a function, the input or the output.
-        name: of the function, without underscores and in-place marks ("add", "relu", "cat").
-        inputs: the calls whose outputs it takes, in order.
-        users: the calls that take its output.
-        function: the function of its first tensor alone, the other arguments bound.
-    """
-
-    module: nn.Module | None = None
-    name: str = ""
-    inputs: list[Node] = field(default_factory=list)
-    users: list[Node] = field(default_factory=list)
-    function: Callable[[Tensor], Tensor] | None = None
+from da.norms.tracing import Node, is_layer, reason, recorded, traced
 
 
 class Flow:
@@ -68,15 +38,14 @@ class Flow:
             example: an input of the model.
         """
         try:
-            return cls(_traced(model))
+            return cls(traced(model))
         except Exception as error:  # whatever a model's own forward raises on a symbolic input
             if example is None:
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
                 raise UserError(
                     f"{type(model).__name__} can't be traced to see which layer feeds which"
-                    f" ({reason}); give one input as example=... so that it is run instead"
+                    f" ({reason(error)}); give one input as example=... so that it is run instead"
                 ) from error
-        return cls(_recorded(model, example))
+        return cls(recorded(model, example))
 
     def gates(self) -> set[nn.Module]:
         """The modules of squeeze-and-excitation gates: those between a global average of a tensor
@@ -114,10 +83,10 @@ class Flow:
         found = []
         for node in self.nodes:
             if node.name == "add" and len(node.inputs) == 2:
-                before = [_ancestors(source) for source in node.inputs]
+                first, second = (_ancestors(source) for source in node.inputs)
                 own = [
-                    [n.module for n in self.nodes if n in mine - other and n.module in layers]
-                    for mine, other in (before, before[::-1])
+                    [n.module for n in self.nodes if n in mine and n.module in layers]
+                    for mine in (first - second, second - first)
                 ]
                 if len(own[0]) != len(own[1]):
                     last = max(own, key=len)[-1]
@@ -135,11 +104,6 @@ class Flow:
         return sum(moments) / len(moments) if moments else 1.0
 
 
-def is_layer(module: nn.Module) -> bool:
-    """Whether it is a convolution (transposed ones too) or a linear layer."""
-    return isinstance(module, (CONVOLUTIONS, nn.Linear))
-
-
 def feeder(call: Node) -> Node | None:
     """The call of the layer that alone feeds this call and feeds nothing else."""
     source = call.inputs[0] if call.inputs else None
@@ -151,8 +115,6 @@ def feeder(call: Node) -> Node | None:
 
 
 _PRODUCTS = ("mul", "multiply")
-_ALIASES = {"iadd": "add", "radd": "add", "imul": "mul", "rmul": "mul", "concat": "cat"}
-_SHAPES = ("shape", "ndim", "dtype", "device")
 _AVERAGES = ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "mean")
 _POOLS = tuple(
     f"{kind}{d}d"
@@ -224,139 +186,3 @@ def _gaussian_moment(function: Callable[[Tensor], Tensor], module: nn.Module | N
     with torch.no_grad():
         values = function(x.clone()).double().cpu()
     return float((values.square().mean(1) * density).sum())
-
-
-def _is_leaf(module: nn.Module) -> bool:
-    inside_torch = type(module).__module__.startswith("torch.nn.modules")
-    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-    return (
-        is_layer(module)
-        or isinstance(module, NORMS)
-        or (inside_torch and not isinstance(module, containers))
-    )
-
-
-def _canonical(name: str) -> str:
-    name = name.strip("_")
-    return _ALIASES.get(name, name)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _is_leaf(m)
-
-
-def _traced(model: nn.Module) -> list[Node]:
-    """The calls as symbolic tracing sees them, in training mode, where nothing is left out."""
-    root = nn.Sequential(model)  # so that the model may be a single layer
-    modes = {module: module.training for module in root.modules()}
-    try:
-        for module in modes:
-            module.training = True
-        graph = _Tracer().trace(root)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    nodes: dict[fx.Node, Node] = {}
-    for call in graph.nodes:
-        if _is_shape(call, nodes):
-            continue
-        node = Node(inputs=[nodes[source] for source in call.all_input_nodes if source in nodes])
-        if call.op == "call_module":
-            node.module = root.get_submodule(call.target)
-            node.function = node.module.forward
-        elif call.op in ("call_function", "call_method"):
-            method = call.op == "call_method"
-            function = getattr(Tensor, call.target) if method else call.target
-            node.name = _canonical(call.target if method else function.__name__)
-            node.function = _bound(function, call.args[1:], call.kwargs)
-        nodes[call] = node
-    return list(nodes.values())
-
-
-def _is_shape(call: fx.Node, nodes: dict[fx.Node, Node]) -> bool:
-    """Whether a traced call gives a size or the like: no activation flows through it."""
-    if call.op not in ("call_function", "call_method"):
-        return False
-    name = call.target if isinstance(call.target, str) else call.target.__name__
-    if name in ("size", "dim", "numel") or (name == "getattr" and call.args[1] in _SHAPES):
-        return True
-    return bool(call.all_input_nodes) and not any(s in nodes for s in call.all_input_nodes)
-
-
-def _bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
-    return lambda x: function(x, *args, **{k: v for k, v in kwargs.items() if k != "input"})
-
-
-class _Recorder(TorchFunctionMode):
-    """Records the calls of leaf modules, and of the functions outside them, by the identity of
-    the tensors that they take and give."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Node] = []
-        self.made: dict[int, Node] = {}
-        self.kept: list[Tensor] = []  # a freed tensor's identity could come back
-        self.depth = 0
-
-    def add(self, node: Node, taken: Any, given: Any) -> None:
-        node.inputs = [self.made[id(t)] for t in _tensors(taken) if id(t) in self.made]
-        made = list(_tensors(given))
-        if made or not node.name:
-            self.nodes.append(node)
-        self.made.update((id(t), node) for t in made)
-        self.kept += made
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = func(*args, **(kwargs or {}))
-        if not self.depth:
-            name = _canonical(getattr(func, "__name__", ""))
-            node = Node(name=name or "function", function=_bound(func, args[1:], kwargs or {}))
-            self.add(node, (args, kwargs), given)
-        return given
-
-    def enter(self, *_: Any) -> None:
-        self.depth += 1
-
-    def leave(self, module: nn.Module, args: Any, kwargs: Any, given: Any) -> None:
-        self.depth -= 1
-        if not self.depth:
-            self.add(Node(module=module, function=module.forward), (args, kwargs), given)
-
-
-def _recorded(model: nn.Module, example: Tensor) -> list[Node]:
-    """The calls of one run of an example, in evaluation mode, so that nothing is updated."""
-    recorder = _Recorder()
-    modes = {module: module.training for module in model.modules()}
-    leaves = [module for module in modes if _is_leaf(module)]
-    hooks = [leaf.register_forward_pre_hook(recorder.enter) for leaf in leaves]
-    hooks += [leaf.register_forward_hook(recorder.leave, with_kwargs=True) for leaf in leaves]
-    try:
-        for module in modes:
-            module.training = False
-        recorder.add(Node(), (), example)
-        with torch.no_grad(), recorder:
-            given = model(example)
-        recorder.add(Node(), given, ())
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        shape = tuple(example.shape)
-        raise UserError(
-            f"{type(model).__name__} can't run the example of shape {shape} ({reason});"
-            " give an input that its forward accepts"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    return recorder.nodes
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)

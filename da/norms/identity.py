@@ -7,8 +7,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from da.norms.base import Affine, Normaliser, affine, removable, replace, sole_feeders
-from da.norms.flow import Flow, is_layer
+from da.norms.base import Normaliser
+from da.norms.flow import Flow
+from da.norms.surgery import (
+    affine,
+    copied,
+    refuse_others,
+    removable,
+    replace,
+    sole_feeders,
+    without,
+)
+from da.norms.tracing import is_layer
 
 
 class NoNormaliser(Normaliser):
@@ -31,6 +41,7 @@ class NoNormaliser(Normaliser):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """See :meth:`Normaliser.apply`."""
+        refuse_others(model, self.name)
         norms = removable(model)
         if not norms:
             return model
@@ -40,10 +51,8 @@ class NoNormaliser(Normaliser):
         fed = sole_feeders(flow, norms, layers)
         for layer, norm in fed.items():
             scale, shift = affine(norm)
+            weight = layer.get_parameter("weight")
             with torch.no_grad():
-                layer.weight.mul_(scale.view(-1, *(1 for _ in layer.weight.shape[1:])))
-            layer.bias = nn.Parameter(shift.detach().clone(), requires_grad=shift.requires_grad)
-        gone = set(fed.values())
-        return replace(
-            model, {n: nn.Identity() if n in gone else Affine(*affine(n)) for n in norms}
-        )
+                weight.mul_(scale.to(weight).view(-1, *(1 for _ in weight.shape[1:])))
+            layer.register_parameter("bias", copied(shift, weight))
+        return replace(model, without(norms, set(fed.values())))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from da.norms.base import ActivationNormaliser, Affine
+from da.norms.base import ActivationNormaliser
+from da.norms.surgery import Affine
 
 
 class InstanceNormLayer(Affine):

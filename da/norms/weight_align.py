@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 from da.errors import UserError, unknown
 from da.norms.aligned import ALIGNED, Aligned, rebuilt
-from da.norms.base import (
-    ActivationNormaliser,
-    Affine,
-    Normaliser,
+from da.norms.base import ActivationNormaliser, Normaliser, available, options_of
+from da.norms.flow import Flow
+from da.norms.surgery import (
     affine,
-    available,
-    options_of,
+    copied,
+    refuse_others,
     removable,
     replace,
     sole_feeders,
     title,
+    without,
 )
-from da.norms.flow import CONVOLUTIONS, NORMS, Flow, is_layer
+from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
 
 Gain = Literal["he", "variance-preserving", "auto"]
 Residual = Literal["one", "depth", "zero"]
@@ -33,6 +33,8 @@ Residual = Literal["one", "depth", "zero"]
 # ½ (1 − 1/π) (Brock et al. 2021, section 4.1).
 HE = 2.0
 VARIANCE_PRESERVING = 2.0 / (1.0 - 1.0 / math.pi)
+
+_FUNCTIONAL = {"batch_norm", "group_norm", "layer_norm", "instance_norm"}
 
 
 class WeightAlign(Normaliser):
@@ -48,8 +50,9 @@ class WeightAlign(Normaliser):
 
     Args:
         activation: a normaliser of activations that stays (``"bn"``) or takes batch norm's place
-            (``"gn"``, ``"in"``, ``"ln"``). The layers it follows have neither g nor b, as its own
-            affine serves. Under batch and instance norm, WA is then centring of each filter.
+            (``"gn"``, ``"in"``, ``"ln"``, any in this folder). The layers it follows have neither
+            g nor b, as its own affine serves. Under batch and instance norm, WA is then centring
+            of each filter.
         gain: the factor of the variance. ``"he"``: 2, the paper's; ``"variance-preserving"``:
             2 / (1 − 1/π), exact for zero-mean filters after a ReLU; ``"auto"``: 1 / E[φ(z)²] of
             the activation that feeds the layer (2 for ReLU), 1 after an image or a linear layer.
@@ -68,7 +71,7 @@ class WeightAlign(Normaliser):
     def __init__(
         self,
         *,
-        activation: Literal["bn", "gn", "in", "ln"] | None = None,
+        activation: str | None = None,
         gain: Gain = "he",
         residual: Residual = "one",
         exclude: str | Sequence[str] = (),
@@ -94,35 +97,39 @@ class WeightAlign(Normaliser):
         """See :meth:`Normaliser.apply`."""
         excluded = _matched(model, self.exclude, "exclude")
         included = _matched(model, self.include, "include", layers_only=True)
-        _refuse_others(model, excluded)
+        refuse_others(model, self.name, excluded)
         norms = removable(model, excluded)
         flow = Flow.of(model, self.example)
-        layers = _default_layers(flow, model, norms) | included
-        layers = {m: n for n, m in model.named_modules() if m in layers and m not in excluded}
+        hidden = sorted({node.name for node in flow.nodes} & _FUNCTIONAL)
+        if hidden:
+            raise UserError(
+                f"{title(model)} calls {hidden[0]} as a function, which '{self.name}' can't remove;"
+                " build the network with torch.nn's batch norms, or use 'bn' to leave it as it is"
+            )
+        layers = (_default_layers(flow, model, norms) | included) - excluded
         if not layers and not norms:
             raise UserError(
                 f"{type(model).__name__} has no convolution and no batch norm for 'wa' to align;"
                 " name the layers to align with include=..."
             )
-        for layer, name in layers.items():
-            _check(layer, name)
+        for name, module in model.named_modules():
+            if module in layers:
+                _check(module, name)
+        fed: dict[nn.Module, nn.Module] = {}
+        inserted: dict[nn.Module, nn.Module] = {}
         if self.activation is None:
             fed = sole_feeders(flow, norms, layers)
-            gone = set(fed.values())
-            swaps = {n: nn.Identity() if n in gone else Affine(*affine(n)) for n in norms}
-            inserted: dict[nn.Module, nn.Module] = {}
-            ends = excluded
+            swaps = without(norms, set(fed.values()))
         else:
-            fed = {}
             swaps = self.activation.swaps(norms)
             inserted = self.activation.insertions(model, flow, excluded)
-            ends = excluded | set(norms)
             if not norms and not inserted:
                 raise UserError(
                     f"{title(model)} has no batch norm that '{self.activation.name}' could take"
                     " the place of; use 'wa' alone, or insert=True to have one after each conv"
                 )
-        ends = {m for m in ends if isinstance(m, NORMS)}
+        staying = excluded if self.activation is None else excluded | set(norms)
+        ends: set[nn.Module] = {m for m in staying if isinstance(m, NORMS)}
         aligned = self._aligned(flow, layers, fed, ends, set(inserted))
         return replace(replace(model, swaps | inserted), aligned)
 
@@ -151,7 +158,7 @@ class WeightAlign(Normaliser):
             new = _converted(layer, self._gain(flow, layer), scale=layer not in scaled)
             if layer in fed:
                 g, b = affine(fed[layer])
-                new.g, new.bias = _copy(g), _copy(b)
+                new.g, new.bias = copied(g, new.weight), copied(b, new.weight)
             elif layer in shifted:
                 new.bias = None
             if layer in blocks and new.g is not None:
@@ -170,17 +177,14 @@ def _converted(layer: nn.Module, gain: float, scale: bool) -> Aligned:
     """The aligned layer with the weight and bias of a plain one, at g = 1."""
     new = rebuilt(layer, ALIGNED[type(layer)], bias=True, gain=gain, scale=scale)
     assert isinstance(new, Aligned)  # for the type checker
-    weight = layer.weight
+    weight = layer.get_parameter("weight")
     new.weight = weight
-    ones = torch.ones(len(weight), dtype=weight.dtype, device=weight.device)
-    new.bias = layer.bias if layer.bias is not None else nn.Parameter(torch.zeros_like(ones))
+    new.bias = layer.bias
+    if new.bias is None:
+        new.bias = nn.Parameter(weight.new_zeros(len(weight)))
     if scale:
-        new.g = nn.Parameter(ones)
+        new.g = nn.Parameter(weight.new_ones(len(weight)))
     return new
-
-
-def _copy(parameter: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
 
 
 def _default_layers(flow: Flow, model: nn.Module, norms: Collection[nn.Module]) -> set[nn.Module]:
@@ -220,23 +224,11 @@ def _names(pattern: str, name: str) -> bool:
     return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
 
 
-def _refuse_others(model: nn.Module, excluded: Collection[nn.Module]) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, Aligned):
-            raise UserError(f"'{name}' of {title(model)} is aligned already; apply 'wa' once only")
-        known = isinstance(module, nn.modules.batchnorm._BatchNorm) or module in excluded
-        if isinstance(module, NORMS) and not known:
-            kind = type(module).__name__
-            raise UserError(
-                f"{title(model)} has another normaliser than batch norm ('{name}' is a {kind}),"
-                " which 'wa' does not remove; use 'bn' to leave the network as it is, or"
-                f" exclude='{name}' to align the rest"
-            )
-
-
 def _check(layer: nn.Module, name: str) -> None:
     """Refuses a layer that has no aligned counterpart."""
     kind = type(layer).__name__
+    if isinstance(layer, Aligned):
+        raise UserError(f"'{name}' is aligned already; apply 'wa' once, to the plain network")
     if type(layer) not in ALIGNED:
         raise UserError(
             f"'{name}' is a {kind}, and 'wa' aligns torch.nn's own Conv1d, Conv2d, Conv3d and"
@@ -247,7 +239,7 @@ def _check(layer: nn.Module, name: str) -> None:
             f"the weight of '{name}' ({kind}) is computed from other parameters; remove that"
             f" reparametrisation first, or leave it out with exclude='{name}'"
         )
-    if layer.weight[0].numel() == 1:
+    if layer.get_parameter("weight")[0].numel() == 1:
         raise UserError(
             f"'{name}' ({kind}) has filters of a single weight, which aligned would be 0;"
             f" leave it out with exclude='{name}'"

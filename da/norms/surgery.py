@@ -1,0 +1,147 @@
+"""The surgery that normalisers share: what can be removed, what takes its place, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from da.errors import UserError
+from da.norms.flow import Flow, feeder
+from da.norms.tracing import NORMS
+
+# The batch norms that surgery replaces: these very classes, with the dimensions of their maps.
+# A subclass may do more than normalise (timm's has the activation inside).
+BATCH_NORMS: dict[type[nn.Module], int] = {
+    nn.BatchNorm1d: 1,
+    nn.BatchNorm2d: 2,
+    nn.BatchNorm3d: 3,
+    nn.SyncBatchNorm: 2,
+}
+
+
+class Affine(nn.Module):
+    """Scale and shift of each channel: what remains of a batch norm that no single layer feeds.
+
+    Attributes:
+        weight, bias: ``(C,)`` float parameters.
+    """
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter):
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, ...)`` to the same shape."""
+        shape = (-1, *(1 for _ in range(x.dim() - 2)))
+        return x * self.weight.view(shape) + self.bias.view(shape)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows of the layer."""
+        return str(len(self.weight))
+
+
+def affine(norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
+    """Scale and shift of a batch norm, ``(C,)`` each: its own parameters, or new ones that do
+    nothing where it has none."""
+    given = norm._parameters
+    where = next((t.device for t in norm.buffers()), None)
+    size = int(norm.num_features)  # type: ignore[arg-type]
+    weight, bias = given.get("weight"), given.get("bias")
+    return (
+        nn.Parameter(torch.ones(size, device=where)) if weight is None else weight,
+        nn.Parameter(torch.zeros(size, device=where)) if bias is None else bias,
+    )
+
+
+def copied(parameter: Tensor, like: Tensor) -> nn.Parameter:
+    """A parameter of its own with the same values, of the dtype and device of ``like``."""
+    values = parameter.detach().to(like, copy=True)
+    return nn.Parameter(values, requires_grad=parameter.requires_grad)
+
+
+def without(
+    norms: Iterable[nn.Module], absorbed: Collection[nn.Module]
+) -> dict[nn.Module, nn.Module]:
+    """What stands where batch norms were removed: nothing where a layer took over the affine."""
+    return {n: nn.Identity() if n in absorbed else Affine(*affine(n)) for n in norms}
+
+
+def replace(model: nn.Module, swaps: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Puts modules in the place of others, wherever those stand: the one traversal.
+
+    A module that is shared stands in several places; all of them get the same new one.
+
+    Args:
+        model: changed in place.
+        swaps: old module to new; new ones may contain the old.
+
+    Returns:
+        The model, or what replaces it.
+    """
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in swaps:
+                parent._modules[name] = swaps[child]
+    return swaps.get(model, model)
+
+
+def removable(model: nn.Module, kept: Collection[nn.Module] = ()) -> list[nn.Module]:
+    """The batch norms of a model, without those in ``kept``.
+
+    Raises:
+        UserError: where a module keeps running statistics in a way that is not known.
+    """
+    found = []
+    for name, module in model.named_modules():
+        if module in kept:
+            continue
+        if type(module) in BATCH_NORMS:
+            found.append(module)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) or "running_mean" in dict(
+            module.named_buffers(recurse=False)
+        ):
+            raise UserError(
+                f"'{name}' of {title(model)} is a {type(module).__name__}, and only torch.nn's"
+                " own batch norms can be replaced; build the network with those"
+            )
+    return found
+
+
+def refuse_others(model: nn.Module, by: str, kept: Collection[nn.Module] = ()) -> None:
+    """Refuses a network with other normalisers than batch norm, but for those in ``kept``."""
+    for name, module in model.named_modules():
+        batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if isinstance(module, NORMS) and not batch and module not in kept:
+            raise UserError(
+                f"{title(model)} has another normaliser than batch norm ('{name}' is a"
+                f" {type(module).__name__}), which '{by}' does not remove;"
+                " use 'bn' to leave the network as it is"
+            )
+
+
+def sole_feeders(
+    flow: Flow, norms: Iterable[nn.Module], layers: Collection[nn.Module]
+) -> dict[nn.Module, nn.Module]:
+    """The layers that can take over the affine of the batch norm that follows them.
+
+    That is where the layer's output goes nowhere else, in every call of the layer, and every call
+    of the batch norm is fed so by one of ``layers``.
+
+    Returns:
+        Layer to batch norm. A batch norm that is shared stands beside several layers.
+    """
+    found: dict[nn.Module, nn.Module] = {}
+    for norm in norms:
+        sources = [feeder(call) for call in flow.calls.get(norm, [])]
+        fed = [s.module for s in sources if s is not None and s.module in layers]
+        every = [call for layer in fed if layer is not None for call in flow.calls[layer]]
+        if sources and len(fed) == len(sources) and set(every) == set(sources):
+            found.update((layer, norm) for layer in fed if layer is not None)
+    return found
+
+
+def title(model: nn.Module) -> str:
+    """How errors name a model."""
+    return type(model).__name__

@@ -1,0 +1,190 @@
+"""The calls of a network's forward pass: by symbolic tracing, or from one run of an example."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+
+from da.errors import UserError
+
+CONVOLUTIONS = nn.modules.conv._ConvNd
+NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+    nn.RMSNorm,
+)
+
+
+_ALIASES = {"iadd": "add", "radd": "add", "imul": "mul", "rmul": "mul", "concat": "cat"}
+_SHAPES = ("shape", "ndim", "dtype", "device")
+
+
+@dataclass(eq=False)
+class Node:
+    """One call of a module or a function.
+
+    Attributes:
+        module: the module called; None where it is a function, the input or the output.
+        name: of the function, without underscores and in-place marks ("add", "relu", "cat").
+        inputs: the calls whose outputs it takes, in order.
+        users: the calls that take its output.
+        function: the function of its first tensor alone, the other arguments bound.
+    """
+
+    module: nn.Module | None = None
+    name: str = ""
+    inputs: list[Node] = field(default_factory=list)
+    users: list[Node] = field(default_factory=list)
+    function: Callable[[Tensor], Tensor] | None = None
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether it is a convolution (transposed ones too) or a linear layer."""
+    return isinstance(module, (CONVOLUTIONS, nn.Linear))
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    inside_torch = type(module).__module__.startswith("torch.nn.modules")
+    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    return (
+        is_layer(module)
+        or isinstance(module, NORMS)
+        or (inside_torch and not isinstance(module, containers))
+    )
+
+
+def _canonical(name: str) -> str:
+    name = name.strip("_")
+    return _ALIASES.get(name, name)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return _is_leaf(m)
+
+
+def _twin(model: nn.Module) -> tuple[nn.Module, dict[nn.Module, nn.Module]]:
+    """A copy to look at, since a forward may leave things behind on its module.
+
+    Returns:
+        The copy, which shares the parameters but not the buffers, and its modules' originals.
+    """
+    twin = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    return twin, dict(zip(twin.modules(), model.modules(), strict=True))
+
+
+def traced(model: nn.Module) -> list[Node]:
+    """The calls as symbolic tracing sees them, in training mode, where nothing is left out."""
+    twin, originals = _twin(model)
+    root = nn.Sequential(twin)  # so that the model may be a single layer
+    for module in root.modules():
+        module.training = True
+    nodes: dict[fx.Node, Node] = {}
+    for call in _Tracer().trace(root).nodes:
+        if _is_shape(call, nodes):
+            continue
+        node = Node(inputs=[nodes[source] for source in call.all_input_nodes if source in nodes])
+        if call.op == "call_module":
+            node.module = originals[root.get_submodule(call.target)]
+            node.function = node.module.forward
+        elif call.op in ("call_function", "call_method"):
+            method = call.op == "call_method"
+            function = getattr(Tensor, call.target) if method else call.target
+            node.name = _canonical(call.target if method else function.__name__)
+            node.function = _bound(function, call.args[1:], call.kwargs)
+        nodes[call] = node
+    return list(nodes.values())
+
+
+def _is_shape(call: fx.Node, nodes: dict[fx.Node, Node]) -> bool:
+    """Whether a traced call gives a size or the like: no activation flows through it."""
+    if call.op not in ("call_function", "call_method"):
+        return False
+    name = call.target if isinstance(call.target, str) else call.target.__name__
+    if name in ("size", "dim", "numel") or (name == "getattr" and call.args[1] in _SHAPES):
+        return True
+    return bool(call.all_input_nodes) and not any(s in nodes for s in call.all_input_nodes)
+
+
+def _bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+    return lambda x: function(x, *args, **{k: v for k, v in kwargs.items() if k != "input"})
+
+
+class _Recorder(TorchFunctionMode):
+    """Records the calls of leaf modules, and of the functions outside them, by the identity of
+    the tensors that they take and give."""
+
+    def __init__(self, originals: dict[nn.Module, nn.Module]) -> None:
+        self.originals = originals
+        self.nodes: list[Node] = []
+        self.made: dict[int, Node] = {}
+        self.kept: list[Tensor] = []  # a freed tensor's identity could come back
+        self.depth = 0
+
+    def add(self, node: Node, taken: Any, given: Any) -> None:
+        node.inputs = [self.made[id(t)] for t in _tensors(taken) if id(t) in self.made]
+        self.nodes.append(node)
+        for tensor in _tensors(given):
+            self.made[id(tensor)] = node
+            self.kept.append(tensor)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = func(*args, **(kwargs or {}))
+        # What gives no tensor (a shape, a device) carries no activation.
+        if not self.depth and any(True for _ in _tensors(given)):
+            name = _canonical(getattr(func, "__name__", "")) or "function"
+            node = Node(name=name, function=_bound(func, args[1:], kwargs or {}))
+            self.add(node, (args, kwargs), given)
+        return given
+
+    def enter(self, *_: Any) -> None:
+        self.depth += 1
+
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, given: Any) -> None:
+        self.depth -= 1
+        if not self.depth:
+            original = self.originals[module]
+            self.add(Node(module=original, function=original.forward), (args, kwargs), given)
+
+
+def recorded(model: nn.Module, example: Tensor) -> list[Node]:
+    """The calls of one run of an example, in evaluation mode, where one image is enough."""
+    twin, originals = _twin(model)
+    recorder = _Recorder(originals)
+    for leaf in filter(_is_leaf, twin.modules()):
+        leaf.register_forward_pre_hook(recorder.enter)
+        leaf.register_forward_hook(recorder.leave, with_kwargs=True)
+    recorder.add(Node(), (), example)
+    try:
+        with torch.no_grad(), recorder:
+            given = twin.eval()(example)
+    except Exception as error:  # whatever a model's own forward raises
+        raise UserError(
+            f"{type(model).__name__} can't run the example of shape {tuple(example.shape)}"
+            f" ({reason(error)}); give an input that its forward accepts"
+        ) from error
+    recorder.add(Node(), given, ())
+    return recorder.nodes
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an exception says."""
+    return next(iter(str(error).strip().splitlines()), repr(error))
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
