@@ -55,7 +55,8 @@ class AdaptationModule(L.LightningModule, ABC):
             for none.
         forward_mode: both domains in one pass through the network (``joint``), or source, then
             target (``separate``). With batch norm the two give different networks.
-        lr: learning rate of the heads at the start, and of a backbone from scratch.
+        lr: learning rate of the heads at the start, and of a backbone from scratch. Nothing takes
+            the published rates: 0.01 with pretrained weights, 0.1 from scratch.
         pretrained_factor: factor on the learning rate of a backbone with pretrained weights.
         momentum: of SGD with Nesterov's momentum.
         weight_decay: of SGD.
@@ -79,7 +80,7 @@ class AdaptationModule(L.LightningModule, ABC):
         scope: Sequence[Part] = ("backbone", "bottleneck", "critic"),
         bottleneck: int | None = 256,
         forward_mode: Literal["joint", "separate"] = "joint",
-        lr: float = 0.01,
+        lr: float | None = None,
         pretrained_factor: float = 0.1,
         momentum: float = 0.9,
         weight_decay: float = 1e-3,
@@ -93,6 +94,8 @@ class AdaptationModule(L.LightningModule, ABC):
         self.save_hyperparameters()
         if num_classes < 2:
             raise UserError(f"num_classes: expected at least 2 classes, got {num_classes}")
+        if lr is None:
+            lr = self.hparams["lr"] = 0.1 if weights is None else 0.01
         if lr <= 0:
             raise UserError(f"lr: expected a learning rate above 0, got {lr}")
         self.normaliser = normaliser(norm, **(norm_options or {}))
@@ -109,7 +112,9 @@ class AdaptationModule(L.LightningModule, ABC):
             features, out = width, bottleneck
             self.bottleneck = self.part(
                 "bottleneck",
-                lambda: nn.Sequential(nn.Linear(features, out), nn.BatchNorm1d(out), nn.ReLU()),
+                lambda: nn.Sequential(
+                    nn.Linear(features, out, bias=False), nn.BatchNorm1d(out), nn.ReLU()
+                ),
             )
             width = bottleneck
         self.num_features = width

@@ -47,7 +47,6 @@ class DANN(AdaptationModule):
         **kwargs: Any,
     ):
         super().__init__(num_classes, **kwargs)
-        self.save_hyperparameters()
         features = self.num_features
         self.critic = self.part("critic", lambda: critic(features, critic_width))
 
@@ -71,11 +70,12 @@ class DANN(AdaptationModule):
 
 def critic(features: int, width: int) -> nn.Sequential:
     """Three layers from features ``(B, features)`` to one logit per sample ``(B, 1)``."""
+    # No bias where batch norm follows: it would be subtracted again and never move.
     return nn.Sequential(
-        nn.Linear(features, width),
+        nn.Linear(features, width, bias=False),
         nn.BatchNorm1d(width),
         nn.ReLU(),
-        nn.Linear(width, width),
+        nn.Linear(width, width, bias=False),
         nn.BatchNorm1d(width),
         nn.ReLU(),
         nn.Linear(width, 1),

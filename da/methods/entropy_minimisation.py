@@ -41,7 +41,6 @@ class EntropyMinimisation(AdaptationModule):
         **kwargs: Any,
     ):
         super().__init__(num_classes, **kwargs)
-        self.save_hyperparameters()
 
     def adaptation(self, source: Activations, target: Activations) -> dict[str, Tensor]:
         """The entropy of the target's predictions."""
