@@ -94,7 +94,8 @@ def parse(model: type[Grid], settings: dict[str, Any], where: str) -> Grid:
 
 
 def _line(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelt key is also a missing one: the misspelling is the better news.
+    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     place = [str(part) for part in first["loc"]]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":

@@ -1,0 +1,45 @@
+import pytest
+from fake_cells import a_cell
+from pydantic import ValidationError
+
+from da.experiments.cell import Cell
+
+
+def test_the_identity_is_pinned():
+    # A changed hash would run every finished cell again: change it knowingly.
+    assert a_cell().id == "fe0a3d4475edb598"
+
+
+def test_equal_settings_in_another_spelling_are_one_cell():
+    a = a_cell(method_args={"x": 1.0, "y": [1, 2]}, lr=1)
+    b = a_cell(method_args={"y": (1, 2), "x": 1}, lr=1.0)
+    assert a.id == b.id
+
+
+@pytest.mark.parametrize("field", Cell.model_fields)
+def test_every_setting_is_part_of_the_identity(field):
+    values = {
+        "data": "x.Z",
+        "steps_per_epoch": "longest",
+        "precision": "bf16-mixed",
+        "device": "cuda",
+    }
+    was = a_cell().model_dump()[field]
+    other = values.get(field)
+    if other is None:
+        other = {"k": 1} if isinstance(was, dict) else f"{was}x" if isinstance(was, str) else 77
+    assert a_cell(**{field: other}).id != a_cell().id
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lr": 0}, {"lr": float("nan")}, {"seed": -1}, {"batch_size": 0}, {"extra": 1}]
+)
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        a_cell(**wrong)
+
+
+def test_seed_0_and_names_like_no_work():
+    cell = a_cell(seed=0, norm="no")
+    assert cell.seed == 0
+    assert cell.norm == "no"

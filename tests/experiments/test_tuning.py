@@ -1,0 +1,98 @@
+import pytest
+from fake_cells import a_cell, made
+
+from da.errors import UserError
+from da.experiments import plan as plans
+from da.experiments import tuning
+from da.experiments.grid import Grid
+
+GRID = Grid(
+    data="x.Y",
+    tasks=("a->b",),
+    methods={"M": {}},
+    norms={"bn": {}, "wa": {}},
+    epochs=3,
+    steps_per_epoch=10,
+    published_lr=0.01,
+    tuned="unused",
+)
+
+
+def outcomes(rows):
+    """{rate: (accuracy and cross-entropy per seed, or a state)} as results."""
+    found = []
+    for lr, values in rows.items():
+        for seed, value in zip((100, 101), values, strict=True):
+            cell = a_cell(lr=lr, seed=seed)
+            if isinstance(value, str):
+                found.append((cell, value))
+                continue
+            result = made(cell)
+            scores = result.evaluations[-1].forms[""]["source/validation"]
+            scores.accuracy, scores.cross_entropy = value
+            # Target labels must not matter: here they favour the worst rate.
+            result.evaluations[-1].forms[""]["target/test"].accuracy = 1 - value[0]
+            found.append((cell, result))
+    return found
+
+
+def test_highest_mean_source_validation_accuracy_wins():
+    rows = {0.1: [(0.8, 1), (0.9, 1)], 0.2: [(0.9, 1), (0.9, 1)], 0.3: [(0.99, 1), (0.7, 1)]}
+    entry = tuning.choose(outcomes(rows))
+    assert entry.lr == 0.2
+    assert not entry.edge
+
+
+def test_ties_go_to_the_lower_cross_entropy():
+    rows = {0.1: [(0.9, 2), (0.8, 2)], 0.2: [(0.8, 1), (0.9, 1)], 0.3: [(0.9, 3), (0.8, 3)]}
+    assert tuning.choose(outcomes(rows)).lr == 0.2
+
+
+def test_a_rate_that_diverges_with_one_seed_is_worst_and_an_edge_is_marked():
+    rows = {0.1: [(0.2, 1), (0.2, 1)], 0.2: [(0.9, 1), "diverged"]}
+    entry = tuning.choose(outcomes(rows))
+    assert entry.lr == 0.1
+    assert entry.edge
+    with pytest.raises(UserError, match=r"no learning rate between 0\.1 and 0\.1 works for M"):
+        tuning.choose(outcomes({0.1: ["diverged", "diverged"]}))
+
+
+def test_every_normaliser_has_the_same_budget_on_other_seeds():
+    cells = tuning.trials(GRID, "a->b")
+    rates = {norm: [c.lr for c in cells if c.norm == norm] for norm in ("bn", "wa")}
+    assert rates["bn"] == rates["wa"]
+    assert sorted(set(rates["bn"])) == pytest.approx([0.001, 0.003, 0.01, 0.03, 0.1])
+    assert not {c.seed for c in cells} & set(GRID.seeds)
+
+
+def test_the_table_is_read_back_and_used(tmp_path):
+    path = tmp_path / "t.yaml"
+    results = [(c, made(c)) for c in tuning.trials(GRID, "a->b")]
+    tuning.write(path, tuning.build(GRID, "a->b", "python run.py tune x", results))
+    assert "WARNING: on the edge" in path.read_text()  # all equal: the lowest rate
+    assert tuning.read(path, "tune").find(("M", "bn", "default", 32)) == 0.001
+    grid = GRID.model_copy(update={"tuned": str(path), "lr": ("tuned", "published")})
+    plan = plans.plan(grid, ["a->b"], "ablate", "tune")
+    assert {(e.row, e.cell.lr) for e in plan.entries} == {("tuned", 0.001), ("published", 0.01)}
+    other = grid.model_copy(update={"norms": {"gn": {}}})
+    with pytest.raises(UserError, match=r"no learning rate for M with gn.*python run.py tune x"):
+        plans.plan(other, ["a->b"], "ablate", "python run.py tune x")
+
+
+def test_a_missing_or_broken_table_names_the_command(tmp_path):
+    with pytest.raises(UserError, match=r"no tuned learning rates .* make them: python run"):
+        tuning.read(tmp_path / "none.yaml", "python run.py tune")
+    (tmp_path / "bad.yaml").write_text("entries: 3")
+    with pytest.raises(UserError, match=r"make it anew: python run\.py tune"):
+        tuning.read(tmp_path / "bad.yaml", "python run.py tune")
+
+
+def test_rows_with_equal_rates_share_their_cells(tmp_path):
+    path = tmp_path / "t.yaml"
+    one = GRID.model_copy(update={"tune": GRID.tune.model_copy(update={"factors": (1.0,)})})
+    tuning.write(
+        path, tuning.build(one, "a->b", "c", [(c, made(c)) for c in tuning.trials(one, "a->b")])
+    )
+    grid = GRID.model_copy(update={"tuned": str(path), "lr": ("tuned", "published")})
+    plan = plans.plan(grid, ["a->b"], "ablate", "tune")
+    assert len(plan.entries) == 2 * len(plan.cells)
