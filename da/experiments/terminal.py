@@ -62,7 +62,8 @@ def _accuracies(table: Table) -> RichTable:
     found = RichTable(title=f"accuracy in %, {title(table)}", title_justify="left")
     found.add_column("task", no_wrap=True)
     for column in table.columns:
-        found.add_column(str(column), justify="right")
+        # In two lines, so that seven columns fit on a terminal of 120.
+        found.add_column(str(column).replace("@", "\n@"), justify="right", overflow="fold")
     found.add_column("sampling error", justify="right")
     for line in table.lines:
         if line.is_average:
