@@ -77,7 +77,10 @@ def _twin(model: nn.Module) -> tuple[nn.Module, dict[nn.Module, nn.Module]]:
     Returns:
         The copy, which shares the parameters but not the buffers, and its modules' originals.
     """
-    twin = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    shared: dict[int, Any] = {id(p): p for p in model.parameters()}
+    for module in model.modules():  # tensors that were computed with gradients can't be copied
+        shared |= {id(t): t for t in vars(module).values() if isinstance(t, Tensor)}
+    twin = copy.deepcopy(model, shared)
     return twin, dict(zip(twin.modules(), model.modules(), strict=True))
 
 

@@ -187,7 +187,7 @@ def test_8_fan_in_1_is_refused_by_name(layer: nn.Module) -> None:
 
 def test_8_fan_in_1_linear_is_refused_by_name() -> None:
     model = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4))
-    with pytest.raises(UserError, match="'0' .Linear. has filters of a single weight"):
+    with pytest.raises(UserError, match=r"'0' .Linear. has filters of a single weight"):
         WeightAlign().apply(model)
 
 
