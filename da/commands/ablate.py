@@ -13,9 +13,7 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
         train: ``"module:name"`` of the function that trains a cell, by default the real one.
         check: ``"module:name"`` of the function that checks a grid, by default the real one.
     """
-    parser = grid_parser(
-        "ablate", "Train a grid of tasks x methods x normalisers x seeds; compare."
-    )
+    parser = grid_parser("ablate", "Train a grid of tasks x methods x normalisers x seeds.")
     parser.add_argument("--seeds", type=str, help="0,1,2")
     parser.add_argument("--lr", type=str, help="tuned, published, or both: tuned,published")
     options = parse(parser, argv)
