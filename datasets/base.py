@@ -51,7 +51,11 @@ class DomainData(LightningDataModule, ABC):
             chosen too.
         classes: names in the order of the labels.
         image_size: side of the images that the network sees, in pixels.
-        transform: how they are augmented and normalised.
+        mean: of the normalisation, per channel, of images in [0, 1].
+        std: of the normalisation, per channel.
+        transform: how images are augmented and normalised.
+        transductive: whether the target is evaluated on the very images that it is trained on,
+            as the published protocols of some benchmarks do.
         evaluations: what each loader of :meth:`val_dataloader` shows, in order.
         test_evaluations: what each loader of :meth:`test_dataloader` shows, in order.
     """
@@ -60,7 +64,10 @@ class DomainData(LightningDataModule, ABC):
     development: tuple[str, str] | None = None
     classes: tuple[str, ...]
     image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     transform: Transform
+    transductive: bool = False
     evaluations: tuple[tuple[Role, Split], ...] = (
         ("source", "validation"),
         ("target", "validation"),

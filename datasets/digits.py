@@ -18,7 +18,9 @@ _HALF = (0.5, 0.5, 0.5)
 
 
 class Digits(DomainData):
-    """Digits in three domains of 3 x 32 x 32, split 60/20/20; see :mod:`datasets.digits_recipe`.
+    """Digits in three domains of 3 x 32 x 32, split 60/20/20; needs no download.
+
+    How they are made, and how hard they are, is said in :mod:`datasets.digits_recipe`.
 
     ``rendered``: 2,000 digits in 21 fonts. ``optical``: 1,000 handwritten digits. ``photo``: 797
     other handwritten digits, twice each, blended into photographs. They are made at the first use

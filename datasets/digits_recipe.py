@@ -12,6 +12,19 @@ photo       the other 797, |digit - photograph|    the handwritten images and ph
 outlined    outlines of glyphs, light on dark      the fonts (development only)
 sketched    strokes through drawn skeletons        the strokes' seeds (development only)
 ==========  =====================================  =============================================
+
+The difficulty was set with batch norm and source-only training alone, before any other normaliser
+was tried. Test accuracy of the small digits ResNet after 300 steps of 32 at a learning rate of 0.1,
+mean of 3 seeds (2 for development), rows trained on, columns tested on:
+
+========  ========  =======  =====
+          rendered  optical  photo
+rendered      99.0     59.3   51.0
+optical       62.1     96.3   44.6
+photo         71.6     64.3   94.9
+========  ========  =======  =====
+
+outlined: 99.8 itself, 62.2 sketched; sketched: 99.0 itself, 21.5 outlined.
 """
 
 from __future__ import annotations
@@ -84,7 +97,10 @@ def font_names() -> tuple[str, ...]:
 
 @cache
 def glyph(font: str, digit: int) -> Image.Image:
-    """A digit, white on black, its ink centred, ``GLYPH`` pixels square with 24 px of margin."""
+    """A digit, white on black, about half as high as the canvas of ``GLYPH`` pixels square.
+
+    It is centred by the font's own box, so the ink may lie a few pixels to one side.
+    """
     import matplotlib
 
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"

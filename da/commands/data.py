@@ -27,8 +27,11 @@ def main(argv: list[str]) -> int:
 
     style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = ArgumentParser(
-        prog="run.py data", description=__doc__ + "\n\n" + _EXAMPLE, **style
-    )  # fmt: skip
+        prog="run.py data",
+        description="Shows which data sets there are, what they hold and how they look.\n\n"
+        + _EXAMPLE,
+        **style,
+    )
     commands = parser.add_subcommands()
     commands.add_subcommand(
         "list", ArgumentParser(description="Prints the data sets with domains and classes.")
@@ -83,7 +86,7 @@ def listing() -> str:
     lines = []
     for name, dotted in zip(_found(), _dotted(), strict=True):
         cls = data_class(name)
-        lines.append(f"{dotted}: {' '.join((cls.__doc__ or '').split('.')[0].split())}")
+        lines.append(f"{dotted}: {(cls.__doc__ or '').splitlines()[0].rstrip('.')}")
         domains = getattr(cls, "domains", None)
         if domains is None:
             lines.append("  domains and classes are read from the folder given as root")

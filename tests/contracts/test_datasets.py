@@ -1,0 +1,139 @@
+"""What every data set found on disk must do."""
+
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from da.discovery import subclasses
+from da.errors import UserError
+from da.types import Batch, Labelled, Unlabelled
+from datasets.base import ROLES, SPLITS, DomainData
+
+FOUND = subclasses("datasets", DomainData)
+OPTIONS = tuple(inspect.signature(DomainData.__init__).parameters)[1:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of two domains, for sets that read one; others keep what they make in it."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for domain, label, i in itertools.product(("one", "two"), ("cat", "dog"), range(5)):
+        path = root / domain / label / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
+    return str(root)
+
+
+@pytest.fixture(params=list(FOUND))
+def make(request, folder):
+    cls = FOUND[request.param]
+    source, target, *_ = cls.available(folder)
+    torch.set_num_threads(1)
+
+    def build(**options):
+        given = {"source": source, "target": target, "root": folder, "batch_size": 4}
+        return cls(**given | {"steps_per_epoch": 3} | options)
+
+    return build
+
+
+def flat(batches):
+    return [tensor for b in batches for tensor in (*b.source, *b.target)]
+
+
+def equal(first, second):
+    first, second = flat(first), flat(second)
+    return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+def test_it_takes_the_common_options(make):
+    names = tuple(inspect.signature(type(make()).__init__).parameters)
+    assert set(OPTIONS) <= set(names)
+
+
+def test_known_before_anything_is_loaded(make):
+    data = make()
+    assert data.num_classes == len(data.classes) > 1
+    assert data.task == f"{data.source}->{data.target}"
+    assert len(data.mean) == len(data.std) == 3
+    assert data.image_size > 0
+    assert data._sets == {}
+
+
+def test_training_batches_are_well_formed_and_hold_no_target_labels(make):
+    data = make()
+    batches = list(data.train_dataloader())
+    assert len(batches) == data.steps == 3
+    side = data.image_size
+    for batch in batches:
+        assert isinstance(batch, Batch)
+        assert type(batch.target) is Unlabelled
+        assert len(batch.target) == 1
+        for part in batch:
+            assert part.images.shape == (4, 3, side, side)
+            assert part.images.dtype == torch.float32
+            assert part.images.isfinite().all()
+        assert batch.source.labels.dtype == torch.int64
+        assert 0 <= batch.source.labels.min() <= batch.source.labels.max() < data.num_classes
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_batches_are_the_same_again_and_with_workers(make, balanced):
+    expected = list(make(balanced=balanced).train_dataloader())
+    assert equal(expected, list(make(balanced=balanced).train_dataloader()))
+    assert equal(expected, list(make(balanced=balanced, num_workers=2).train_dataloader()))
+    assert not equal(expected, list(make(balanced=balanced, seed=1).train_dataloader()))
+
+
+def test_evaluation_is_well_formed_and_complete(make):
+    data = make(eval_batch_size=3)
+    assert {("target", "validation"), ("target", "test")} <= set(data.evaluations)
+    loaders = data.test_dataloader()
+    assert len(data.val_dataloader()) == len(data.evaluations)
+    for (role, split), loader in zip(data.test_evaluations, loaders, strict=True):
+        assert len(data.set_of(role, split)) > 0
+        first = next(iter(loader))
+        assert isinstance(first, Labelled)
+        assert first.images.shape[1:] == (3, data.image_size, data.image_size)
+        assert len(loader) == -(-len(data.set_of(role, split)) // 3)
+
+
+def test_splits_of_a_domain_share_no_image_unless_it_is_transductive(make):
+    data = make()
+    for role in ROLES:
+        if data.transductive and role == "target":
+            continue
+        seen = set()
+        for split in SPLITS:
+            part = data.set_of(role, split)
+            images = [image.tobytes() for image in part.images(np.arange(len(part))).numpy()]
+            assert not seen & set(images), (role, split)
+            seen |= set(images)
+
+
+def test_wrong_options_are_refused_in_one_line(make):
+    wrong = [
+        ("source", "no such domain"),
+        ("target", make().source),
+        ("batch_size", 0),
+        ("steps_per_epoch", "all"),
+    ]
+    for name, value in wrong:
+        with pytest.raises(UserError) as caught:
+            make(**{name: value})
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="fewer than one batch"):
+        make(batch_size=100_000).setup()
+    with pytest.raises(TypeError):
+        make(batchsize=4)
+
+
+def test_the_manifest_does_not_depend_on_order_or_batches(make):
+    first = make().manifest
+    assert len(first) == 64
+    assert make(seed=3, batch_size=2, balanced=True).manifest == first

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+
+from da.errors import UserError
+from datasets.digits import Digits, made
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("digits"))
+
+
+def test_the_default_needs_nothing(root):
+    data = Digits(root=root)
+    assert (data.task, data.num_classes, data.image_size) == ("rendered->optical", 10, 32)
+    batch = next(iter(data.train_dataloader()))
+    assert batch.source.images.shape == batch.target.images.shape == (32, 3, 32, 32)
+    assert batch.source.images.dtype == torch.float32
+    assert batch.source.labels.dtype == torch.int64
+    assert data.steps == 37
+
+
+def test_the_development_task_is_outside_the_three_domains(root):
+    assert not set(Digits.development) & set(Digits.domains)
+    data = Digits(*Digits.development, root=root)
+    assert data.steps == 18
+
+
+def test_no_image_is_in_two_domains_or_splits(root):
+    data = Digits(root=root)
+    seen = {}
+    for domain in (*Digits.domains, *Digits.development):
+        for split in ("train", "validation", "test"):
+            part = data.load(domain, split)
+            for image in part.images(np.arange(len(part))).numpy():
+                assert seen.setdefault(image.tobytes(), (domain, split)) == (domain, split)
+    assert len(seen) == 2000 + 1000 + 1594 + 1000 + 1000
+
+
+def test_all_tasks_read_the_files_once(root):
+    made.cache_clear()
+    first = Digits(root=root).set_of("source", "train")
+    misses = made.cache_info().misses
+    Digits("rendered", "photo", root=root).set_of("source", "train")
+    assert made.cache_info().misses == misses == 1
+    assert len(first) == 1200
+
+
+def test_a_wrong_domain_names_the_right_ones(root):
+    with pytest.raises(UserError, match=r"unknown domain 'rendred'; did you mean 'rendered'\?"):
+        Digits("rendred", root=root)
+
+
+def test_random_neighbours_in_a_batch_move_by_their_own_draws(root):
+    data = Digits(root=root)
+    stream = data._stream("source")
+    picks = stream.picks(0)
+    images = stream.images(picks)
+    alone = stream.images(type(picks)(picks.cycles[5:6], picks.indices[5:6]))
+    assert torch.equal(images[5:6], alone)
