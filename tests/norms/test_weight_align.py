@@ -135,6 +135,27 @@ def test_a_layer_with_a_second_consumer_does_not_take_the_affine() -> None:
     assert isinstance(model.conv, Aligned)
 
 
+class Twice(nn.Module):
+    """A convolution that a batch norm follows in one of its two calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.unused = nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.unused(x)
+        return F.relu(self.conv(F.relu(self.norm(self.conv(x)))))
+
+
+def test_a_layer_called_twice_keeps_its_own_scale_and_one_unused_too() -> None:
+    model = WeightAlign().apply(Twice())
+    assert isinstance(model.norm, Affine)
+    model = WeightAlign(activation="bn").apply(Twice())
+    assert model.conv.g is not None
+    assert model.unused.g is not None
+
+
 @pytest.mark.parametrize("name", ["bn", "gn", "in", "ln"])
 @pytest.mark.parametrize("network", ["resnet18", "densenet"])
 def test_under_an_activation_normaliser_there_is_neither_g_nor_b(
