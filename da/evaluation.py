@@ -79,7 +79,25 @@ def restated(module: AdaptationModule, data: Any, form: str) -> Any:
     if not form:
         return nullcontext()
     images = (x.to(module.device) for x in data.images(FORMS[form], "train"))
-    return reestimated(module, images)
+    return reestimated(module, joined(images))
+
+
+def joined(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The same images, a last batch of one joined to the batch before: it has no statistics.
+
+    >>> [len(x) for x in joined([torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(1, 2)])]
+    [4, 5]
+    """
+    held: Tensor | None = None
+    for batch in batches:
+        if held is not None and len(batch) == 1:
+            held = torch.cat([held, batch])
+            continue
+        if held is not None:
+            yield held
+        held = batch
+    if held is not None:
+        yield held
 
 
 class Recorder(L.Callback):

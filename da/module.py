@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from da.backbones.base import backbone as build_backbone
 from da.errors import Diverged, UserError
-from da.norms import batch_norms, normaliser
+from da.norms import Normaliser, batch_norms, normaliser
 from da.ops.schedules import annealing
 from da.ops.seeding import derive, seeded
 from da.types import Activations, Batch
@@ -49,7 +49,8 @@ class AdaptationModule(L.LightningModule, ABC):
         backbone: name of the network, ``resnet50`` for one.
         weights: ``imagenet``, a local file, or nothing for random weights.
         norm: normaliser: ``bn``, ``wa``, ``wa+bn``, ``gn``, ``in``, ``ln``, ``none``, …
-        norm_options: options of the normaliser by name, ``{gain: auto}``.
+        norm_options: options of the normaliser by name, ``{gain: auto}``. ``include`` and
+            ``exclude`` name layers of the backbone.
         scope: the parts that the normaliser covers; others keep batch norm.
         bottleneck: width of the Linear-normaliser-ReLU between backbone and classifier; nothing
             for none.
@@ -98,7 +99,7 @@ class AdaptationModule(L.LightningModule, ABC):
             lr = self.hparams["lr"] = 0.1 if weights is None else 0.01
         if lr <= 0:
             raise UserError(f"lr: expected a learning rate above 0, got {lr}")
-        self.normaliser = normaliser(norm, **(norm_options or {}))
+        normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
         if weights is not None and norm.split("+")[0] == "wa" and not allow_bn_weights:
             raise UserError(
                 f"norm '{norm}' on pretrained weights: they were trained without WeightAlign, and "
@@ -135,8 +136,15 @@ class AdaptationModule(L.LightningModule, ABC):
         with seeded(self.hparams["seed"], self.hparams["task"], name):
             module = build()
             if name in self.hparams["scope"]:
-                module = self.normaliser.apply(module)
+                module = self._normaliser(name).apply(module)
         return module
+
+    def _normaliser(self, part: Part) -> Normaliser:
+        """The normaliser of a part; layers are included and excluded by name in the backbone."""
+        options = self.hparams["norm_options"] or {}
+        if part != "backbone":
+            options = {k: v for k, v in options.items() if k not in ("include", "exclude")}
+        return normaliser(self.hparams["norm"], **options)
 
     # What a method adds.
 

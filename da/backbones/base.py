@@ -39,7 +39,7 @@ class Backbone(nn.Module, ABC):
 
 def families() -> dict[str, type[Backbone]]:
     """Every backbone on disk: its name and the class that builds it."""
-    found = subclasses("da.backbones", Backbone)  # type: ignore[type-abstract]
+    found = subclasses("da.backbones", Backbone)
     return {name: family for family in found.values() for name in family.names}
 
 
@@ -90,10 +90,10 @@ def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> N
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"weights: '{path}' holds no state dict of tensors")
 
-    def kept(names: object) -> dict[str, Tensor]:
-        return {k: v for k, v in names.items() if not k.startswith(ignore)}  # type: ignore[attr-defined]
-
-    own, state = kept(model.state_dict()), kept(state)
+    own, state = (
+        {name: value for name, value in tensors.items() if not name.startswith(ignore)}
+        for tensors in (model.state_dict(), state)
+    )
     # num_batches_tracked came with PyTorch 0.4.1; older files lack it.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     extra = [k for k in state if k not in own]

@@ -52,9 +52,12 @@ class CLI(LightningCLI):
         extra: dict[str, dict[str, Any]] | None = None,
         trainer_defaults: dict[str, Any] | None = None,
     ):
-        self.checkpoint = checkpoint
+        self.checkpoint = checkpoint or {}
         self.extra = extra or {}
-        known = {"model": methods(), "data": data_classes()}  # so that short names are known
+        known: dict[str, dict[str, type]] = {
+            "model": methods(),
+            "data": data_classes(),
+        }  # so that short names are known
         set_loader("yaml", yaml12.load)
         quiet()
         try:
@@ -92,7 +95,7 @@ class CLI(LightningCLI):
         for option, settings in self.extra.items():
             parser.add_argument(option, **settings)
         defaults: dict[str, Any] = {"model": DEFAULT_MODEL, "data": DEFAULT_DATA}
-        if self.checkpoint is not None:
+        if self.checkpoint:
             settings = self.checkpoint["settings"]
             defaults = {k: settings[k] for k in ("model", "data", "seed_everything")}
         parser.set_defaults(defaults)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 
 def main(argv: list[str]) -> int:
@@ -20,7 +21,7 @@ def main(argv: list[str]) -> int:
     from da.evaluation import evaluating
     from da.experiments.store import write_atomically
 
-    extra = {
+    extra: dict[str, dict[str, Any]] = {
         "--images": {"type": str | None, "default": None, "help": "folder of images (required)"},
         "--out": {"type": str, "default": "predictions.csv", "help": "the CSV file"},
     }

@@ -27,7 +27,7 @@ from da.module import AdaptationModule
 
 def methods() -> dict[str, type[AdaptationModule]]:
     """Every method on disk, by class name."""
-    return subclasses("da.methods", AdaptationModule)  # type: ignore[type-abstract]
+    return subclasses("da.methods", AdaptationModule)
 
 
 def build(cell: Cell, root: str | None = None) -> tuple[AdaptationModule, Any]:

@@ -24,7 +24,7 @@ def score(name: str) -> Score:
     Raises:
         UserError: for a name that does not exist; lists those that do.
     """
-    known = subclasses("da.selection", Score)  # type: ignore[type-abstract]
+    known = subclasses("da.selection", Score)
     if name not in known:
         raise unknown("score", name, known)
     return known[name]()
