@@ -90,10 +90,8 @@ def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> N
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"weights: '{path}' holds no state dict of tensors")
 
-    own, state = (
-        {name: value for name, value in tensors.items() if not name.startswith(ignore)}
-        for tensors in (model.state_dict(), state)
-    )
+    own = _without(model.state_dict(), ignore)
+    state = _without(state, ignore)
     # num_batches_tracked came with PyTorch 0.4.1; older files lack it.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     extra = [k for k in state if k not in own]
@@ -106,6 +104,10 @@ def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> N
             f"(first: {first})"
         )
     model.load_state_dict(state, strict=False)
+
+
+def _without(tensors: dict[str, Tensor], ignore: tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: value for name, value in tensors.items() if not name.startswith(ignore)}
 
 
 def torchvision_model(name: str, weights: str | None, head: str) -> nn.Module:

@@ -94,9 +94,9 @@ def test_initial_weights_match_across_normalisers_and_differ_across_tasks(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_wrong_names_are_refused_with_the_right_ones(name):
-    with pytest.raises(UserError, match="unknown normaliser 'wb'.*One of: bn, .*wa"):
+    with pytest.raises(UserError, match=r"unknown normaliser 'wb'.*One of: bn, .*wa"):
         build(name, norm="wb")
-    with pytest.raises(UserError, match="unknown backbone 'resnet5'.*resnet50"):
+    with pytest.raises(UserError, match=r"unknown backbone 'resnet5'.*resnet50"):
         build(name, backbone="resnet5")
 
 
