@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from abc import ABC
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -79,19 +79,19 @@ def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> N
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(file)
+            content: Any = load_file(file)
         else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(f"weights: '{path}' can't be read as a state dict: {reason}") from error
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise UserError(f"weights: '{path}' holds no state dict of tensors")
 
     own = _without(model.state_dict(), ignore)
-    state = _without(state, ignore)
+    state = _without(content, ignore)
     # num_batches_tracked came with PyTorch 0.4.1; older files lack it.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     extra = [k for k in state if k not in own]

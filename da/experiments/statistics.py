@@ -107,9 +107,7 @@ def wilcoxon(differences: Sequence[float], alpha: float = 1 - CONFIDENCE) -> Sig
         return SignedRank(0, None, "all differences are 0")
     floor = 2.0 ** (1 - n)
     if floor > alpha:
-        return SignedRank(
-            n, None, f"with n = {n} p cannot go below {floor:.3g}, above {alpha:.2g}"
-        )
+        return SignedRank(n, None, f"with n = {n} p cannot go below {floor:.3g}, above {alpha:.2g}")
     ranks = _doubled_ranks([abs(v) for v in values])
     total = sum(ranks)
     counts = [1] + [0] * total
