@@ -99,6 +99,13 @@ class AdaptationModule(L.LightningModule, ABC):
             lr = self.hparams["lr"] = 0.1 if weights is None else 0.01
         if lr <= 0:
             raise UserError(f"lr: expected a learning rate above 0, got {lr}")
+        for option, size in (("bottleneck", bottleneck), ("horizon", horizon)):
+            if size is not None and size < 1:
+                raise UserError(f"{option}: expected a whole number from 1 or null, got {size}")
+        if not 0 <= momentum < 1:
+            raise UserError(f"momentum: expected a number from 0 up to but not 1, got {momentum}")
+        if weight_decay < 0:
+            raise UserError(f"weight_decay: expected a number from 0, got {weight_decay}")
         normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
         if weights is not None and norm.split("+")[0] == "wa" and not allow_bn_weights:
             raise UserError(
@@ -234,6 +241,14 @@ class AdaptationModule(L.LightningModule, ABC):
                 f"of one image ({len(layers)} layers, the first {next(iter(layers))}); use a batch "
                 "of 2 or more, or a normaliser without batch statistics such as 'wa' or 'gn'"
             )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the result says of the whole run."""
+        checkpoint["run"] = {"initial_loss": self.initial_loss, "clipped": self.clipped}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with it: a resumed run began where the first one did."""
+        vars(self).update(checkpoint.get("run", {}))
 
     def on_train_epoch_start(self) -> None:
         """Reseeds dropout and its like, so that a run that is resumed goes on as it would have."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from abc import ABC
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from da.discovery import subclasses
 from da.errors import UserError, unknown
+from da.ops.reading import read_tensors
 
 
 class Backbone(nn.Module, ABC):
@@ -69,22 +67,9 @@ def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> N
         ignore: first parts of names that may be absent from or extra in the file, such as the
             classifier's: heads are always new.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(
-            f"weights: no file '{path}'; give a .pth, .pt or .safetensors file with a state dict, "
-            "or 'imagenet'"
-        )
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"weights: '{path}' can't be read as a state dict: {reason}") from error
+    content = read_tensors(
+        "weights", path, "give a .pth, .pt or .safetensors file with a state dict, or 'imagenet'"
+    )
     if isinstance(content, dict):
         content = content.get("state_dict", content)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import logging
-import re
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as L
-import torch
+import yaml
 from jsonargparse import set_loader
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from da import yaml12
+from da.commands._messages import readable, refuse_bad_config, refuse_linked, refuse_no_value
 from da.discovery import modules
 from da.errors import UserError, unknown
 from da.experiments.training import methods
 from da.module import AdaptationModule
+from da.ops.reading import read_tensors
 
 #: Defaults that a run starts from; everything can be overridden.
 DEFAULT_MODEL = "da.methods.source_only.SourceOnly"
 DEFAULT_DATA = "datasets.digits.Digits"
 
-TOP_LEVEL = ("config", "model", "data", "trainer", "seed_everything", "ckpt_path")
+TOP_LEVEL = ("config", "model", "data", "trainer", "seed_everything")
 
 
 class CLI(LightningCLI):
@@ -58,7 +58,7 @@ class CLI(LightningCLI):
             "model": methods(),
             "data": data_classes(),
         }  # so that short names are known
-        set_loader("yaml", yaml12.load)
+        set_loader("yaml", yaml12.load, exceptions=(yaml.YAMLError,))
         quiet()
         try:
             super().__init__(
@@ -75,11 +75,15 @@ class CLI(LightningCLI):
                     "prog": prog,
                     "description": description,
                     "exit_on_error": False,
+                    "allow_abbrev": False,
                     "formatter_class": argparse.RawDescriptionHelpFormatter,
                 },
             )
         except argparse.ArgumentError as error:
-            raise readable(str(error), known) from error
+            top = (*TOP_LEVEL, *(option.lstrip("-") for option in self.extra))
+            raise (
+                refuse_no_value(str(error), args) or readable(str(error), known, L.Trainer, top)
+            ) from error
         except ValueError as error:
             # jsonargparse tries a class as one type among several and reports that none fits.
             raise root_cause(error) from error
@@ -109,12 +113,19 @@ class CLI(LightningCLI):
             name = value_of(option, args)
             if name and "." not in name and name not in known:
                 raise unknown(kind, name, known)
+        refuse_linked(args)
+        refuse_bad_config(args)
         super().parse_arguments(parser, args)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """The trainer; what it refuses is the user's to mend."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     def settings(self) -> dict[str, Any]:
         """The resolved settings as plain values, to be kept in checkpoints and beside results."""
-        import yaml
-
         text = self.parser.dump(self.config, skip_link_targets=True, skip_none=True)
         return yaml.safe_load(text)
 
@@ -142,41 +153,9 @@ def as_seed(value: Any) -> int:
     """The seed of model and data from ``--seed_everything``."""
     if isinstance(value, bool) or value is None:
         raise UserError(f"seed_everything: expected an integer such as 0, got {value}")
+    if not 0 <= value < 2**32:
+        raise UserError(f"seed_everything: expected an integer from 0 to 2^32 - 1, got {value}")
     return int(value)
-
-
-def readable(message: str, known: dict[str, dict[str, type]]) -> UserError:
-    """One line of the parser's nested messages: what came and what is allowed.
-
-    Args:
-        message: what jsonargparse says, over many lines.
-        known: the classes that ``model`` and ``data`` may be, by name.
-    """
-    text = re.sub(r"\s+", " ", message.replace("\n", " "))
-    part = match.group(1) if (match := re.match(r'Parser key "(\w+)"', text)) else ""
-    if match := re.search(r"Option '([\w.]+)' is not accepted", text):
-        option, path = match.group(1), re.search(r"class_path '([\w.]+)'", text)
-        chosen = known.get(part, {}).get(path.group(1).rpartition(".")[2]) if path else None
-        return unknown(
-            "option",
-            f"{part}.{option}" if part else option,
-            [f"{part}.{name}" for name in options(chosen)] if chosen else TOP_LEVEL,
-        )
-    if match := re.search(r"Expected a dot import path string: (\w+)", text):
-        return unknown(
-            "method" if part == "model" else "data set", match.group(1), known.get(part, {})
-        )
-    if match := re.search(r'Parser key "([\w.]+)": (Expected an? .+?)\. Got value: (.*)', text):
-        inner, expected, value = match.groups()
-        key = inner if inner.split(".")[0] == part or not part else f"{part}.{inner}"
-        expected = re.sub(r"<class '(\w+)'>", r"\1", expected).replace("typing.", "")
-        value = re.split(r" Expected a | - ", value)[0].strip()
-        return UserError(f"{key}: {expected[0].lower() + expected[1:]}, got {value}")
-    if match := re.search(r"failed: (.*)", text):
-        return UserError(match.group(1))
-    if match := re.search(r"unrecognized arguments: (--)?([\w.]+)", text):
-        return unknown("option", match.group(2), TOP_LEVEL)
-    return UserError(text if len(text) <= 400 else text[:397] + "…")
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -186,30 +165,9 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def options(chosen: type) -> list[str]:
-    """The options that a class and its parents take."""
-    names = {
-        name
-        for parent in chosen.__mro__
-        if parent.__module__.partition(".")[0] in ("da", "datasets") and "__init__" in vars(parent)
-        for name, parameter in inspect.signature(parent).parameters.items()
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    }
-    return sorted(names - {"num_classes", "task", "seed"})
-
-
 def read_checkpoint(path: str) -> dict[str, Any]:
     """Reads a checkpoint of ``fit`` without running any code in it."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"checkpoint: no file '{path}'; give the .ckpt that fit wrote")
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"checkpoint: '{path}' can't be read ({type(error).__name__}); it may be cut short: "
-            "use another one"
-        ) from error
+    checkpoint = read_tensors("checkpoint", path, "give the .ckpt that fit wrote")
     if not isinstance(checkpoint, dict) or "settings" not in checkpoint:
         raise UserError(f"checkpoint: '{path}' holds no settings; it was not written by fit")
     return checkpoint
@@ -254,7 +212,9 @@ def from_checkpoint(
     Returns:
         The parsed command, its model with the checkpoint's weights, and the path.
     """
-    if not args or args[0] in ("-h", "--help"):
+    if not args:
+        raise UserError(f"expected the path of a checkpoint: python {prog} CHECKPOINT [options]")
+    if args[0] in ("-h", "--help"):
         CLI(["--help"], f"{prog} CHECKPOINT", description, extra=extra)
     if args[0].startswith("-"):
         raise UserError(
@@ -294,7 +254,8 @@ class EpochLines(L.Callback):
 
 def quiet() -> None:
     """Keeps Lightning's advice out of the way; warnings that concern the run stay."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         ".*LightningCLI's args parameter.*",
         ".*exists and is not empty.*",

@@ -59,6 +59,7 @@ def main(argv: list[str]) -> int:
     }
     cli = CLI(argv, "run.py fit", __doc__ or "", extra=extra, trainer_defaults=DEFAULTS)
     trainer, module, data = cli.trainer, cli.model, cli.datamodule
+    refuse_trainer(trainer)
     settings = cli.settings()
     resumed = cli.config["ckpt_path"]
     if resumed:
@@ -113,6 +114,24 @@ def main(argv: list[str]) -> int:
     write_atomically(out / "result.json", json.dumps(record, indent=2))
     summary(recorder.history, data.task, out)
     return 0
+
+
+def refuse_trainer(trainer: Any) -> None:
+    """Refuses what would end without a trained epoch, and several devices.
+
+    The streams of the data are those of one process; on a CPU, ``devices`` is a number of
+    processes, and Lightning would start that many.
+    """
+    from da.errors import UserError
+
+    if trainer.world_size > 1:
+        raise UserError(
+            f"trainer.devices: expected 1 device on 1 node, got {trainer.world_size} processes; "
+            "one run trains on one device"
+        )
+    for name in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches"):
+        if getattr(trainer, name) == 0:
+            raise UserError(f"trainer.{name}: expected more than 0, or no epoch is trained")
 
 
 def refuse_other_settings(now: dict[str, Any], before: dict[str, Any], path: str) -> None:

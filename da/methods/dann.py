@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from da.errors import UserError
 from da.module import AdaptationModule
 from da.ops.gradient_reversal import gradient_reversal
 from da.ops.schedules import reversal_strength
@@ -46,6 +47,8 @@ class DANN(AdaptationModule):
         critic_width: int = 1024,
         **kwargs: Any,
     ):
+        if critic_width < 1:
+            raise UserError(f"critic_width: expected a whole number from 1, got {critic_width}")
         super().__init__(num_classes, **kwargs)
         features = self.num_features
         self.critic = self.part("critic", lambda: critic(features, critic_width))
