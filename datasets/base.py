@@ -55,7 +55,8 @@ class DomainData(LightningDataModule, ABC):
         std: of the normalisation, per channel.
         transform: how images are augmented and normalised.
         transductive: whether the target is evaluated on the very images that it is trained on,
-            as the published protocols of some benchmarks do.
+            as the published protocols of some benchmarks do; the source then is too, unless an
+            option of the set holds a part of it out.
         evaluations: what each loader of :meth:`val_dataloader` shows, in order.
         test_evaluations: what each loader of :meth:`test_dataloader` shows, in order.
     """

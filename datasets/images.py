@@ -19,6 +19,17 @@ from da.errors import UserError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
+class UnreadableImage(UserError):
+    """An image that can't be read, by its path.
+
+    Raised in a worker of a DataLoader, it is made again in the main process from the worker's whole
+    traceback, which ends with the message: that alone is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].rstrip())
+
+
 class ImageSet(ABC):
     """Labelled images of one domain and one split.
 
@@ -152,9 +163,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def _unreadable(path: Path, error: Exception) -> UnreadableImage:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"image '{path}' can't be read: {reason}; repair or remove it")
+    return UnreadableImage(f"image '{path}' can't be read: {reason}; repair or remove it")
 
 
 def image_files(folder: Path) -> tuple[list[str], int]:
@@ -163,9 +174,21 @@ def image_files(folder: Path) -> tuple[list[str], int]:
     Names that start with a dot are passed over, and so is what isn't called like an image.
     """
     names, others = [], 0
-    for entry in folder.iterdir():
+    for entry in _entries(folder):
         if entry.name.startswith(".") or entry.suffix.lower() not in EXTENSIONS:
             others += not entry.is_dir()
         elif not entry.is_dir():
             names.append(entry.name)
     return sorted(names), others
+
+
+def folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted; those that start with a dot are passed over."""
+    return sorted(e.name for e in _entries(folder) if e.is_dir() and not e.name.startswith("."))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"folder '{folder}' can't be listed: {error.strerror}") from error

@@ -118,3 +118,80 @@ class ShiftAndJitter(Transform):
     def evaluate(self, images: Tensor) -> Tensor:
         """See :meth:`Transform.evaluate`."""
         return normalise(images, self.mean, self.std)
+
+
+_TRIES = 10
+
+
+def crop_boxes(
+    draws: NDArray[np.float64],
+    side: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> NDArray[np.int64]:
+    """Random boxes of square images, drawn as in torchvision's ``RandomResizedCrop``.
+
+    The area is uniform and the ratio of the sides log-uniform (Szegedy et al. 2015, Going deeper
+    with convolutions, section 6). The first of ten boxes that fits into the image is placed
+    uniformly; where none fits, the box is the whole image.
+
+    Args:
+        draws: ``(B, 22)`` float64 in [0, 1).
+        side: of the images, in pixels.
+        scale: smallest and largest area, relative to the image's.
+        ratio: smallest and largest width / height.
+
+    Returns:
+        ``(B, 4)`` int64: top, left, height, width.
+    """
+    areas = side**2 * (scale[0] + (scale[1] - scale[0]) * draws[:, :_TRIES])
+    low, high = np.log(ratio)
+    ratios = np.exp(low + (high - low) * draws[:, _TRIES : 2 * _TRIES])
+    sides = np.rint(np.sqrt(np.stack([areas / ratios, areas * ratios], axis=2))).astype(np.int64)
+    fits = ((sides > 0) & (sides <= side)).all(axis=2)
+    chosen = sides[np.arange(len(draws)), fits.argmax(axis=1)]
+    boxes = np.where(fits.any(axis=1, keepdims=True), chosen, side)
+    places = np.floor(draws[:, 2 * _TRIES :] * (side - boxes + 1)).astype(np.int64)
+    return np.hstack([places, boxes])
+
+
+class CropAndFlip(Transform):
+    """Random resized crops and horizontal flips; in evaluation the centre of the image.
+
+    Crops are resized bilinearly with antialiasing, in float32.
+
+    Args:
+        mean: per channel.
+        std: per channel.
+        size: side of the square that comes out, at most that of the images.
+        flip: mirror half of the images; leave it out where left and right mean something.
+    """
+
+    draws = 2 * _TRIES + 3
+
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], size: int, flip: bool = True
+    ) -> None:
+        self.mean = mean
+        self.std = std
+        self.size = size
+        self.flip = flip
+
+    def train(self, images: Tensor, draws: NDArray[np.float64]) -> Tensor:
+        """See :meth:`Transform.train`; the images are square."""
+        out = torch.empty(*images.shape[:2], self.size, self.size)
+        boxes = crop_boxes(draws[:, :-1], images.shape[-1])
+        for i, (top, left, height, width) in enumerate(boxes.tolist()):
+            crop = images[i : i + 1, :, top : top + height, left : left + width].float()
+            out[i] = functional.interpolate(
+                crop, (self.size, self.size), mode="bilinear", antialias=True
+            )[0]
+            if self.flip and draws[i, -1] < 0.5:
+                out[i] = out[i].flip(-1)
+        return normalise(out, self.mean, self.std)
+
+    def evaluate(self, images: Tensor) -> Tensor:
+        """See :meth:`Transform.evaluate`."""
+        first = (images.shape[-1] - self.size) // 2
+        inside = slice(first, first + self.size)
+        return normalise(images[:, :, inside, inside], self.mean, self.std)
