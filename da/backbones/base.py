@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC
+from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from da.discovery import subclasses
@@ -67,6 +70,11 @@ def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> N
         ignore: first parts of names that may be absent from or extra in the file, such as the
             classifier's: heads are always new.
     """
+    if path == "imagenet":
+        raise UserError(
+            f"weights: there are none of ImageNet for {type(model).__name__}; give a file, or leave "
+            "weights out"
+        )
     content = read_tensors(
         "weights", path, "give a .pth, .pt or .safetensors file with a state dict, or 'imagenet'"
     )
@@ -107,18 +115,32 @@ def torchvision_model(name: str, weights: str | None, head: str) -> nn.Module:
 
     if weights == "imagenet":
         # V1 and not torchvision's default V2: the published tables were made with it.
-        entry = zoo.get_model_weights(name)["IMAGENET1K_V1"]
-        model = zoo.get_model(name)
-        try:
-            state = entry.get_state_dict(progress=True, check_hash=True)
-        except OSError as error:
-            raise UserError(
-                f"weights: could not download {entry.url} ({error}); fetch it by hand and give "
-                "the file: --model.weights FILE"
-            ) from error
-        model.load_state_dict(state)
-        return model
+        weights = downloaded(zoo.get_model_weights(name)["IMAGENET1K_V1"].url)
     model = zoo.get_model(name)
     if weights is not None:
         load_weights(model, weights, ignore=(head,))
     return model
+
+
+def downloaded(url: str) -> str:
+    """Fetches a file of torchvision into the cache of torch.hub, unless it is there.
+
+    The file appears only once it is whole and its hash is the one in its name. torch.hub's own
+    loader would unpickle whatever is in it; here it is only fetched.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if file.exists():
+        return str(file)
+    known = torch.hub.HASH_REGEX.search(file.name)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(
+            url, str(file), known.group(1) if known else None, progress=sys.stderr.isatty()
+        )
+    except (OSError, RuntimeError) as error:  # no network, or a hash that is not the file's
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"weights: could not download {url} ({reason}); fetch it by hand and give the file: "
+            "--model.weights FILE"
+        ) from error
+    return str(file)
