@@ -24,7 +24,11 @@ optical       62.1     96.3   44.6
 photo         71.6     64.3   94.9
 ========  ========  =======  =====
 
-outlined: 99.8 itself, 62.2 sketched; sketched: 99.0 itself, 21.5 outlined.
+outlined to sketched: 99 on itself, 49 on sketched; the reverse: 100 and 22.
+
+``sketched`` was made harder once, in grey at full contrast: on a milder one, in colour, the rate
+that was found for WA with DANN diverged on 15 of the 18 runs of the table. The three domains of the
+table have stayed as they were, and so has every other choice.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from da.ops.seeding import derive, permutation, uniforms
 
-VERSION = 2
+VERSION = 3
 """Counts up whenever an image changes, so that no cache of an older recipe is ever read."""
 _SEED = 1
 SIZE = 32
@@ -260,7 +264,7 @@ def _curve(points: NDArray[np.float64], steps: int = 8) -> NDArray[np.float64]:
 
 
 def sketched() -> Made:
-    """1,000 digits as unsteady strokes through drawn skeletons, on a noisy ground (development)."""
+    """1,000 digits as unsteady grey strokes through drawn skeletons, on noise (development)."""
 
     def draw(_: str, digit: int, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
         key = derive("digits", _SEED, "sketched", digit, *draws)
@@ -273,8 +277,9 @@ def sketched() -> Made:
             ImageDraw.Draw(canvas).line(line, 255, width=int(4 + 6 * draws[5]), joint="curve")
         ink = placed(canvas, **_place(draws))
         noise = uniforms(key, np.full(SIZE, 9), np.arange(SIZE), 3 * SIZE).reshape(SIZE, 3, SIZE)
-        image = _colours(ink, draws[6:], (0.0, 0.3), (0.6, 1.0))
-        return _bytes(image + 0.25 * (noise.transpose(1, 0, 2) - 0.5))
+        # Grey at full contrast: a shift of colour as large as those between the three domains.
+        image = _colours(ink, draws[[6, 6, 6, 7, 7, 7]], (0.0, 0.1), (0.9, 1.0))
+        return _bytes(image + 0.1 * (noise.transpose(1, 0, 2) - 0.5))
 
     # The fonts that the loop passes through are not used, so none is recorded.
     made = _drawn("sketched", DEVELOPMENT, draw)
