@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from functools import cache
-from types import ModuleType
+from types import GenericAlias, ModuleType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -33,6 +33,7 @@ def subclasses(package: str, base: type[T]) -> dict[str, type[T]]:
         for name, value in vars(module).items():
             if (
                 isinstance(value, type)
+                and not isinstance(value, GenericAlias)  # Python 3.10 calls list[int] a type
                 and issubclass(value, base)
                 and value is not base
                 and value.__module__ == module.__name__
