@@ -72,8 +72,8 @@ def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> N
     """
     if path == "imagenet":
         raise UserError(
-            f"weights: there are none of ImageNet for {type(model).__name__}; give a file, or leave "
-            "weights out"
+            f"weights: there are none of ImageNet for {type(model).__name__}; give a file, or "
+            "leave weights out"
         )
     content = read_tensors(
         "weights", path, "give a .pth, .pt or .safetensors file with a state dict, or 'imagenet'"

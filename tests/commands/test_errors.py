@@ -225,8 +225,8 @@ def test_code_in_a_file_is_not_run(call, tmp_path, monkeypatch, option):
 @pytest.mark.parametrize("norm", ["bn", "wa"])
 def test_a_loss_that_is_not_finite_is_diverged_and_never_done(call, tmp_path, norm):
     code, said = call(
-        ["fit", "--model.lr", "1e6", "--model.norm", norm, "--out", "run"]
-        + ["--data.steps_per_epoch", "20", "--trainer.max_epochs", "3"]
+        f"fit --model.lr 1e6 --model.norm {norm} --out run "
+        "--data.steps_per_epoch 20 --trainer.max_epochs 3"
     )
     assert code == 3
     assert said.startswith("diverged: ")
