@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,22 +15,37 @@ if TYPE_CHECKING:
     from da.experiments.session import Session
 
 
-def plain_parser(command: str, description: str) -> Any:
-    """A parser for a sub-command of run.py."""
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the lines of a description, and names a default where there is one to speak of."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def plain_parser(command: str, description: str | None) -> Any:
+    """A parser for a sub-command of run.py; its file's docstring is the description."""
     from jsonargparse import ArgumentParser
 
-    return ArgumentParser(prog=f"run.py {command}", description=description, exit_on_error=False)
+    formatter: Any = _Help
+    return ArgumentParser(
+        prog=f"python run.py {command}",
+        description=(description or "").strip(),
+        formatter_class=formatter,
+        exit_on_error=False,
+    )
 
 
-def grid_parser(command: str, description: str) -> Any:
+def grid_parser(command: str, description: str | None) -> Any:
     """A parser with the options of ``ablate`` and ``tune``."""
     found = plain_parser(command, description)
     default = "configs/ablations/digits.yaml"
-    found.add_argument("config", nargs="?", default=default, help="the grid, a YAML file")
+    found.add_argument("config", nargs="?", default=default, help="the grid: a YAML file")
     found.add_argument("--out", type=str, help="output folder, by default under runs/")
     found.add_argument("--tasks", type=str, help='all, or "source->target,..." in quotes')
-    found.add_argument("--methods", type=str, help="SourceOnly,DANN,...")
-    found.add_argument("--norms", type=str, help="bn,wa,wa+bn,...")
+    found.add_argument("--methods", type=str, help="some of them: SourceOnly,DANN,...")
+    found.add_argument("--norms", type=str, help="normalisers: bn,wa,wa+bn,...")
     found.add_argument("--workers", type=int, help="cells at a time, by default one per core")
     found.add_argument("--keep", action="store_true", help="keep checkpoints of finished cells")
     found.add_argument("--dry-run", action="store_true", help="print the cells and their cost only")
@@ -50,7 +66,11 @@ def parse(parser: Any, argv: list[str]) -> Any:
     try:
         return parser.parse_args(argv)
     except argparse.ArgumentError as error:
-        raise UserError(" ".join(str(error).split())) from None
+        text = " ".join(str(error).split())
+        key = re.match(r"Parser key \"(\w+)\": Expected a <class 'int'>. Got value: (.*)", text)
+        if key is not None:
+            text = f"--{key[1]}: expected a whole number, got '{key[2]}'"
+        raise UserError(text) from None
 
 
 def overrides(options: Any) -> dict[str, Any]:

@@ -1,4 +1,13 @@
-"""``run.py ablate``: trains every cell of a grid and prints the comparison."""
+"""Train a grid of tasks, methods, normalisers and seeds, and print the comparison.
+
+Finished cells are never run again: after an interruption, give the same command.
+
+examples:
+  python run.py ablate                                        the whole comparison on digits
+  python run.py ablate configs/ablations/digits_small.yaml    a first look
+  python run.py ablate --lr tuned,published --dry-run         both rates; what it would cost
+  python run.py ablate --tasks "rendered->optical" --norms bn,wa,gn --seeds 0,1
+"""
 
 from __future__ import annotations
 
@@ -13,9 +22,11 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
         train: ``"module:name"`` of the function that trains a cell, by default the real one.
         check: ``"module:name"`` of the function that checks a grid, by default the real one.
     """
-    parser = grid_parser("ablate", "Train a grid of tasks x methods x normalisers x seeds.")
-    parser.add_argument("--seeds", type=str, help="0,1,2")
-    parser.add_argument("--lr", type=str, help="tuned, published, or both: tuned,published")
+    parser = grid_parser("ablate", __doc__)
+    parser.add_argument("--seeds", type=str, help="of the trainings: 0,1,2")
+    parser.add_argument(
+        "--lr", type=str, help="learning rates: tuned, published, or both: tuned,published"
+    )
     options = parse(parser, argv)
     from da.experiments import ablation
 

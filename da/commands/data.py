@@ -1,4 +1,10 @@
-"""``python run.py data``: what data sets there are, what they hold and what they look like."""
+"""Say what data sets there are, what they hold and what they look like.
+
+examples:
+  python run.py data list                                     data sets, domains and classes
+  python run.py data check --data Folder --root my/images     counts and checksums
+  python run.py data sheet --data Digits --out digits.png     some images of every class
+"""
 
 from __future__ import annotations
 
@@ -6,62 +12,31 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from da.commands._options import parse, plain_parser
 from da.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_EXAMPLE = """examples:
-  python run.py data list
-  python run.py data check --data Digits
-  python run.py data sheet --data datasets.digits.Digits --out digits.png"""
 _PACKAGE = "datasets"
 _SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 
 
 def main(argv: list[str]) -> int:
     """Runs one of ``list``, ``check`` and ``sheet``; returns the exit code."""
-    import argparse
-
-    from jsonargparse import ArgumentParser
-
-    style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    parser = ArgumentParser(
-        prog="run.py data",
-        description="Shows which data sets there are, what they hold and how they look.\n\n"
-        + _EXAMPLE,
-        **style,
-    )
-    commands = parser.add_subcommands()
-    commands.add_subcommand(
-        "list", ArgumentParser(description="Prints the data sets with domains and classes.")
-    )
-    check = ArgumentParser(
-        description="Counts the images of every domain, split and class, and prints a checksum.\n"
-        "example: python run.py data check --data Digits",
-        **style,
-    )
-    sheet = ArgumentParser(
-        description="Draws a contact sheet: a few images of every class of every domain.\n"
-        "example: python run.py data sheet --data Digits --out digits.png",
-        **style,
-    )
-    for sub in (check, sheet):
-        sub.add_argument(
-            "--data", type=str, default="datasets.digits.Digits", help="class name, short or dotted"
-        )
-        sub.add_argument("--root", type=str | None, default=None, help="folder of the data")
-    sheet.add_argument("--out", type=str, required=True, help="picture to write: .png, .pdf, .svg")
-    sheet.add_argument("--per_class", type=int, default=6, help="images of each class")
-    commands.add_subcommand("check", check)
-    commands.add_subcommand("sheet", sheet)
-    given = parser.parse_args(argv)
-
-    options = given[given.subcommand]
-    if given.subcommand == "list":
+    parser = plain_parser("data", __doc__)
+    parser.add_argument("what", choices=["list", "check", "sheet"], help="what to do")
+    parser.add_argument("--data", type=str, default="Digits", help="class name, short or dotted")
+    parser.add_argument("--root", type=str, help="folder of the data")
+    parser.add_argument("--out", type=str, help="picture to write: .png, .pdf or .svg")
+    parser.add_argument("--per_class", type=int, default=6, help="images of each class")
+    options = parse(parser, argv)
+    if options.what == "list":
         print(listing())
-    elif given.subcommand == "check":
+    elif options.what == "check":
         print(checked(options.data, options.root))
+    elif options.out is None:
+        raise UserError("--out is missing: name the picture to write, such as --out sheet.png")
     else:
         print(f"wrote {sheet_file(options.data, options.root, options.out, options.per_class)}")
     return 0

@@ -1,4 +1,8 @@
-"""``run.py report``: rebuilds tables and pictures from the results on disk."""
+"""Rebuild the tables and pictures of a grid from its results on disk.
+
+example:
+  python run.py report runs/digits
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from da.commands._options import parse, plain_parser
 
 def main(argv: list[str]) -> int:
     """Runs the command on the command line after ``report``; returns 0."""
-    parser = plain_parser("report", "Rebuild the tables and pictures of a grid's results.")
+    parser = plain_parser("report", __doc__)
     parser.add_argument("out", type=str, help="the output folder of an ablate command")
     options = parse(parser, argv)
     from da.experiments import plan, report, terminal

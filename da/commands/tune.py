@@ -1,4 +1,12 @@
-"""``run.py tune``: finds the learning rate of every method and normaliser with one budget."""
+"""Find the learning rate of every method and normaliser, with one budget for all.
+
+Five rates around the published one, on a development task and seeds of their own, judged by
+source validation accuracy. Entries of the table that are not tried anew are kept.
+
+examples:
+  python run.py tune                                          what ablate needs by default
+  python run.py tune --methods DANN --norms gn,wa+gn          add to the table
+"""
 
 from __future__ import annotations
 
@@ -16,7 +24,7 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
         train: ``"module:name"`` of the function that trains a cell, by default the real one.
         check: ``"module:name"`` of the function that checks a grid, by default the real one.
     """
-    parser = grid_parser("tune", "Tune the learning rate per method, normaliser and batch size.")
+    parser = grid_parser("tune", __doc__)
     parser.add_argument("--table", type=str, help="write there, not to the grid's 'tuned:'")
     options = parse(parser, argv)
     if options.tasks:

@@ -1,5 +1,6 @@
 """ablate as real processes, with cells that train nothing: killed, crashed, resumed, refused."""
 
+import importlib
 import json
 import os
 import pty
@@ -11,6 +12,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
+import run
 
 PROGRAM = Path(__file__).parents[1] / "experiments" / "fake_cells.py"
 ROOT = Path(__file__).parents[2]
@@ -286,3 +289,15 @@ def test_the_driver_and_its_help_import_no_torch():
     subprocess.run(
         [sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL
     )
+
+
+@pytest.mark.parametrize("command", ["ablate", "tune", "report", "data", "bench"])
+def test_help_keeps_its_lines_and_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(f"da.commands.{command}").main(["--help"])
+    assert caught.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(f"  python run.py {command} ") for line in lines)
+    summary = run.commands()[command]
+    assert any(line.startswith(summary) for line in lines)
+    assert "`" not in summary
