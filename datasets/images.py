@@ -164,7 +164,8 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _unreadable(path: Path, error: Exception) -> UnreadableImage:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    reason = " ".join(text.split())
     return UnreadableImage(f"image '{path}' can't be read: {reason}; repair or remove it")
 
 
