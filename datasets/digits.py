@@ -22,7 +22,7 @@ class Digits(DomainData):
 
     How they are made, and how hard they are, is said in :mod:`datasets.digits_recipe`.
 
-    ``rendered``: 2,000 digits in 21 fonts. ``optical``: 1,000 handwritten digits. ``photo``: 797
+    ``rendered``: 2,000 digits in 20 fonts. ``optical``: 1,000 handwritten digits. ``photo``: 797
     other handwritten digits, twice each, blended into photographs. They are made at the first use
     (seconds) and kept, checked by a checksum, in ``root`` or in the user's cache folder.
 

@@ -86,7 +86,7 @@ def test_no_font_and_no_handwritten_image_is_in_two_splits(domain):
 
 def test_fonts_are_named_once():
     names = recipe.font_names()
-    assert len(names) == len(set(names)) == 21
+    assert len(names) == len(set(names)) == 20
 
 
 def test_every_image_is_drawn_in_a_font_of_its_split():
