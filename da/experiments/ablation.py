@@ -48,12 +48,12 @@ def _finished_plan(session: Session, grid: Grid, command: str, tune: str) -> lis
     """The plan of a grid that was run to its end before: no worker needs to start."""
     out = session.store.root
     try:
-        tasks = plans.read(out).tasks if plans.read(out).grid == grid else None
+        before = plans.read(out)
     except UserError:
         return []
-    if tasks is None:
+    if before.grid != grid:
         return []
-    plan = plans.plan(grid, tasks, command, tune)
+    plan = plans.plan(grid, before.tasks, command, tune)
     if session.pending(plan.cells):
         return []
     plans.write(out, plan)
@@ -68,7 +68,8 @@ def _end(session: Session, plan: Plan) -> int:
     terminal.show(session.console, plan, runs, tables)
     states = {run.state for run in runs}
     session.console.print(f"written: {report.files(out)}", markup=False, soft_wrap=True)
-    session.console.print(session.split(), markup=False, soft_wrap=True)
+    if session.outcome.finished:
+        session.console.print(session.split(), markup=False, soft_wrap=True)
     if states - {"done", "diverged"}:
         return 1
     return 3 if "diverged" in states else 0

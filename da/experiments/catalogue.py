@@ -67,11 +67,11 @@ def _check_methods(grid: Grid) -> None:
 
     methods = subclasses("da.methods", AdaptationModule)
     swept = {key[6:]: None for key in grid.sweep if key.startswith("model.")}
+    _options("model", {**grid.model, **swept}, AdaptationModule, GIVEN)
     for name, options in grid.methods.items():
         if name not in methods:
             raise unknown("method", name, methods)
         _options(f"methods.{name}", options, methods[name], GIVEN)
-        _options("model", {**grid.model, **swept}, AdaptationModule, GIVEN)
 
 
 def _check_norms(grid: Grid) -> None:

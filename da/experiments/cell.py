@@ -54,8 +54,14 @@ class Cell(BaseModel):
 
     @property
     def id(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the settings' canonical JSON."""
-        return hashlib.sha256(canonical(self.model_dump(mode="json")).encode()).hexdigest()[:16]
+        """The first 16 hex digits of the SHA-256 of the settings' canonical JSON.
+
+        Without the data's folder and number of workers, which change no batch.
+        """
+        settings = self.model_dump(mode="json")
+        for name in ("root", "num_workers"):
+            settings["data_args"].pop(name, None)
+        return hashlib.sha256(canonical(settings).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         return (

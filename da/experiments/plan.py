@@ -48,6 +48,11 @@ def plan(grid: Grid, tasks: list[str], command: str, tune_command: str) -> Plan:
         if grid.tuned is None:
             raise UserError("lr: 'tuned' needs a table, and the grid names none under 'tuned:'")
         table = tuning.read(Path(grid.tuned), tune_command)
+        if table.data != grid.data:
+            raise UserError(
+                f"{grid.tuned} was tuned on {table.data}, the grid is of {grid.data}; name another "
+                f"table under 'tuned:' and make it: {tune_command} (or use --lr published)"
+            )
     entries = []
     for row in grid.lr:
         for seed in grid.seeds:

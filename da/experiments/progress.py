@@ -119,13 +119,20 @@ class Display:
         console: where to.
         workers: how many cells run at a time.
         before: cells of the grid that had finished before.
+        diverged: those that had diverged before.
         estimate: knows what has been learnt from them.
     """
 
     def __init__(
-        self, console: Console, workers: int, before: int = 0, estimate: Estimate | None = None
+        self,
+        console: Console,
+        workers: int,
+        before: int = 0,
+        diverged: int = 0,
+        estimate: Estimate | None = None,
     ) -> None:
-        self._console, self._workers, self._before = console, workers, before
+        self._console, self._workers = console, workers
+        self._before, self._diverged = before, diverged
         self._estimate = estimate or Estimate()
         self._seen: set[str] = set()
         self._last = time.monotonic()
@@ -161,14 +168,15 @@ class Display:
     def line(self, outcome: Outcome, now: float) -> str:
         """The state in one line."""
         done = self._before + len(outcome.finished)
+        diverged = self._diverged + len(outcome.diverged)
         left = self._estimate.left(outcome.pending, outcome.running.values(), self._workers, now)
         parts = [
-            f"{done} of {self._before + outcome.total} finished",
+            f"{done} of {self._before + self._diverged + outcome.total} finished",
             f"{len(outcome.running)} running",
             f"{len(outcome.failed)} failed",
         ]
-        if outcome.diverged:
-            parts.append(f"{len(outcome.diverged)} diverged")
+        if diverged:
+            parts.append(f"{diverged} diverged")
         return ", ".join(parts) + f", about {duration(left)} left"
 
     def _learn(self, outcome: Outcome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 TRAIN = "da.experiments.training:run_cell"
 CHECK = "da.experiments.catalogue:check"
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""How the system says that a disk takes no more."""
 
 BYTES_PER_CELL = 60_000
 BYTES_PER_CHECKPOINT = 10_000_000
@@ -69,7 +73,9 @@ class Session:
         """Runs those cells that have no result and did not diverge."""
         waiting = self.pending(cells)
         estimate = self.estimate(cells)
-        display = Display(self.console, self.size, len(cells) - len(waiting), estimate)
+        done = sum(self.store.result(cell) is not None for cell in cells)
+        diverged = len(cells) - len(waiting) - done
+        display = Display(self.console, self.size, done, diverged, estimate)
         with display:
             self.outcome = pool.run(waiting, self.store, display, self.keep)
         return self.outcome
@@ -107,29 +113,31 @@ class Session:
         """Where the wall time of this session went."""
         return split(self.outcome.finished.values(), time.monotonic() - self.began, self.size)
 
-    def endings(self) -> list[str]:
-        """The cells that did not finish, with their logs."""
-        lines = []
-        for state, found in (("failed", self.outcome.failed), ("diverged", self.outcome.diverged)):
-            for key, reason in found.items():
-                cell = self.outcome.cells[key]
-                lines.append(f"{state}: {cell}: {reason}; log: {self.store.log(cell)}")
-        return lines
+    def failures(self) -> list[str]:
+        """The cells that failed, with their logs."""
+        return [
+            f"failed: {(cell := self.outcome.cells[key])}: {reason}; log: {self.store.log(cell)}"
+            for key, reason in self.outcome.failed.items()
+        ]
 
 
 def interruptible(
     session: Session, cells: Callable[[], list[Cell]], again: str, body: Callable[[], int]
 ) -> int:
-    """Runs a command's body; an interruption ends in one line that says how to go on."""
+    """Runs a command's body; what stops it from outside ends in a line that says how to go on."""
     try:
         return body()
     except Interrupted as signal:
-        known = cells()
-        done = sum(session.store.result(cell) is not None for cell in known)
-        session.console.print(
-            f"interrupted ({signal}): {done} of {len(known)} cells are finished and stay; "
-            f"to go on: {again}",
-            markup=False,
-            soft_wrap=True,
-        )
-        return signal.exit_code
+        what, code = f"interrupted ({signal})", signal.exit_code
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        what, code = f"cannot write to {session.store.root} ({error.strerror})", 1
+    known = cells()
+    done = sum(session.store.result(cell) is not None for cell in known)
+    session.console.print(
+        f"{what}: {done} of {len(known)} cells are finished and stay; to go on: {again}",
+        markup=False,
+        soft_wrap=True,
+    )
+    return code

@@ -113,13 +113,15 @@ class Store:
         return directory
 
     def finish(self, cell: Cell, result: Result, keep: bool) -> None:
-        """Writes the result, then removes everything but the log unless told to keep it."""
-        write_atomically(self.directory(cell) / "result.json", result.model_dump_json(indent=1))
+        """Removes everything but the log unless told to keep it, then writes the result.
+
+        In this order no checkpoint outlives a kill between the two, and a full disk has room.
+        """
         if not keep:
             for path in self.directory(cell).iterdir():
-                if path.name in ("result.json", "log.txt"):
-                    continue
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.name != "log.txt":
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_atomically(self.directory(cell) / "result.json", result.model_dump_json(indent=1))
 
     def fail(self, cell: Cell, state: Literal["failed", "diverged"], reason: str) -> None:
         """Records why there is no result."""

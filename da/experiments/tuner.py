@@ -49,28 +49,30 @@ def run(session: Session, grid: Grid, path: Path, command: str) -> int:
         with session.store.lock(), session.pool() as pool:
             known = pool.ask(session.check, _with_task(grid))
             task = _task(grid, known["development"])
+            before = tuning.previous(path, grid, task)
             cells.extend(tuning.trials(grid, task))
             session.run(pool, cells)
-            return _end(session, grid, task, command, path, cells)
+            if session.outcome.failed:
+                return _failed(session)
+            outcomes: tuning.Outcomes = [
+                (c, session.store.result(c) or session.store.state(c)) for c in cells
+            ]
+            tuning.write(path, table := tuning.build(grid, task, command, outcomes, before))
+            return _show(session, table, path)
 
     return interruptible(session, lambda: cells, command, body)
 
 
-def _end(
-    session: Session, grid: Grid, task: str, command: str, path: Path, cells: list[Cell]
-) -> int:
+def _failed(session: Session) -> int:
+    for line in session.failures():
+        session.console.print(line, markup=False, soft_wrap=True)
+    failed = len(session.outcome.failed)
+    session.console.print(f"no table written: {failed} cells failed", markup=False)
+    return 1
+
+
+def _show(session: Session, table: tuning.Table, path: Path) -> int:
     console = session.console
-    for line in session.endings():
-        console.print(line, markup=False, soft_wrap=True)
-    if session.outcome.failed:
-        failed = len(session.outcome.failed)
-        console.print(f"no table written: {failed} cells failed", markup=False)
-        return 1
-    outcomes: tuning.Outcomes = [
-        (c, session.store.result(c) or session.store.state(c)) for c in cells
-    ]
-    table = tuning.build(grid, task, command, outcomes)
-    tuning.write(path, table)
     for entry in table.entries:
         note = "  WARNING: on the edge of the tried rates" if entry.edge else ""
         console.print(
@@ -78,5 +80,6 @@ def _end(
             markup=False,
         )
     console.print(f"written: {path}", markup=False, soft_wrap=True)
-    console.print(session.split(), markup=False, soft_wrap=True)
+    if session.outcome.finished:
+        console.print(session.split(), markup=False, soft_wrap=True)
     return 0

@@ -68,17 +68,21 @@ class Table(_Strict):
     factors: list[float]
     entries: list[Entry] = Field(default=[])
 
-    def find(self, cell_key: tuple[str, str, str, int]) -> float | None:
+    def find(self, cell_key: Key) -> float | None:
         """The rate for (method, normaliser, backbone, batch size), if it was tuned."""
-        for entry in self.entries:
-            if (entry.method, entry.norm, entry.backbone, entry.batch_size) == cell_key:
-                return entry.lr
-        return None
+        return next((entry.lr for entry in self.entries if key(entry) == cell_key), None)
+
+    def budget(self) -> dict[str, object]:
+        """What every entry of a table has in common."""
+        return self.model_dump(exclude={"command", "entries"})
 
 
-def key(cell: Cell) -> tuple[str, str, str, int]:
-    """What a rate is tuned for."""
-    return (cell.method, cell.norm, cell.backbone, cell.batch_size)
+Key = tuple[str, str, str, int]
+
+
+def key(of: Cell | Entry) -> Key:
+    """What a rate is tuned for: method, normaliser, backbone, batch size."""
+    return (of.method, of.norm, of.backbone, of.batch_size)
 
 
 def trials(grid: Grid, task: str) -> list[Cell]:
@@ -151,11 +155,21 @@ def _merit(trial: Trial) -> tuple[float, float]:
     return (round(sum(known) / len(known), 9), -entropy)
 
 
-def build(grid: Grid, task: str, command: str, outcomes: Outcomes) -> Table:
-    """The table of a finished tuning."""
-    groups: dict[tuple[str, str, str, int], Outcomes] = {}
+def build(
+    grid: Grid, task: str, command: str, outcomes: Outcomes, before: Table | None = None
+) -> Table:
+    """The table of a finished tuning, with the entries of the one before that it did not try."""
+    groups: dict[Key, Outcomes] = {}
     for cell, result in outcomes:
         groups.setdefault(key(cell), []).append((cell, result))
+    entries = {key(entry): entry for entry in before.entries} if before else {}
+    if before and not entries.keys() <= groups.keys() and not before.command.endswith(command):
+        command = f"{before.command} && {command}"
+    entries |= {name: choose(group) for name, group in groups.items()}
+    return _empty(grid, task, command).model_copy(update={"entries": list(entries.values())})
+
+
+def _empty(grid: Grid, task: str, command: str) -> Table:
     return Table(
         command=command,
         data=grid.data,
@@ -164,8 +178,29 @@ def build(grid: Grid, task: str, command: str, outcomes: Outcomes) -> Table:
         epochs=grid.epochs,
         published_lr=grid.published_lr,
         factors=list(grid.tune.factors),
-        entries=[choose(group) for group in groups.values()],
     )
+
+
+def previous(path: Path, grid: Grid, task: str) -> Table | None:
+    """The table that a tuning adds to, if there is one that can be read.
+
+    Raises:
+        UserError: if it holds entries that would stay beside those of another budget.
+    """
+    try:
+        before = read(path, "")
+    except UserError:  # absent or broken: written anew
+        return None
+    tried = {key(cell) for cell in trials(grid, task)}
+    budget = _empty(grid, task, "").budget()
+    differ = [name for name, value in before.budget().items() if value != budget[name]]
+    if differ and (others := [e for e in before.entries if key(e) not in tried]):
+        raise UserError(
+            f"{path} was tuned with other {', '.join(differ)}, and {len(others)} of its entries "
+            f"(such as {others[0].method} with {others[0].norm}) would stay; tune all of them, "
+            "or name another file with --table"
+        )
+    return None if differ else before
 
 
 def write(path: Path, table: Table) -> None:

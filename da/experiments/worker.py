@@ -105,15 +105,16 @@ def _train(
             result = train(Cell(**settings), Path(directory), progress)
             return ("done", result.model_dump_json())
         except Diverged as error:
-            print(f"diverged: {error}")
-            return ("diverged", str(error))
+            reason = str(error).removeprefix("diverged: ")  # the state says so
+            print(f"diverged: {reason}")
+            return ("diverged", reason)
         except UserError as error:
             print(f"error: {error}")
             return ("failed", str(error))
         except (Exception, SystemExit) as error:
             traceback.print_exc()
-            reason = str(error).strip().splitlines()
-            return ("failed", f"{type(error).__name__}: {reason[0] if reason else ''}")
+            lines = str(error).strip().splitlines()
+            return ("failed", f"{type(error).__name__}: {lines[0] if lines else ''}")
 
 
 @contextlib.contextmanager

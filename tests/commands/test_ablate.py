@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -131,6 +132,7 @@ def test_each_misfortune_costs_its_cell_alone(bench):
     b.behave({})
     code, said = b.run()  # what failed is tried anew, what diverged is not
     assert code == 3
+    assert said.count("seed 4 ") == 1  # that it diverged is known, and said at the end alone
     assert b.results() == 7
     assert "diverged (1 of 8)" in said
 
@@ -232,6 +234,18 @@ def test_dry_run_prints_cells_and_cost_and_writes_nothing(bench):
     assert not (b.folder / "out").exists()
     b.run()
     assert "0 of 6 cells to run: about 0 s" in b.run("--dry-run")[1]
+
+
+def test_a_full_disk_is_one_line_and_the_grid_goes_on(bench):
+    b = bench({})
+    # Enough for the fake checkpoint of 1000 bytes, too little for a result or for grid.json.
+    process = b.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)))
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cannot write to out (File too large): 0 of 6 cells are finished and stay" in said
+    assert "Traceback" not in said
+    assert not [path for path in (b.folder / "out").rglob("*") if path.name.endswith(".json")]
+    assert b.run()[0] == 0
 
 
 def test_keep_leaves_checkpoints(bench):

@@ -31,6 +31,12 @@ def test_every_setting_is_part_of_the_identity(field):
     assert a_cell(**{field: other}).id != a_cell().id
 
 
+def test_folders_and_workers_are_no_part_of_the_identity():
+    a = a_cell(data_args={"root": "/a", "num_workers": 2, "balanced": True})
+    assert a.id == a_cell(data_args={"root": "/b", "balanced": True}).id
+    assert a.id != a_cell(data_args={"root": "/a"}).id
+
+
 @pytest.mark.parametrize(
     "wrong", [{"lr": 0}, {"lr": float("nan")}, {"seed": -1}, {"batch_size": 0}, {"extra": 1}]
 )

@@ -79,6 +79,33 @@ def test_the_table_is_read_back_and_used(tmp_path):
         plans.plan(other, ["a->b"], "ablate", "python run.py tune x")
 
 
+def test_a_part_tuned_anew_leaves_the_rest_of_the_table(tmp_path):
+    path = tmp_path / "t.yaml"
+    all_of_it = [(c, made(c)) for c in tuning.trials(GRID, "a->b")]
+    tuning.write(path, tuning.build(GRID, "a->b", "tune", all_of_it))
+    part = GRID.model_copy(update={"norms": {"gn": {}, "wa": {}}})
+    anew = [(c, made(c, 0.1 + c.lr)) for c in tuning.trials(part, "a->b")]
+    before = tuning.previous(path, part, "a->b")
+    table = tuning.build(part, "a->b", "tune --norms gn,wa", anew, before)
+    tuning.write(path, table)
+    assert [(e.norm, e.lr) for e in table.entries] == [("bn", 0.001), ("wa", 0.1), ("gn", 0.1)]
+    assert table.command == "tune && tune --norms gn,wa"
+    other = part.model_copy(update={"epochs": 4})
+    with pytest.raises(UserError, match=r"tuned with other epochs, and 1 .*M with bn.*--table"):
+        tuning.previous(path, other, "a->b")
+    whole = other.model_copy(update={"norms": {"bn": {}, "wa": {}, "gn": {}}})
+    assert tuning.previous(path, whole, "a->b") is None  # nothing of the old table would stay
+
+
+def test_rates_of_another_data_set_are_refused(tmp_path):
+    path = tmp_path / "t.yaml"
+    results = [(c, made(c)) for c in tuning.trials(GRID, "a->b")]
+    tuning.write(path, tuning.build(GRID, "a->b", "tune", results))
+    grid = GRID.model_copy(update={"tuned": str(path), "data": "x.Z"})
+    with pytest.raises(UserError, match=r"was tuned on x\.Y, the grid is of x\.Z"):
+        plans.plan(grid, ["a->b"], "ablate", "tune")
+
+
 def test_a_missing_or_broken_table_names_the_command(tmp_path):
     with pytest.raises(UserError, match=r"no tuned learning rates .* make them: python run"):
         tuning.read(tmp_path / "none.yaml", "python run.py tune")
