@@ -322,8 +322,13 @@ class AdaptationModule(L.LightningModule, ABC):
             momentum=h["momentum"],
             nesterov=h["momentum"] > 0,
         )
+        # At step 0 the progress is 0 without asking the trainer for the length of the run: that
+        # would start the training stream, before a resumed run knows which step it is at.
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda _: annealing(self.progress, h["anneal_alpha"], h["anneal_beta"])
+            optimiser,
+            lambda step: annealing(
+                self.progress if step else 0.0, h["anneal_alpha"], h["anneal_beta"]
+            ),
         )
         return {
             "optimizer": optimiser,
