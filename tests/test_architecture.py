@@ -1,0 +1,132 @@
+"""The rules of the house: which way imports go, what is imported when, how long files are."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted([ROOT / "run.py", *(ROOT / "da").rglob("*.py"), *(ROOT / "datasets").rglob("*.py")])
+
+#: Each part may import itself and the parts before it.
+LAYERS = [
+    {"da", "da.types", "da.errors", "da.discovery", "da.ops", "da.yaml12"},
+    {"da.norms", "da.backbones", "da.selection"},
+    {"da.module"},
+    {"da.methods", "da.evaluation"},
+    {"da.experiments"},
+    {"da.commands"},
+    {"run"},
+]
+LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+HEAVY = {"torch", "torchvision", "pytorch_lightning", "torchmetrics", "lightning_fabric"} | {
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "numpy",
+}
+
+
+def name_of(file):
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module):
+    return ".".join(module.split(".")[:2])
+
+
+class Imports(ast.NodeVisitor):
+    """Every imported module; ``top`` has those that are imported when the file is."""
+
+    def __init__(self, file):
+        self.all = set()
+        self.top = set()
+        self.depth = 0
+        self.visit(ast.parse(file.read_text()))
+
+    def visit_FunctionDef(self, node):
+        self.depth += 1
+        self.generic_visit(node)
+        self.depth -= 1
+
+    def visit_AsyncFunctionDef(self, node):
+        self.visit_FunctionDef(node)
+
+    def visit_If(self, node):
+        """What is only for types is imported by no one."""
+        for_types = "TYPE_CHECKING" in ast.dump(node.test)
+        self.depth += for_types
+        self.generic_visit(node)
+        self.depth -= for_types
+
+    def found(self, module):
+        self.all.add(module)
+        if not self.depth:
+            self.top.add(module)
+
+    def visit_Import(self, node):
+        for alias in node.names:
+            self.found(alias.name)
+
+    def visit_ImportFrom(self, node):
+        assert not node.level, "relative imports hide where a name comes from"
+        self.found(node.module)
+        for alias in node.names:  # `from da import yaml12` imports a module
+            path = ROOT.joinpath(*node.module.split("."), alias.name)
+            if path.is_dir() or path.with_suffix(".py").is_file():
+                self.found(f"{node.module}.{alias.name}")
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_imports_go_one_way(file):
+    own = name_of(file)
+    imported = {m for m in Imports(file).all if m.split(".")[0] in ("da", "datasets", "run")}
+    if own.split(".")[0] == "datasets":
+        allowed = {"da.types", "da.errors", "da.ops"}
+        wrong = {m for m in imported if m.startswith("da") and not m.startswith("datasets")}
+        wrong = {m for m in wrong if part_of(m) not in allowed}
+        assert not wrong
+        assert "run" not in imported
+        return
+    assert not {m for m in imported if m.split(".")[0] == "datasets"}, "da knows no data set"
+    assert part_of(own) in LEVEL, "a new part: say where it stands"
+    level = LEVEL[part_of(own)]
+    wrong = {m for m in imported if LEVEL[part_of(m)] > level}
+    assert not wrong
+
+
+#: What stands between the command line and its help, or runs beside many workers.
+LIGHT = [
+    file
+    for file in FILES
+    if name_of(file) in ("run", "da", "da.errors", "da.discovery", "da.yaml12")
+    or (part_of(name_of(file)) == "da.commands" and file.stem != "_lightning")
+]
+
+
+@pytest.mark.parametrize("file", LIGHT, ids=name_of)
+def test_heavy_imports_are_made_only_when_needed(file):
+    heavy = {m for m in Imports(file).top if m.split(".")[0] in HEAVY}
+    assert not heavy
+    # Nor through another module of this library.
+    light = {name_of(f) for f in LIGHT} | {"da.experiments.store"}
+    ours = {m for m in Imports(file).top if m.split(".")[0] in ("da", "datasets", "run")}
+    assert ours <= light
+
+
+#: The recipe of the digits is one text from its fonts to its photographs.
+LONG = {"datasets.digits_recipe": 420}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_files_are_short_and_say_what_they_are(file):
+    text = file.read_text()
+    assert len(text.splitlines()) < LONG.get(name_of(file), 360)
+    assert ast.get_docstring(ast.parse(text))
+
+
+def test_there_is_something_to_check():
+    assert len(FILES) > 50
+    assert len(LIGHT) > 10
+    assert "da.norms.weight_align" in map(name_of, FILES)
