@@ -48,6 +48,15 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] in ("da", "datasets"):
+            raise
+        print(
+            f"error: the package '{error.name}' is not installed in this Python; set up with "
+            "python3 -m venv .venv && .venv/bin/pip install -e . and use .venv/bin/python",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
