@@ -22,6 +22,6 @@ def main(argv: list[str]) -> int:
     found = plan.read(out)
     runs, tables = report.write(out, found)
     console = terminal.console()
-    terminal.show(console, found, runs, tables)
+    terminal.show(console, out, found, runs, tables)
     console.print(f"written: {report.files(out)}", markup=False, soft_wrap=True)
     return 0

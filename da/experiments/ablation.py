@@ -65,7 +65,7 @@ def _end(session: Session, plan: Plan) -> int:
 
     out = session.store.root
     runs, tables = report.write(out, plan)
-    terminal.show(session.console, plan, runs, tables)
+    terminal.show(session.console, out, plan, runs, tables)
     states = {run.state for run in runs}
     session.console.print(f"written: {report.files(out)}", markup=False, soft_wrap=True)
     if session.outcome.finished:

@@ -1,4 +1,7 @@
-"""The pictures of a report: accuracy by task and normaliser, or against what was swept."""
+"""The pictures of a report: accuracy by task and normaliser, or against what was swept.
+
+A cross at the foot of a panel stands for runs that diverged or are missing.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ def save(out: Path, plan: Plan, found: list[Table]) -> None:
     if not headline:
         return
     figure = _sweep(plan, headline) if _swept(plan) else _tasks(plan, headline)
+    if any(f.summary is None for t in headline for line in t.lines for f in line.fields.values()):
+        figure.suptitle("× at the foot: diverged or missing", fontsize="small")
     import matplotlib
 
     for name in ("png", "svg"):
@@ -75,9 +80,10 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
             offset = 0.8 * ((index + 0.5) / len(table.columns) - 0.5)
             xs, means, stds = _series(lines, column, [x + offset for x in range(len(lines))])
             axis.errorbar(xs, means, stds, ls="none", capsize=2, ms=5, label=str(column), **style)
+            _absent(axis, lines, column, [x + offset for x in range(len(lines))], style)
         for x in range(1, len(lines)):
             axis.axvline(x - 0.5, color="0.9", lw=0.8, zorder=0)
-        axis.set_title(f"{table.method}, {table.row} learning rate")
+        axis.set_title(f"{table.method}, {table.row} learning rate, last epoch")
         axis.set_ylabel("target accuracy (%)")
         axis.grid(axis="y", color="0.9")
     axes[-1].set_xticks(range(len(labels)), labels, rotation=20, ha="right")
@@ -106,16 +112,33 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
             axis.errorbar(
                 xs, means, stds, ls=line_style, capsize=2, ms=5, label=str(column), **style
             )
+            _absent(axis, lines, column, [line.point[name] for line in lines], style)
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(plan.grid.sweep[name]), [str(v) for v in plan.grid.sweep[name]])
         domain = table.stream.partition("/")[0]
-        axis.set_title(f"{table.method}, {table.row} learning rate")
+        axis.set_title(f"{table.method}, {table.row} learning rate, last epoch")
         axis.set_ylabel(f"{domain} accuracy (%)")
         axis.set_xlabel(name.removeprefix("model.").replace("_", " "))
         axis.grid(color="0.9")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
     return figure
+
+
+def _absent(
+    axis: Any, lines: list[Line], column: Column, xs: list[float], style: dict[str, Any]
+) -> None:
+    """A cross at the foot of the panel where runs diverged or are missing: no mean, no gap."""
+    absent = [x for x, line in zip(xs, lines, strict=True) if line.fields[column].summary is None]
+    axis.plot(
+        absent,
+        [0.03] * len(absent),
+        transform=axis.get_xaxis_transform(),
+        ls="none",
+        marker="x",
+        color=style["color"],
+        alpha=style["alpha"],
+    )
 
 
 def _series(

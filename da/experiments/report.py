@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from da.experiments.plan import Plan
-from da.experiments.runs import Column, Run, load, tidy
-from da.experiments.statistics import Paired
+from da.experiments.runs import Column, Run, load, scores, tidy
 from da.experiments.store import Store, write_atomically
 from da.experiments.tables import Difference, Field, Line, Table, tables, verdict
 
@@ -18,7 +17,7 @@ LEGEND = (
     "Accuracy in percent, mean ± standard deviation over {seeds} seeds; bold: the highest mean of "
     "the line, which is no claim that the difference is more than noise. Differences in points, "
     "paired over seeds, with a 95 % interval (Student's t) corrected for the {comparisons} "
-    "intervals of a table (Bonferroni); ▲ and ▼: the interval excludes 0. Sampling error: the "
+    "lines of a table (Bonferroni); ▲ and ▼: the interval excludes 0. Sampling error: the "
     "binomial standard error of an accuracy on that many test images, the largest in the line. "
     "bn@source-stats and bn@target-stats: the same weights with statistics re-estimated on "
     "unlabelled images of one domain. The line of the average holds the difference of task means "
@@ -67,21 +66,17 @@ def over_tasks(line: Line) -> list[str]:
         paired, rank = difference.paired, difference.signed_rank
         if paired is None or rank is None:
             continue
-        t = f"t-test p = {paired.p:.3f}" if paired.p is not None else _not_testable(paired)
-        w = (
-            f"exact Wilcoxon p = {rank.p:.3f}"
-            if rank.p is not None
-            else f"exact Wilcoxon not testable ({rank.reason})"
-        )
+        tests = [f"t-test p = {paired.p:.3f}"] if paired.p is not None else []
+        if rank.p is not None:
+            tests.append(f"exact Wilcoxon p = {rank.p:.3f}")
+        else:
+            tests.append(f"exact Wilcoxon not testable ({rank.reason})")
+        over = f"{paired.n} task{'s' * (paired.n > 1)}"
         found.append(
-            f"{difference.name} over {paired.n} tasks, for these tasks: "
-            f"{difference_text(difference)}; {t}; {w}"
+            f"{difference.name} over {over}, for these tasks: {difference_text(difference)}; "
+            + "; ".join(tests)
         )
     return found
-
-
-def _not_testable(paired: Paired) -> str:
-    return f"t-test not testable ({paired.reason})"
 
 
 def title(table: Table) -> str:
@@ -98,12 +93,12 @@ def title(table: Table) -> str:
     return f"{domain}{table.selection}: {how}"
 
 
-def missing(runs: Iterable[Run]) -> list[str]:
-    """One line per place of the grid without a result."""
+def missing(runs: Iterable[Run], out: str = "") -> list[str]:
+    """One line per place of the grid without a result; logs are named from ``out``."""
     words = {"pending": "not run", "failed": "failed", "diverged": "diverged"}
     return [
         f"{run.entry.cell} [{run.entry.row}]: {words[run.state]}"
-        + (f" ({run.reason}; log: cells/{run.entry.cell.id}/log.txt)" if run.reason else "")
+        + (f" ({run.reason}; log: {out}cells/{run.entry.cell.id}/log.txt)" if run.reason else "")
         for run in runs
         if run.state != "done"
     ]
@@ -159,12 +154,17 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
     for name, values in {
         "machine": {result.machine for result in results},
         "code": {result.versions.get("code", "") for result in results},
+        "versions": {_versions(result.versions) for result in results},
         "data manifest": {result.data_manifest for result in results},
     }.items():
         if values - {""}:
             note = " (they differ: WARNING)" if len(values) > 1 and name != "machine" else ""
             facts.append(f"- {name}: {'; '.join(sorted(values))}{note}")
     return facts
+
+
+def _versions(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items() if name != "code")
 
 
 def _accuracies(table: Table) -> list[str]:
@@ -259,7 +259,7 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 
 def files(out: Path) -> str:
     """What a report consists of."""
-    return f"{out}/report.md, table.csv, runs.csv, figure.png, figure.svg"
+    return f"{out}/report.md, table.csv, runs.csv, scores.csv, figure.png, figure.svg"
 
 
 def write(out: Path, plan: Plan) -> tuple[list[Run], list[Table]]:
@@ -271,5 +271,6 @@ def write(out: Path, plan: Plan) -> tuple[list[Run], list[Table]]:
     write_atomically(out / "report.md", markdown(plan, runs, found))
     write_atomically(out / "table.csv", csv_text(table_rows(found)))
     write_atomically(out / "runs.csv", csv_text(tidy(runs)))
+    write_atomically(out / "scores.csv", csv_text(scores(runs)))
     save(out, plan, found)
     return runs, found

@@ -68,16 +68,37 @@ def columns(runs: list[Run], norms: list[str]) -> list[Column]:
 
 
 def tidy(runs: list[Run]) -> list[dict[str, Any]]:
-    """One row per run x displayed form x selection; a run without a result has one row."""
-    rows = []
-    for run in runs:
-        common = _settings(run)
-        if run.result is None:
-            rows.append({**common, "normaliser": run.entry.cell.norm})
-            continue
-        for form in run.result.forms:
-            for selection in SELECTIONS:
-                rows.append({**common, **_scores(run, run.result, form, selection)})
+    """One row per run, with its accuracy on the target's test images in every form.
+
+    The columns are ``last``, ``label-free``, ``oracle``, then the same ``@source-stats`` and so on.
+    """
+    return _filled(
+        [
+            _settings(run)
+            | {
+                str(Column(selection, form)): run.accuracy(form, selection)
+                for form in (run.result.forms if run.result else ())
+                for selection in SELECTIONS
+            }
+            for run in runs
+        ]
+    )
+
+
+def scores(runs: list[Run]) -> list[dict[str, Any]]:
+    """One row per finished run, form and selection, with every score of every stream."""
+    return _filled(
+        [
+            _settings(run) | _scores(run, run.result, form, selection)
+            for run in runs
+            if run.result is not None
+            for form in run.result.forms
+            for selection in SELECTIONS
+        ]
+    )
+
+
+def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     return [{key: row.get(key) for key in keys} for row in rows]
 

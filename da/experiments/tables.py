@@ -290,7 +290,10 @@ def verdict(table: Table) -> str:
         compared = [d.paired for line in lines if (d := line.differences[index]).paired]
         signs = [paired.sign for paired in compared if paired is not None]
         if not signs:
-            parts.append(f"WA and {baseline} cannot be compared yet")
+            parts.append(
+                f"WA and {baseline} cannot be compared: on no {what[:-1]} did all seeds of both "
+                "finish"
+            )
             continue
         untested = sum(p is not None and p.low is None for p in compared)
         parts.append(
@@ -303,7 +306,12 @@ def verdict(table: Table) -> str:
         parts.append(f"highest mean on {ranking} of {len(lines)} {what}")
     for line in table.lines:
         if line.is_average and line.best and what == "tasks":
-            parts.append(f"highest average: {', '.join(map(str, line.best))}")
+            over = (
+                ""
+                if len(line.tasks) == len(lines)
+                else f" over {len(line.tasks)} of {len(lines)} tasks"
+            )
+            parts.append(f"highest average{over}: {', '.join(map(str, line.best))}")
     return f"{table.selection}: " + "; ".join(parts or ["nothing to compare yet"]) + "."
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da.experiments.plan import Plan
 from da.experiments.report import difference_text, field_text, missing, over_tasks, percent, title
-from da.experiments.runs import Run
-from da.experiments.tables import Table, verdict
+from da.experiments.runs import Column, Run
+from da.experiments.tables import Line, Table, verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 WIDE = 150
 """Columns where output goes to a file or a pipe, so that no line is folded."""
+
+ROOMY, TIGHT = 120, 98
+"""Seven columns fit from these widths on: ``59.5 ± 7.0``, ``59.5±7.0``, else in two lines."""
 
 
 def console() -> Console:
@@ -25,14 +29,14 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=WIDE)
 
 
-def show(target: Console, plan: Plan, runs: list[Run], found: list[Table]) -> None:
-    """Prints every table, the verdicts and what is missing."""
+def show(target: Console, out: Path, plan: Plan, runs: list[Run], found: list[Table]) -> None:
+    """Prints every table, the verdicts and what is missing, with its logs in ``out``."""
     for row in plan.grid.lr:
         for method in plan.grid.methods:
             mine = [t for t in found if t.row == row and t.method == method]
             target.rule(f"{method}, {row} learning rate", align="left")
             for table in mine:
-                target.print(_accuracies(table))
+                target.print(_accuracies(table, target.width))
                 if table.stream == "target/test" and table.lines and table.lines[0].differences:
                     target.print(_differences(table))
                 for line in table.lines:
@@ -46,7 +50,7 @@ def show(target: Console, plan: Plan, runs: list[Run], found: list[Table]) -> No
                 if table.stream == "target/test":
                     target.print(verdict(table), markup=False)
             target.print()
-    absent = missing(run for run in runs if run.reason)
+    absent = missing((run for run in runs if run.reason), f"{out}/")
     waiting = missing(run for run in runs if run.state == "pending")
     if absent or waiting:
         target.print(f"missing: {len(absent) + len(waiting)} of {len(runs)} runs", style="bold")
@@ -56,41 +60,66 @@ def show(target: Console, plan: Plan, runs: list[Run], found: list[Table]) -> No
         target.print(f"  and {len(waiting) - 20} more that were not run, see report.md")
 
 
-def _accuracies(table: Table) -> RichTable:
-    from rich.table import Table as RichTable
-
-    found = RichTable(title=f"accuracy in %, {title(table)}", title_justify="left")
-    found.add_column("task", no_wrap=True)
+def _accuracies(table: Table, width: int) -> RichTable:
+    between = " ± " if width >= ROOMY else "±" if width >= TIGHT else "\n±"
+    found = _table(f"accuracy in %, {title(table)}")
     for column in table.columns:
-        # In two lines, so that seven columns fit on a terminal of 120.
-        found.add_column(str(column).replace("@", "\n@"), justify="right", overflow="fold")
-    found.add_column("sampling error", justify="right")
+        found.add_column(_header(column), justify="right", overflow="fold")
+    found.add_column("sampling\nerror", justify="right", overflow="fold")
     for line in table.lines:
         if line.is_average:
             found.add_section()
         texts = []
         for column in table.columns:
-            text = field_text(line.fields[column], line.is_average)
+            text = field_text(line.fields[column], line.is_average).replace(" (", "\n(")
+            text = text.replace(" ± ", between)
             texts.append(f"[bold]{text}[/bold]" if column in line.best else text)
         error = "" if line.sampling_error is None else percent(line.sampling_error)
-        found.add_row(line.label, *texts, error, end_section=line.is_average)
+        found.add_row(_label(line), *texts, error, end_section=line.is_average)
     return found
 
 
 def _differences(table: Table) -> RichTable:
-    from rich.table import Table as RichTable
-
-    found = RichTable(
-        title=f"difference in points with its 95 % interval, corrected for {table.comparisons} "
-        "intervals (the average: over tasks, uncorrected)",
-        title_justify="left",
+    found = _table(
+        f"difference in points, 95 % interval, corrected for {table.comparisons} lines (the "
+        "average: over tasks, uncorrected)"
     )
-    found.add_column("task", no_wrap=True)
     for difference in table.lines[0].differences:
         found.add_column(difference.name, justify="right")
     for line in table.lines:
         if line.is_average:
             found.add_section()
         texts = [difference_text(d).replace("[", r"\[") for d in line.differences]
-        found.add_row(line.label, *texts, end_section=line.is_average)
+        found.add_row(_label(line), *texts, end_section=line.is_average)
     return found
+
+
+def _table(title: str) -> RichTable:
+    """A table without vertical lines, which cost a tenth of a terminal."""
+    from rich import box
+    from rich.table import Table as RichTable
+
+    found = RichTable(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    found.add_column("task", no_wrap=True)
+    return found
+
+
+def _header(column: Column) -> str:
+    """A column's name in up to three short lines.
+
+    >>> _header(Column("wa+bn", "target-stats")).split()
+    ['wa+bn', '@target', '-stats']
+    """
+    name, at, form = str(column).partition("@")
+    return name + (at and f"\n@{form.replace('-', chr(10) + '-')}")
+
+
+def _label(line: Line) -> str:
+    return line.label.replace(" (", "\n(") if line.is_average else line.label

@@ -3,11 +3,12 @@ import io
 
 import pytest
 from fake_cells import made
+from rich.console import Console
 
 from da.experiments import plan as plans
-from da.experiments import report
+from da.experiments import report, terminal
 from da.experiments.grid import Grid
-from da.experiments.runs import load, tidy
+from da.experiments.runs import load, scores, tidy
 from da.experiments.store import Store
 from da.experiments.tables import tables, verdict
 
@@ -101,6 +102,7 @@ def test_missing_cells_are_shown_and_never_averaged_over(tmp_path, grid):
     assert "## Missing: 1 of 12 runs" in text
     assert "b->a M wa seed 2 (batch 32, lr 0.01) [published]: not run" in text
     assert "(1 missing)" in verdict(found[0])
+    assert "highest average over 1 of 2 tasks: wa." in verdict(found[0])
 
 
 def test_a_diverged_cell_is_called_so_and_loses(tmp_path, grid):
@@ -113,21 +115,45 @@ def test_a_diverged_cell_is_called_so_and_loses(tmp_path, grid):
     assert "diverged (loss is nan; log: cells/" in text
 
 
+@pytest.mark.parametrize("width", [80, 100, 150])
+def test_no_header_or_number_is_cut_on_a_terminal(tmp_path, grid, width):
+    wide = grid.model_copy(
+        update={"tasks": ("rendered->optical",), "norms": {"bn": {}, "wa": {}, "wa+bn": {}}}
+    )
+    store = Store(tmp_path)
+    plan = plans.plan(wide, ["rendered->optical"], "python run.py ablate x", "tune")
+    for cell in plan.cells:
+        forms = ("", "source-stats", "target-stats") if "bn" in cell.norm else ("",)
+        store.begin(cell)
+        store.finish(cell, made(cell, 0.6 + 0.05 * cell.seed, forms), keep=False)
+    runs = load(store, plan)
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    terminal.show(console, tmp_path, plan, runs, tables(plan, runs))
+    said = console.file.getvalue()
+    assert "…" not in said
+    assert said.count("±5.0") + said.count("± 5.0") == 3 * 7
+    assert max(map(len, said.splitlines())) <= width
+
+
 def test_nothing_finished_is_a_report_too(tmp_path, grid):
     everything = {(task, norm, seed) for task, norm in ACCURACIES for seed in range(3)}
     _, plan = filled(tmp_path, grid, without=everything)
     _, found = report.write(tmp_path, plan)
     assert "average (0 of 2 tasks)" in (tmp_path / "report.md").read_text()
-    assert "WA and bn cannot be compared yet" in verdict(found[0])
+    assert "WA and bn cannot be compared: on no task did all seeds of both finish" in verdict(found[0])
 
 
 def test_tidy_rows_and_table_csv(tmp_path, grid):
     store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
     runs = load(store, plan)
-    rows = tidy(runs)
-    # 6 bn runs in 3 forms and 5 wa runs in 1, each under 3 selections, and one missing.
-    assert len(rows) == 6 * 3 * 3 + 5 * 3 + 1
-    first = next(csv.DictReader(io.StringIO(report.csv_text(rows))))
+    rows = list(csv.DictReader(io.StringIO(report.csv_text(tidy(runs)))))
+    assert len({row["cell"] for row in rows}) == len(rows) == 12
+    assert float(rows[0]["last"]) == float(rows[0]["oracle"]) == 0.80
+    assert float(rows[0]["last@target-stats"]) == 0.90
+    assert [row["last"] for row in rows if row["state"] == "pending"] == [""]
+    # 6 bn runs in 3 forms and 5 wa runs in 1, each under 3 selections.
+    assert len(scores(runs)) == 6 * 3 * 3 + 5 * 3
+    first = next(csv.DictReader(io.StringIO(report.csv_text(scores(runs)))))
     assert (first["normaliser"], first["selection"], first["seed"]) == ("bn", "last", "0")
     assert float(first["target_test_accuracy"]) == 0.80
     lines = list(
@@ -141,7 +167,7 @@ def test_a_report_is_rebuilt_byte_for_byte(tmp_path, grid):
     _, plan = filled(tmp_path, grid)
     plans.write(tmp_path, plan)
     report.write(tmp_path, plan)
-    names = ("report.md", "table.csv", "runs.csv", "figure.png", "figure.svg")
+    names = ("report.md", "table.csv", "runs.csv", "scores.csv", "figure.png", "figure.svg")
     before = {name: (tmp_path / name).read_bytes() for name in names}
     for name in names:
         (tmp_path / name).unlink()
