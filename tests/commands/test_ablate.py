@@ -117,7 +117,7 @@ def test_each_misfortune_costs_its_cell_alone(bench):
     assert code == 1
     assert b.results() == 2  # seed 0, and the one that was killed once
     for text in (
-        "seed 1 (batch 32, lr 0.01) [published]: failed (ValueError: boom; log: cells/",
+        "seed 1 (batch 32, lr 0.01) [published]: failed (ValueError: boom; log: out/cells/",
         "failed (its process ended with exit code 7, 2 times",
         "failed (its process was killed by SIGKILL (out of memory?), 2 times",
         "diverged (loss is nan at step 3",
