@@ -62,9 +62,14 @@ def main(argv: list[str]) -> int:
     refuse_trainer(trainer)
     settings = cli.settings()
     resumed = cli.config["ckpt_path"]
-    if resumed:
-        refuse_other_settings(settings, read_checkpoint(resumed)["settings"], resumed)
+    before = read_checkpoint(resumed) if resumed else None
+    if before:
+        refuse_other_settings(settings, before["settings"], resumed)
     out = folder(cli.config["out"], settings, data.task, resumed)
+    epochs = trainer.max_epochs or 0
+    if before and 0 < epochs <= before["epoch"] + 1 and (out / "result.json").exists():
+        print(f"already done: {out / 'result.json'}; to train on, raise --trainer.max_epochs")
+        return 0
     data.prepare_data()
     data.setup("fit")  # so that bad data is refused before anything is written
     module.refuse_batch_of_one(data.batch_size)
@@ -81,7 +86,9 @@ def main(argv: list[str]) -> int:
             out, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
         ),
     ]
-    trainer.logger = CSVLogger(out, name="", version="metrics")
+    # A logger empties its folder, so a resumed run logs into another one.
+    parts = len(list(out.glob("metrics*")))
+    trainer.logger = CSVLogger(out, name="", version=f"metrics-{parts + 1}" if parts else "metrics")
     record: dict[str, Any] = {
         "settings": settings,
         "task": data.task,
