@@ -155,12 +155,23 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
         "machine": {result.machine for result in results},
         "code": {result.versions.get("code", "") for result in results},
         "versions": {_versions(result.versions) for result in results},
-        "data manifest": {result.data_manifest for result in results},
     }.items():
         if values - {""}:
             note = " (they differ: WARNING)" if len(values) > 1 and name != "machine" else ""
             facts.append(f"- {name}: {'; '.join(sorted(values))}{note}")
-    return facts
+    return facts + _manifests(plan, runs)
+
+
+def _manifests(plan: Plan, runs: list[Run]) -> list[str]:
+    """Checksums of the data, which are those of a task; one task must have one."""
+    found: dict[str, set[str]] = {task: set() for task in plan.tasks}
+    for run in runs:
+        if run.result is not None and run.result.data_manifest:
+            found[run.entry.cell.task].add(run.result.data_manifest[:12])
+    known = [f"{task} {' and '.join(sorted(sums))}" for task, sums in found.items() if sums]
+    differ = any(len(sums) > 1 for sums in found.values())
+    note = " (they differ within a task: WARNING)" if differ else ""
+    return [f"- data manifest: {'; '.join(known)}{note}"] if known else []
 
 
 def _versions(versions: dict[str, str]) -> str:

@@ -140,7 +140,9 @@ def test_nothing_finished_is_a_report_too(tmp_path, grid):
     _, plan = filled(tmp_path, grid, without=everything)
     _, found = report.write(tmp_path, plan)
     assert "average (0 of 2 tasks)" in (tmp_path / "report.md").read_text()
-    assert "WA and bn cannot be compared: on no task did all seeds of both finish" in verdict(found[0])
+    assert "WA and bn cannot be compared: on no task did all seeds of both finish" in verdict(
+        found[0]
+    )
 
 
 def test_tidy_rows_and_table_csv(tmp_path, grid):
@@ -161,6 +163,22 @@ def test_tidy_rows_and_table_csv(tmp_path, grid):
     )
     assert float(lines[0]["wa mean"]) == pytest.approx(91.1667)
     assert lines[1]["wa mean"] == ""
+
+
+def test_results_of_other_data_or_code_are_warned_of(tmp_path, grid):
+    _, plan = filled(tmp_path, grid)
+    runs = load(Store(tmp_path), plan)
+    for run in runs:
+        run.result.data_manifest = {"a->b": "f" * 64, "b->a": "0" * 64}[run.entry.cell.task]
+        run.result.versions = {"code": "c", "torch": "2.6"}
+    text = report.markdown(plan, runs, tables(plan, runs))
+    assert "- data manifest: a->b ffffffffffff; b->a 000000000000\n" in text
+    assert "WARNING" not in text
+    runs[0].result.data_manifest = "1" * 64
+    runs[0].result.versions = {"code": "c", "torch": "2.7"}
+    text = report.markdown(plan, runs, tables(plan, runs))
+    assert "a->b 111111111111 and ffffffffffff; b->a 000000000000 (they differ within" in text
+    assert "- versions: torch 2.6; torch 2.7 (they differ: WARNING)" in text
 
 
 def test_a_report_is_rebuilt_byte_for_byte(tmp_path, grid):
