@@ -34,14 +34,14 @@ def commands() -> dict[str, str]:
 
 def main(argv: list[str]) -> int:
     """Runs one command; its exit code: 0 done, 2 bad input, 3 diverged, 130 or 143 stopped."""
-    known = commands()
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        lines = "\n".join(f"  {name:<10} {summary}" for name, summary in known.items())
-        print(USAGE.format(commands=lines))
-        return 0 if argv else 2
     from da.errors import UserError, unknown
 
+    known = commands()
     try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            lines = "\n".join(f"  {name:<10} {summary}" for name, summary in known.items())
+            print(USAGE.format(commands=lines), flush=True)
+            return 0 if argv else 2
         if argv[0] not in known:
             raise unknown("command", argv[0], known)
         return importlib.import_module(f"da.commands.{argv[0]}").main(argv[1:]) or 0

@@ -158,7 +158,7 @@ class Recorder(L.Callback):
         if not all(math.isfinite(s["cross_entropy"]) for s in forms[""].values()):
             raise Diverged(
                 f"diverged: predictions after step {trainer.global_step} are not finite; "
-                f"lower --model.lr (now {pl_module.hparams['lr']:g}) or check the data"
+                f"lower the learning rate (now {pl_module.hparams['lr']:g}) or check the data"
             )
         if self.forms and batch_norms(pl_module):
             for form in FORMS:

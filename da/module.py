@@ -206,7 +206,7 @@ class AdaptationModule(L.LightningModule, ABC):
             terms = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
             raise Diverged(
                 f"diverged: the loss at step {self.global_step} is not finite ({terms}); "
-                f"lower --model.lr (now {self.hparams['lr']:g}) or check the data"
+                f"lower the learning rate (now {self.hparams['lr']:g}) or check the data"
             )
         if self.initial_loss is None:
             self.initial_loss = losses["task"].item()

@@ -228,7 +228,9 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_terms(fake_trainer, b
     module = EntropyMinimisation(num_classes=4, bottleneck=16, norm="wa", lr=0.5)
     fake_trainer(module)
     bad = batch._replace(target=batch.target._replace(images=batch.target.images * float("inf")))
-    with pytest.raises(Diverged, match=r"\(task \d.*, entropy nan\); lower --model.lr \(now 0.5\)"):
+    with pytest.raises(
+        Diverged, match=r"\(task \d.*, entropy nan\); lower the learning rate \(now 0.5\)"
+    ):
         module.training_step(bad, 0)
 
 
@@ -298,6 +300,18 @@ def test_every_part_has_its_own_seed():
         drawn = [k for k in one if one[k].ndim >= 2]
         assert len(drawn) >= 12
         assert not any(torch.equal(one[k], changed[k]) for k in drawn)
+
+
+def test_the_noise_of_each_epoch_is_its_own(monkeypatch):
+    def noise(epoch, **options):
+        module = source_only(**options)
+        monkeypatch.setattr(SourceOnly, "current_epoch", property(lambda self: epoch))
+        module.on_train_epoch_start()
+        return torch.rand(1).item()
+
+    with torch.random.fork_rng(devices=[]):
+        assert noise(0) == noise(0) == noise(0, norm="wa")
+        assert len({noise(0), noise(1), noise(0, seed=1), noise(0, task="a->b")}) == 4
 
 
 # Properties 4 to 6 of WeightAlign on the whole network.

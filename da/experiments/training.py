@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 import pytorch_lightning as L
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 import da
@@ -87,8 +88,7 @@ def run_cell(cell: Cell, directory: Path, progress: Callable[[float], None]) -> 
         callbacks=[recorder, Ticks(progress), checkpoint],
         default_root_dir=directory,
     )
-    last = directory / "last.ckpt"
-    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None)
+    trainer.fit(module, datamodule=data, ckpt_path=usable(directory / "last.ckpt"))
     return Result(
         schema_version=1,
         cell=cell.id,
@@ -105,6 +105,18 @@ def run_cell(cell: Cell, directory: Path, progress: Callable[[float], None]) -> 
         data_manifest=data.manifest,
         machine=machine(),
     )
+
+
+def usable(checkpoint: Path) -> Path | None:
+    """The checkpoint if it can be read; one that a kill has cut short is removed."""
+    if not checkpoint.exists():
+        return None
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception:  # whatever is wrong with it, the cell starts afresh
+        checkpoint.unlink()
+        return None
+    return checkpoint
 
 
 @cache

@@ -231,7 +231,7 @@ def test_a_loss_that_is_not_finite_is_diverged_and_never_done(call, tmp_path, no
     assert code == 3
     assert said.startswith("diverged: ")
     assert "not finite" in said
-    assert "lower --model.lr (now 1e+06)" in said
+    assert "lower the learning rate (now 1e+06)" in said
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["state"] == "diverged"
     assert result["reason"] == said
