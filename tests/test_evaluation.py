@@ -194,8 +194,6 @@ class Spoil(L.Callback):
 def test_predictions_that_are_not_finite_are_diverged():
     recorder = Recorder()
     data = Digits(batch_size=16, steps_per_epoch=1)
-    with pytest.raises(
-        Diverged, match=r"predictions after step 1 are not finite; lower --model\.lr"
-    ):
+    with pytest.raises(Diverged, match=r"predictions after step 1 are not finite; lower the l"):
         run(module_of(), data, recorder, Spoil())
     assert recorder.history == []

@@ -433,7 +433,7 @@ def test_a_resumed_run_ends_as_if_it_had_not_been_stopped(norm, network, workers
             epochs=4,
             callbacks=[recorder, *callbacks],
             ckpt_path=ckpt_path,
-            limit_val_batches=1 if slow else None,
+            limit_val_batches=0 if slow else None,
             gradient_clip_val=5.0,
         )
         return module, trainer, recorder
