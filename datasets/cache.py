@@ -69,7 +69,7 @@ def _write(path: Path, arrays: Arrays, checksum: str) -> None:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays, checksum=np.array(checksum))
+            np.savez(file, **arrays, checksum=np.array(checksum))
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
