@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,8 @@ def _write(path: Path, arrays: Arrays, checksum: str) -> None:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays, checksum=np.array(checksum))
+            content: dict[str, Any] = {**arrays, "checksum": np.array(checksum)}
+            np.savez(file, **content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
