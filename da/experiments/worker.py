@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -67,6 +68,7 @@ def serve(connection: Connection, function: str, threads: int) -> None:
                 connection.send(_answer(*rest))
             else:
                 connection.send(_train(connection, train, *rest))
+                gc.collect()  # a trainer is full of cycles: without, a worker grows by the cell
 
 
 def _die_with_the_driver() -> None:
