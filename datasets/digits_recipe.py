@@ -28,7 +28,7 @@ outlined to sketched: 99 on itself, 49 on sketched; the reverse: 100 and 22.
 
 ``sketched`` was made harder once, in grey at full contrast: on a milder one, in colour, the rate
 that was found for WA with DANN diverged on 15 of the 18 runs of the table. The three domains of the
-table have stayed as they were, and so has every other choice.
+table have stayed as they were, but for one font that older versions of matplotlib lack.
 """
 
 from __future__ import annotations
