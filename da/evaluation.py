@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from da.errors import Diverged
 from da.module import AdaptationModule, Predictions, gather
 from da.norms import batch_norms, reestimated
+from da.ops.optimisation import lr_over_norm2
 from da.selection.information_maximisation import InformationMaximisation
 
 #: Batch norm in its strongest forms: the same weights, the running statistics re-estimated on
@@ -171,7 +172,7 @@ class Recorder(L.Callback):
         self.history.append(
             {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "forms": forms}
         )
-        self.lr_over_norm2.append(pl_module.lr_over_norm2())
+        self.lr_over_norm2.append(lr_over_norm2(pl_module.optimizers()))
         self.feature_deviation = found.get("source/test", pl_module.predictions[0]).deviation
         self._lap("evaluation")
 

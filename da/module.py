@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from da.backbones.base import backbone as build_backbone
 from da.errors import Diverged, UserError
 from da.norms import Normaliser, batch_norms, normaliser
+from da.ops.optimisation import parameter_groups
 from da.ops.schedules import annealing
 from da.ops.seeding import derive, seeded
 from da.types import Activations, Batch
@@ -304,20 +305,10 @@ class AdaptationModule(L.LightningModule, ABC):
         """SGD with Nesterov's momentum, annealed over progress at every step."""
         h = self.hparams
         factor = h["pretrained_factor"] if h["weights"] is not None else 1.0
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                decays = h["decay"] == "all" or parameter.ndim >= 2
-                groups.setdefault((name.startswith("backbone."), decays), []).append(parameter)
         optimiser = torch.optim.SGD(
-            [
-                {
-                    "params": parameters,
-                    "lr": h["lr"] * (factor if in_backbone else 1.0),
-                    "weight_decay": h["weight_decay"] if decays else 0.0,
-                }
-                for (in_backbone, decays), parameters in groups.items()
-            ],
+            parameter_groups(
+                self.named_parameters(), h["lr"], factor, h["weight_decay"], h["decay"]
+            ),
             lr=h["lr"],
             momentum=h["momentum"],
             nesterov=h["momentum"] > 0,
@@ -334,21 +325,6 @@ class AdaptationModule(L.LightningModule, ABC):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-    def lr_over_norm2(self) -> float:
-        """Mean over the weights (two or more dimensions) of lr / ‖w‖², at the present rate.
-
-        Scale-invariant weights learn at this rate, whatever lr says (van Laarhoven 2017, L2
-        Regularization versus Batch and Weight Normalization, eq. 7).
-        """
-        optimiser = self.optimizers()
-        values = [
-            group["lr"] / parameter.detach().float().square().sum().item()
-            for group in optimiser.param_groups  # type: ignore[union-attr]
-            for parameter in group["params"]
-            if parameter.ndim >= 2
-        ]
-        return sum(values) / len(values)
 
 
 def gather(logits: Tensor, labels: Tensor, features: Tensor) -> Predictions:

@@ -1,0 +1,56 @@
+"""The optimiser's parameter groups, and what scale-invariant weights make of its rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+
+def parameter_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    lr: float,
+    backbone_factor: float,
+    weight_decay: float,
+    decay: Literal["weights", "all"],
+) -> list[dict[str, Any]]:
+    """Groups for an optimiser: the backbone at its own rate, scales and shifts without decay.
+
+    Args:
+        parameters: by name; those of the backbone begin with ``backbone.``.
+        lr: learning rate of everything but the backbone.
+        backbone_factor: factor on it for the backbone.
+        weight_decay: of what decays.
+        decay: what decays: weights with two or more dimensions, or all parameters.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in parameters:
+        if parameter.requires_grad:
+            decays = decay == "all" or parameter.ndim >= 2
+            groups.setdefault((name.startswith("backbone."), decays), []).append(parameter)
+    return [
+        {
+            "params": members,
+            "lr": lr * (backbone_factor if in_backbone else 1.0),
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (in_backbone, decays), members in groups.items()
+    ]
+
+
+def lr_over_norm2(optimiser: Any) -> float:
+    """Mean over the weights (two or more dimensions) of lr / ‖w‖², at the present rate.
+
+    Scale-invariant weights learn at this rate, whatever lr says (van Laarhoven 2017, L2
+    Regularization versus Batch and Weight Normalization, eq. 7).
+    """
+    with torch.no_grad():
+        values = [
+            group["lr"] / parameter.float().square().sum().item()
+            for group in optimiser.param_groups
+            for parameter in group["params"]
+            if parameter.ndim >= 2
+        ]
+    return sum(values) / len(values)
