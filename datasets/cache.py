@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from da.ops.files import cache_folder
 from datasets.images import digest
 
 log = logging.getLogger(__name__)
@@ -26,8 +27,7 @@ def folder(root: str | None) -> Path:
     """Where data that the project makes itself is kept: ``root``, or the user's cache folder."""
     if root is not None:
         return Path(root).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "da"
+    return cache_folder()
 
 
 def kept(path: Path, make: Callable[[], Arrays]) -> tuple[Arrays, str]:

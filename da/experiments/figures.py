@@ -11,8 +11,9 @@ from typing import Any
 
 from da.experiments.plan import Plan
 from da.experiments.runs import Column
-from da.experiments.store import write_atomically, write_bytes_atomically
+from da.experiments.store import write_atomically
 from da.experiments.tables import Line, Table
+from da.ops.files import write_bytes_atomically
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""

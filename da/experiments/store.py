@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from da.errors import UserError
 from da.experiments.cell import Cell
 from da.experiments.result import Result
+from da.ops.files import write_bytes_atomically
 
 State = Literal["done", "diverged", "failed", "pending"]
 
@@ -33,30 +33,6 @@ class Failure(BaseModel):
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file that is absent, old or whole after a crash at any moment."""
     write_bytes_atomically(path, text.encode())
-
-
-def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is absent, old or whole after a crash at any moment.
-
-    The temporary file lies in the same folder, so that the rename never crosses file systems.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class Store:
