@@ -15,10 +15,11 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from da.errors import Diverged
-from da.module import AdaptationModule, Predictions, gather
-from da.norms import batch_norms, reestimated
+from da.module import AdaptationModule
+from da.norms import aligned_once, batch_norms, reestimated
 from da.ops.optimisation import lr_over_norm2
 from da.selection.information_maximisation import InformationMaximisation
+from da.types import Predictions
 
 #: Batch norm in its strongest forms: the same weights, the running statistics re-estimated on
 #: training images of one domain (on the target: AdaBN, Li et al. 2017).
@@ -58,7 +59,7 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
     training = module.training
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), aligned_once(module):
             yield
     finally:
         module.train(training)
@@ -72,15 +73,24 @@ def predict(module: AdaptationModule, loader: Iterable[Any]) -> Predictions:
             a = module.activations(images.to(module.device))
             out.append((a.logits.float().cpu(), labels, a.features.float().cpu()))
     logits, labels, features = (torch.cat(x) for x in zip(*out, strict=True))
-    return gather(logits, labels, features)
+    return Predictions.of(logits, labels, features)
 
 
-def restated(module: AdaptationModule, data: Any, form: str) -> Any:
-    """Context in which the network's batch norms have the statistics of a form of ``FORMS``."""
-    if not form:
+def restated(
+    module: AdaptationModule, data: Any, form: str, images: Iterable[Tensor] | None = None
+) -> Any:
+    """Context in which the network's batch norms have the statistics of a form of ``FORMS``.
+
+    Args:
+        module: the network.
+        data: its domains.
+        form: of ``FORMS``, or ``""`` for the network as it is.
+        images: batches ``(B, C, H, W)`` to take the statistics of instead.
+    """
+    if images is None and not form:
         return nullcontext()
-    images = (x.to(module.device) for x in data.images(FORMS[form], "train"))
-    return reestimated(module, joined(images))
+    batches = data.images(FORMS[form], "train") if images is None else images
+    return reestimated(module, joined(x.to(module.device) for x in batches))
 
 
 def joined(batches: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pytorch_lightning as L
 import torch
@@ -14,26 +14,13 @@ from torch import Tensor, nn
 from da.backbones.base import backbone as build_backbone
 from da.errors import Diverged, UserError
 from da.norms import Normaliser, batch_norms, normaliser
+from da.norms.sharing import Shared, aligned_once, share, unshare
 from da.ops.optimisation import parameter_groups
 from da.ops.schedules import annealing
 from da.ops.seeding import derive, seeded
-from da.types import Activations, Batch
+from da.types import Activations, Batch, Predictions
 
 Part = Literal["backbone", "bottleneck", "critic"]
-
-
-class Predictions(NamedTuple):
-    """What an evaluation collects of one stream.
-
-    Attributes:
-        logits: ``(N, K)`` float32 on the CPU.
-        labels: ``(N,)`` int64 on the CPU.
-        deviation: standard deviation over the samples of the features, mean over the features.
-    """
-
-    logits: Tensor
-    labels: Tensor
-    deviation: float
 
 
 class AdaptationModule(L.LightningModule, ABC):
@@ -134,6 +121,8 @@ class AdaptationModule(L.LightningModule, ABC):
         self.clipped: list[bool] = []
         self.predictions: list[Predictions] = []
         self._collected: list[list[tuple[Tensor, Tensor, Tensor]]] = []
+        self._shared: list[Shared] = []
+        self._evaluating: list[Shared] = []
 
     def part(self, name: Part, build: Callable[[], nn.Module]) -> Any:
         """Builds a part with its own named seed, and puts the normaliser in if it is in scope.
@@ -182,7 +171,8 @@ class AdaptationModule(L.LightningModule, ABC):
     def both(self, source: Tensor, target: Tensor) -> tuple[Activations, Activations]:
         """Activations of both domains, in one joint pass or in two, source first."""
         if self.hparams["forward_mode"] == "separate":
-            return self.activations(source), self.activations(target)
+            with aligned_once(self):
+                return self.activations(source), self.activations(target)
         joint = self.activations(torch.cat([source, target]))
         n = len(source)
         return (
@@ -214,6 +204,19 @@ class AdaptationModule(L.LightningModule, ABC):
         for name, loss in losses.items():
             self.log(f"loss/{name}", loss.detach())
         return total
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Micro-batches of one optimiser step share their aligned weights."""
+        # Where gradients are scaled (float16), those held back would be so after the others are
+        # not any more.
+        several = self.trainer.accumulate_grad_batches > 1
+        if several and self.trainer.precision != "16-mixed":
+            self._shared += share(self, micro_batches=True)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Takes the micro-batches' gradients through the alignment, once."""
+        unshare(self._shared)
+        self._shared = []
 
     @property
     def progress(self) -> float:
@@ -276,13 +279,15 @@ class AdaptationModule(L.LightningModule, ABC):
     # Evaluation.
 
     def on_validation_epoch_start(self) -> None:
-        """Starts collecting."""
+        """Starts collecting, with weights that are aligned once."""
         self._collected = []
+        self._evaluating = share(self)
 
     def on_validation_epoch_end(self) -> None:
         """Gathers predictions per stream, in the order of the loaders."""
+        unshare(self._evaluating)
         self.predictions = [
-            gather(torch.cat(x), torch.cat(y), torch.cat(f))
+            Predictions.of(torch.cat(x), torch.cat(y), torch.cat(f))
             for x, y, f in (zip(*parts, strict=True) for parts in self._collected)
         ]
         streams = getattr(self.trainer, "datamodule").evaluations  # noqa: B009
@@ -325,8 +330,3 @@ class AdaptationModule(L.LightningModule, ABC):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-
-def gather(logits: Tensor, labels: Tensor, features: Tensor) -> Predictions:
-    """Predictions of one stream from its logits, labels and features."""
-    return Predictions(logits, labels, features.std(dim=0, unbiased=False).mean().item())

@@ -47,3 +47,22 @@ class Activations(NamedTuple):
 
     features: Tensor
     logits: Tensor
+
+
+class Predictions(NamedTuple):
+    """What an evaluation collects of one stream.
+
+    Attributes:
+        logits: ``(N, K)`` float32 on the CPU.
+        labels: ``(N,)`` int64 on the CPU.
+        deviation: standard deviation over the samples of the features, mean over the features.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    deviation: float
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor, features: Tensor) -> Predictions:
+        """From logits ``(N, K)``, labels ``(N,)`` and features ``(N, F)`` of the same samples."""
+        return cls(logits, labels, features.std(dim=0, unbiased=False).mean().item())

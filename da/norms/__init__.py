@@ -7,6 +7,7 @@ from typing import Any
 from da.errors import unknown
 from da.norms.aligned import align, fold, naive_align
 from da.norms.base import ActivationNormaliser, Normaliser, available, options_of
+from da.norms.sharing import aligned_once
 from da.norms.statistics import batch_norms, reestimated
 from da.norms.weight_align import WeightAlign
 
@@ -15,6 +16,7 @@ __all__ = [
     "Normaliser",
     "WeightAlign",
     "align",
+    "aligned_once",
     "batch_norms",
     "fold",
     "naive_align",

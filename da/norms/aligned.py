@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from da.norms.surgery import replace
+
+if TYPE_CHECKING:
+    from da.norms.sharing import Shared
 
 EPS = 1e-10
 
@@ -71,27 +74,54 @@ class Aligned(nn.Module):
         args, kwargs: those of the plain layer.
         gain: see :func:`align`.
         scale: whether g is learned; without, it is fixed at 1 and there is no parameter.
+        eps: see :func:`align`.
 
     Attributes:
         weight: as in the plain layer, unconstrained; :meth:`aligned_weight` is what acts.
         g: ``(O,)`` parameter, or None.
         bias: ``(O,)`` parameter, or None.
+        shared: what :mod:`da.norms.sharing` holds for a while, or None.
     """
 
     weight: Tensor
     bias: Any
     g: nn.Parameter | None
+    shared: Shared | None = None
 
-    def __init__(self, *args: Any, gain: float = 2.0, scale: bool = True, **kwargs: Any):
+    def __init__(
+        self, *args: Any, gain: float = 2.0, scale: bool = True, eps: float = EPS, **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
-        self.gain = gain
+        self.gain, self.eps = gain, eps
         self.register_parameter("g", None)
         if scale:
             self.g = nn.Parameter(self.weight.new_ones(len(self.weight)))
 
     def aligned_weight(self) -> Tensor:
-        """The weight that acts, of the shape and dtype of ``weight``."""
-        return align(self.weight, self.g, self.gain)
+        """ŵ, of the shape and dtype of ``weight``."""
+        return align(self.weight, self.g, self.gain, self.eps)
+
+    def acting_dtype(self) -> torch.dtype:
+        """Of ŵ in a forward pass: autocast's where it is on, so that it is cast once."""
+        device = self.weight.device.type
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return self.weight.dtype
+
+    def compute(self) -> Tensor:
+        """ŵ for a forward pass, its statistics in float32 whatever the dtype."""
+        return self.aligned_weight().to(self.acting_dtype())
+
+    def acting_weight(self) -> Tensor:
+        """ŵ for a forward pass, shared with others within :func:`da.norms.aligned_once`."""
+        # A compiled graph computes its own: what was shared outside of it would be a constant.
+        if torch.compiler.is_compiling() or self.shared is None:
+            return self.compute()
+        return self.shared.weight()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles take along: not what is shared with other forward passes."""
+        return {k: v for k, v in vars(self).items() if k != "shared"}
 
     def extra_repr(self) -> str:
         """What ``print`` shows of the layer."""
@@ -103,7 +133,7 @@ class AlignedConv1d(Aligned, nn.Conv1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, L)`` to ``(B, O, L')``."""
-        return self._conv_forward(input, self.aligned_weight(), self.bias)
+        return self._conv_forward(input, self.acting_weight(), self.bias)
 
 
 class AlignedConv2d(Aligned, nn.Conv2d):
@@ -111,7 +141,7 @@ class AlignedConv2d(Aligned, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, O, H', W')``."""
-        return self._conv_forward(input, self.aligned_weight(), self.bias)
+        return self._conv_forward(input, self.acting_weight(), self.bias)
 
 
 class AlignedConv3d(Aligned, nn.Conv3d):
@@ -119,7 +149,7 @@ class AlignedConv3d(Aligned, nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, D, H, W)`` to ``(B, O, D', H', W')``."""
-        return self._conv_forward(input, self.aligned_weight(), self.bias)
+        return self._conv_forward(input, self.acting_weight(), self.bias)
 
 
 class AlignedLinear(Aligned, nn.Linear):
@@ -127,7 +157,7 @@ class AlignedLinear(Aligned, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(..., in_features)`` to ``(..., out_features)``."""
-        return F.linear(input, self.aligned_weight(), self.bias)
+        return F.linear(input, self.acting_weight(), self.bias)
 
 
 # The plain layers that an aligned one stands for exactly. A subclass may treat its weight or its

@@ -1,0 +1,151 @@
+"""One aligned weight for several forward passes gives what one for each would."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from da.norms import WeightAlign, aligned, aligned_once, fold
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 5 * 5, 6, bias=False),
+        nn.BatchNorm1d(6),
+        nn.Linear(6, 4),
+    )
+    return WeightAlign().apply(model)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often a weight was aligned."""
+    calls: list[int] = []
+    plain = aligned.align
+    monkeypatch.setattr(aligned, "align", lambda *a: (calls.append(1), plain(*a))[1])
+    return calls
+
+
+def gradients(model: nn.Module) -> list[Tensor]:
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def test_separate_passes_share_the_weights_and_one_backward(counted: list[int]) -> None:
+    x, y = torch.randn(4, 3, 15, 15), torch.randn(4, 3, 15, 15)
+    model = network()
+    (model(x).square().mean() + model(y).square().mean()).backward()
+    expected = gradients(model)
+    assert len(counted) == 6
+    counted.clear()
+    model.zero_grad()
+    with aligned_once(model):
+        outputs = model(x), model(y)
+    (outputs[0].square().mean() + outputs[1].square().mean()).backward()
+    assert len(counted) == 3
+    for a, b in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_micro_batches_share_the_weights_and_the_backward_through_them(counted: list[int]) -> None:
+    x = torch.randn(6, 3, 15, 15)
+    model = network()
+    model(x).square().mean().backward()
+    expected = gradients(model)
+    counted.clear()
+    model.zero_grad()
+    with aligned_once(model, micro_batches=True):
+        for part in x.chunk(3):
+            (model(part).square().mean() / 3).backward()
+        assert model[0].weight.grad is None  # held back: it comes at the end, at once
+    assert len(counted) == 3
+    for a, b in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluation_aligns_once_and_a_changed_weight_anew(counted: list[int]) -> None:
+    model = network().eval()
+    x = torch.randn(2, 3, 15, 15)
+    with torch.no_grad(), aligned_once(model):
+        before = [model(x) for _ in range(5)]
+        assert len(counted) == 3
+        model[0].weight.neg_()
+        after = model(x)
+        assert len(counted) == 4
+    assert all(torch.equal(before[0], other) for other in before)
+    assert not torch.allclose(before[0], after)
+    assert torch.equal(after, model(x))
+
+
+def test_gradients_come_also_where_an_evaluation_came_first() -> None:
+    model = network()
+    x = torch.randn(2, 3, 15, 15)
+    with aligned_once(model):
+        with torch.no_grad():
+            model(x)
+        model(x).sum().backward()
+    assert model[0].weight.grad is not None
+    assert all(m.shared is None for m in model.modules() if isinstance(m, aligned.Aligned))
+
+
+def test_an_inner_block_leaves_the_outer_one_in_charge(counted: list[int]) -> None:
+    model = network()
+    x = torch.randn(2, 3, 15, 15)
+    with aligned_once(model, micro_batches=True):
+        for _ in range(2):
+            with aligned_once(model):
+                out = model(x) + model(x)
+            out.sum().backward()
+        assert model[0].weight.grad is None
+    assert model[0].weight.grad is not None
+    assert len(counted) == 3
+
+
+def test_after_an_error_nothing_is_shared_and_no_gradient_comes() -> None:
+    model = network()
+
+    def interrupted() -> None:
+        with aligned_once(model, micro_batches=True):
+            model(torch.randn(2, 3, 15, 15)).sum().backward()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    assert model[0].weight.grad is None
+    assert model[0].shared is None
+
+
+def test_copies_and_folds_made_within_are_free_of_it() -> None:
+    model = network()
+    x = torch.randn(2, 3, 15, 15)
+    with aligned_once(model):
+        expected = model(x)
+        other, plain = copy.deepcopy(model), fold(model)
+    assert other[0].shared is None
+    assert torch.equal(other(x), expected)
+    torch.testing.assert_close(plain(x), expected)
+
+
+def test_under_autocast_the_weight_is_cast_once_from_float32_statistics() -> None:
+    model = network()
+    x = torch.randn(2, 3, 15, 15)
+    layer = model[0]
+    with torch.no_grad():
+        layer.weight.add_(100.0)  # in bfloat16 a filter of this mean has no deviation left
+    with torch.autocast("cpu", torch.bfloat16), aligned_once(model):
+        first = layer.acting_weight()
+        assert first.dtype == torch.bfloat16
+        assert layer.acting_weight() is first
+        model(x).float().square().mean().backward()
+    torch.testing.assert_close(first.float(), layer.aligned_weight(), rtol=1e-2, atol=1e-3)
+    assert layer.weight.grad.dtype == torch.float32
+    assert layer.acting_weight().dtype == torch.float32
