@@ -7,17 +7,21 @@ from typing import Any
 from da.errors import unknown
 from da.norms.aligned import align, fold, naive_align
 from da.norms.base import ActivationNormaliser, Normaliser, available, options_of
+from da.norms.conversion import Conversion, LayerError, convert_pretrained
 from da.norms.sharing import aligned_once
 from da.norms.statistics import batch_norms, reestimated
 from da.norms.weight_align import WeightAlign
 
 __all__ = [
     "ActivationNormaliser",
+    "Conversion",
+    "LayerError",
     "Normaliser",
     "WeightAlign",
     "align",
     "aligned_once",
     "batch_norms",
+    "convert_pretrained",
     "fold",
     "naive_align",
     "names",
