@@ -10,7 +10,7 @@ FILES = sorted([ROOT / "run.py", *(ROOT / "da").rglob("*.py"), *(ROOT / "dataset
 
 #: Each part may import itself and the parts before it.
 LAYERS = [
-    {"da", "da.types", "da.errors", "da.discovery", "da.ops", "da.yaml12"},
+    {"da", "da.types", "da.errors", "da.discovery", "da.foreign", "da.ops", "da.yaml12"},
     {"da.norms", "da.backbones", "da.selection"},
     {"da.module"},
     {"da.methods", "da.evaluation"},
@@ -101,7 +101,7 @@ LIGHT = [
     file
     for file in FILES
     if name_of(file) in ("run", "da", "da.errors", "da.discovery", "da.yaml12")
-    or (part_of(name_of(file)) == "da.commands" and file.stem != "_lightning")
+    or (part_of(name_of(file)) == "da.commands" and file.stem not in ("_lightning", "_checkpoints"))
 ]
 
 

@@ -24,7 +24,6 @@ from da.discovery import modules
 from da.errors import UserError, unknown
 from da.experiments.training import methods
 from da.module import AdaptationModule
-from da.ops.reading import read_tensors
 
 #: Defaults that a run starts from; everything can be overridden.
 DEFAULT_MODEL = "da.methods.source_only.SourceOnly"
@@ -163,75 +162,6 @@ def root_cause(error: BaseException) -> BaseException:
     while not isinstance(error, UserError) and (error.__cause__ or error.__context__):
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     return error
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Reads a checkpoint of ``fit`` without running any code in it."""
-    checkpoint = read_tensors("checkpoint", path, "give the .ckpt that fit wrote")
-    if not isinstance(checkpoint, dict) or "settings" not in checkpoint:
-        raise UserError(f"checkpoint: '{path}' holds no settings; it was not written by fit")
-    return checkpoint
-
-
-def load_weights(module: AdaptationModule, checkpoint: dict[str, Any], path: str) -> None:
-    """Puts a checkpoint's weights into a module, refusing another normaliser or class count."""
-    saved = checkpoint["settings"]["model"]["init_args"]
-    norm = saved.get("norm", "bn")
-    if norm != module.hparams["norm"]:
-        raise UserError(
-            f"checkpoint: '{path}' was trained with norm '{norm}', the model has "
-            f"'{module.hparams['norm']}'; leave --model.norm out"
-        )
-    own, state = module.state_dict(), checkpoint["state_dict"]
-    key = "classifier.weight"
-    if key in state and len(state[key]) != len(own[key]):
-        raise UserError(
-            f"checkpoint: '{path}' has {len(state[key])} classes, the data {len(own[key])}"
-        )
-    wrong = [
-        k
-        for k in {*own, *state}
-        if k not in own or k not in state or own[k].shape != state[k].shape
-    ]
-    if wrong:
-        raise UserError(
-            f"checkpoint: '{path}' does not fit the model ({len(wrong)} tensors differ, first "
-            f"{min(wrong)}); give the model's options as it was trained"
-        )
-    module.load_state_dict(state)
-
-
-def from_checkpoint(
-    args: list[str], prog: str, description: str, extra: dict[str, dict[str, Any]]
-) -> tuple[CLI, str]:
-    """The model and the data of a checkpoint, its settings overridden by the command line.
-
-    Args:
-        args: the checkpoint's path first, then options.
-
-    Returns:
-        The parsed command, its model with the checkpoint's weights, and the path.
-    """
-    if not args:
-        raise UserError(f"expected the path of a checkpoint: python {prog} CHECKPOINT [options]")
-    if args[0] in ("-h", "--help"):
-        CLI(["--help"], f"{prog} CHECKPOINT", description, extra=extra)
-    if args[0].startswith("-"):
-        raise UserError(
-            f"expected the path of a checkpoint first, got '{args[0]}': "
-            f"python {prog} CHECKPOINT [options]"
-        )
-    checkpoint = read_checkpoint(args[0])
-    cli = CLI(
-        args[1:],
-        prog,
-        description,
-        checkpoint,
-        extra,
-        trainer_defaults={"logger": False, "enable_checkpointing": False},
-    )
-    load_weights(cli.model, checkpoint, args[0])
-    return cli, args[0]
 
 
 class Bar(RichProgressBar):

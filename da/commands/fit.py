@@ -32,14 +32,8 @@ def main(argv: list[str]) -> int:
     from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
     from pytorch_lightning.loggers import CSVLogger
 
-    from da.commands._lightning import (
-        CLI,
-        Bar,
-        EpochLines,
-        KeepSettings,
-        read_checkpoint,
-        stoppable,
-    )
+    from da.commands._checkpoints import read_checkpoint
+    from da.commands._lightning import CLI, Bar, EpochLines, KeepSettings, stoppable
     from da.errors import Diverged, UserError
     from da.evaluation import Recorder
     from da.experiments.store import write_atomically

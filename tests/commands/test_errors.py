@@ -279,11 +279,12 @@ def test_a_cut_checkpoint_is_named(call, trained, tmp_path, share):
 
 def test_a_file_of_tensors_is_no_checkpoint(call, tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "a.ckpt")
-    code, said = call("test a.ckpt")
+    code, said = call("fit --ckpt_path a.ckpt")
     assert (code, said) == (
         2,
         "checkpoint: 'a.ckpt' holds no settings; it was not written by fit",
     )
+    assert "does not fit digits_resnet: 21 of its" in call("test a.ckpt")[1]
 
 
 def test_predict_without_images(call, trained, tmp_path):
