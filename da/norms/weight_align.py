@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError, unknown
+from da.norms import standardised
 from da.norms.aligned import ALIGNED, Aligned, rebuilt
 from da.norms.base import ActivationNormaliser, Normaliser, available, options_of
 from da.norms.flow import Flow
@@ -44,7 +45,8 @@ class WeightAlign(Normaliser):
     whose output a batch norm takes. Scale and shift of that batch norm become g and b of the layer
     that feeds it; where no single layer does (DenseNet, pre-activation), they stay as a
     per-channel affine. Other layers start at g = 1 with the bias they have, or 0. A batch norm
-    shared by several layers leaves each its own g and b.
+    shared by several layers leaves each its own g and b. timm's convolutions with scaled weight
+    standardisation are aligned without a change to what they compute.
 
     A convolution that is the classifier (SqueezeNet) is not told from others: exclude it by name.
 
@@ -164,7 +166,7 @@ class WeightAlign(Normaliser):
             if layer in blocks and new.g is not None:
                 with torch.no_grad():
                     new.g.mul_(factor)
-            aligned[layer] = new
+            aligned[layer] = standardised.padded(layer, new)
         return aligned
 
     def _gain(self, flow: Flow, layer: nn.Module) -> float:
@@ -174,7 +176,10 @@ class WeightAlign(Normaliser):
 
 
 def _converted(layer: nn.Module, gain: float, scale: bool) -> Aligned:
-    """The aligned layer with the weight and bias of a plain one, at g = 1."""
+    """The aligned layer with the weight and bias of a plain one, at g = 1; a standardised one keeps
+    its own scale."""
+    if standardised.is_standardised(layer):
+        return standardised.aligned(layer, gain, scale)
     new = rebuilt(layer, ALIGNED[type(layer)], bias=True, gain=gain, scale=scale)
     assert isinstance(new, Aligned)  # for the type checker
     weight = layer.get_parameter("weight")
@@ -229,7 +234,7 @@ def _check(layer: nn.Module, name: str) -> None:
     kind = type(layer).__name__
     if isinstance(layer, Aligned):
         raise UserError(f"'{name}' is aligned already; apply 'wa' once, to the plain network")
-    if type(layer) not in ALIGNED:
+    if type(layer) not in ALIGNED and not standardised.is_standardised(layer):
         raise UserError(
             f"'{name}' is a {kind}, and 'wa' aligns torch.nn's own Conv1d, Conv2d, Conv3d and"
             f" Linear; leave it out with exclude='{name}'"
