@@ -35,11 +35,13 @@ class Flow:
 
         Args:
             model: any network that takes one tensor. It is left as it is.
-            example: an input of the model.
+            example: an input of the model; by default what its ``example`` method gives, if any.
         """
         try:
             return cls(traced(model))
         except Exception as error:  # whatever a model's own forward raises on a symbolic input
+            if example is None and callable(own := getattr(model, "example", None)):
+                example = own()
             if example is None:
                 raise UserError(
                     f"{type(model).__name__} can't be traced to see which layer feeds which"
@@ -98,7 +100,7 @@ class Flow:
         """E[x²] of what a layer takes in, given that activations take in N(0, 1).
 
         It is the activation's own E[φ(z)²] (½ for ReLU), and 1 where the input is an image or
-        linear. Pooling is taken to keep it, a concatenation has the mean of its parts.
+        linear. Pooling and padding are taken to keep it, a concatenation has the mean of its parts.
         """
         moments = [_moment(call.inputs[0]) for call in self.calls.get(layer, []) if call.inputs]
         return sum(moments) / len(moments) if moments else 1.0
@@ -122,6 +124,7 @@ _POOLS = tuple(
     for d in (1, 2, 3)
 )
 _CARRIERS = ("cat", "flatten", "dropout", "dropout2d", "stochastic_depth", "contiguous", *_POOLS)
+_PADS = ("pad", "pad_same")
 _CARRIER_MODULES = (
     *(nn.Identity, nn.Flatten, nn.modules.dropout._DropoutNd),
     *(nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd),
@@ -171,7 +174,7 @@ def _moment(node: Node) -> float:
         first, second = node.inputs
         gated = second if _gate(first, second) else first if _gate(second, first) else None
         return _moment(gated) if gated is not None else 1.0
-    if _carries(node) and node.inputs:
+    if (_carries(node) or node.name in _PADS) and node.inputs:
         return sum(map(_moment, node.inputs)) / len(node.inputs)
     return 1.0
 

@@ -113,12 +113,20 @@ def refuse_others(model: nn.Module, by: str, kept: Collection[nn.Module] = ()) -
     """Refuses a network with other normalisers than batch norm, but for those in ``kept``."""
     for name, module in model.named_modules():
         batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if isinstance(module, NORMS) and not batch and module not in kept:
+        if _normalises(module) and not batch and module not in kept:
             raise UserError(
                 f"{title(model)} has another normaliser than batch norm ('{name}' is a"
                 f" {type(module).__name__}), which '{by}' does not remove;"
                 " use 'bn' to leave the network as it is"
             )
+
+
+def _normalises(module: nn.Module) -> bool:
+    """Whether it is a normaliser of torch.nn, or by its name one of another library (timm's RMS
+    norms and EvoNorms): it is called so and has a scale for each channel."""
+    scale = module._parameters.get("weight")
+    named = "norm" in type(module).__name__.lower() and scale is not None and scale.dim() == 1
+    return isinstance(module, NORMS) or named
 
 
 def sole_feeders(
