@@ -206,7 +206,7 @@ def fold(model: nn.Module) -> nn.Module:
         if isinstance(layer, Aligned):
             new = rebuilt(layer, PLAIN[type(layer)], bias=layer.bias is not None)
             with torch.no_grad():
-                weight = layer.aligned_weight().contiguous(memory_format=torch.preserve_format)
+                weight = layer.aligned_weight()
             new.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
             new.bias = layer.bias
             plain[layer] = new

@@ -1,24 +1,72 @@
-"""The benchmark runs and prints its ratios; how large they are is not for a test to say."""
+"""The benchmarks run and print their ratios; how large they are is not for a test to say."""
+
+import csv
 
 import pytest
 import torch
 
 import run
+from da.experiments import bench_norms
+from da.experiments.bench_norms import Case, Variant, naive_alignment
 from da.norms import aligned
 
+TINY = "--networks digits_resnet@16 --batches 2 --precisions float32 --seconds 0.1"
 
-def test_bench_norms_prints_every_variant_with_its_ratio(capsys):
-    words = ["bench", "norms", "--rounds", "1", "--batch", "2", "--size", "16"]
-    assert run.main(words) == 0
+
+def test_bench_norms_prints_and_saves_a_row_per_case(capsys, tmp_path):
+    words = f"bench norms {TINY} --networks digits_resnet@16,resnet18@32 --batches 1,2".split()
+    assert run.main([*words, "--norms", "wa,gn,wa naive", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    for name in ("bn", "no normaliser", "wa", "wa, naive", "wa+bn", "gn"):
-        assert f"│ {name} " in out
-    assert "1.00" in out
+    report = (tmp_path / "report.md").read_text()
+    rows = [line for line in report.splitlines() if line.startswith(("| dig", "| res"))]
+    assert len(rows) == 4
+    assert all(line in out for line in rows)
+    assert "bench norms --networks" in report
+    table = list(csv.DictReader((tmp_path / "table.csv").open()))
+    # Batch norm has no statistics of one image's maps of one pixel.
+    assert [line.count("–") for line in rows] == [1, 1, 4, 1]
+    for line in table:
+        if line["bn training ms"]:
+            assert float(line["bn training / bn"]) == 1
+            assert float(line["wa training ms"]) > 0
+        assert float(line["wa inference / none"]) > 0
+        assert int(line["wa rounds"]) >= 3
+
+
+def saved_bytes(case, name):
+    return Variant(name, case, "cpu", compiled=False).kept()
+
+
+def test_the_kept_bytes_are_those_of_the_floor_and_one_aligned_weight():
+    case = Case("digits_resnet", 32, "float32", 4)
+    model = Variant("wa", case, "cpu", compiled=False).model
+    layers = [m for m in model.modules() if isinstance(m, aligned.Aligned)]
+    one = sum(4 * m.weight.numel() for m in layers)
+    extra = saved_bytes(case, "wa") - saved_bytes(case, "none")
+    # Besides ŵ: mean, deviation and the scaled g of each filter.
+    filters = 4 * sum(len(m.weight) for m in layers)
+    assert one <= extra <= one + 3 * filters
+    assert saved_bytes(case, "wa naive") - saved_bytes(case, "none") > 2.5 * one
+    assert saved_bytes(case, "wa") < saved_bytes(case, "bn")
+
+
+@pytest.mark.parametrize("name", list(bench_norms.VARIANTS))
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_variant_infers_what_it_was_trained_to(name, precision):
+    variant = Variant(name, Case("digits_resnet", 16, precision, 4), "cpu", compiled=False)
+    before = [p.detach().clone() for p in variant.model.parameters()]
+    variant.train()
+    changed = [
+        not torch.equal(a, b) for a, b in zip(before, variant.model.parameters(), strict=True)
+    ]
+    assert sum(changed) > len(changed) / 2
+    variant.infer()
+    fresh = Variant(name, Case("digits_resnet", 16, "float32", 4), "cpu", compiled=False)
+    fresh.model.eval()
+    torch.testing.assert_close(fresh.folded(fresh.images), fresh.model(fresh.images))
 
 
 def test_the_naive_variant_is_another_computation_of_the_same_weight():
-    from da.commands.bench import naive_alignment
-
     fused, weight = aligned.align, torch.randn(4, 3, 3, 3)
     with naive_alignment():
         assert aligned.align is aligned.naive_align
@@ -27,7 +75,26 @@ def test_the_naive_variant_is_another_computation_of_the_same_weight():
     torch.testing.assert_close(naive, fused(weight))
 
 
-@pytest.mark.parametrize("line", ["bench nroms", "bench norms --batch 0", "bench norms --rounds x"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "bench nroms",
+        "bench norms --seconds x",
+        f"bench norms {TINY} --batches 0",
+        f"bench norms {TINY} --networks resnet18",
+        f"bench norms {TINY} --networks resnte18@32",
+        f"bench norms {TINY} --norms b",
+        f"bench norms {TINY} --precisions float16",
+        f"bench norms {TINY} --threads 0",
+        "bench norms --device gpu",
+    ],
+)
 def test_bad_options_are_one_line(line, capsys):
     assert run.main(line.split()) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_lists_the_benchmarks(capsys):
+    assert run.main(["bench"]) == 2
+    assert run.main(["bench", "--help"]) == 0
+    assert "norms" in capsys.readouterr().out

@@ -126,3 +126,12 @@ def test_folding_a_copy_leaves_the_original_working() -> None:
     assert torch.equal(fold(fold(model))(x), expected)
     assert torch.equal(model(x), expected)
     assert type(model[0]) is AlignedConv2d
+
+
+def test_a_channels_last_network_folds_to_a_channels_last_one() -> None:
+    model = nn.Sequential(AlignedConv2d(3, 4, 3), nn.Flatten(), AlignedLinear(16, 2))
+    model.to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    plain = fold(model)
+    assert plain[0].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(plain(x), model(x))
