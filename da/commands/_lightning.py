@@ -19,7 +19,14 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from da import yaml12
-from da.commands._messages import readable, refuse_bad_config, refuse_linked, refuse_no_value
+from da.commands._messages import (
+    configurations,
+    dotted_keys,
+    given,
+    readable,
+    refuse_linked,
+    refuse_no_value,
+)
 from da.discovery import modules
 from da.errors import UserError, unknown
 from da.experiments.training import methods
@@ -112,8 +119,9 @@ class CLI(LightningCLI):
             name = value_of(option, args)
             if name and "." not in name and name not in known:
                 raise unknown(kind, name, known)
-        refuse_linked(args)
-        refuse_bad_config(args)
+        refuse_linked(given(args))
+        for content in configurations(args):
+            refuse_linked(dotted_keys(content))
         super().parse_arguments(parser, args)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -131,19 +131,49 @@ def dotted(classes: Mapping[str, type], name: str) -> list[str]:
     return [f"{kind.__module__}.{kind.__qualname__}" for kind in classes.values()]
 
 
-def refuse_linked(args: list[str]) -> None:
-    """Refuses options that are set from elsewhere: the parser would ignore them in silence."""
-    for word in args:
-        option = word.partition("=")[0]
-        match = re.fullmatch(r"--(model|data)\.(?:init_args\.)?(num_classes|task|seed)", option)
+def refuse_linked(names: Iterable[str]) -> None:
+    """Refuses options that are set from elsewhere: the parser would ignore them in silence.
+
+    Args:
+        names: of options, ``"model.seed"`` or ``"model.init_args.seed"``; others pass.
+    """
+    for name in names:
+        match = re.fullmatch(r"(model|data)\.(?:init_args\.)?(num_classes|task|seed)", name)
         if match and (match.group(1) == "model" or match.group(2) == "seed"):
-            raise UserError(f"{option[2:]}: it is set from {LINKED[match.group(2)]}; leave it out")
+            raise UserError(f"{name}: it is set from {LINKED[match.group(2)]}; leave it out")
 
 
-def refuse_bad_config(args: list[str]) -> None:
-    """Refuses configuration files that are missing, no YAML, or no mapping of options."""
+def given(args: Iterable[str]) -> list[str]:
+    """The names of the options on a command line.
+
+    >>> given(["--model.lr=3", "--model", "DANN"])
+    ['model.lr', 'model']
+    """
+    return [word[2:].partition("=")[0] for word in args if word.startswith("--")]
+
+
+def dotted_keys(content: Mapping[str, Any]) -> list[str]:
+    """The names of the options in a configuration, however it nests them.
+
+    >>> dotted_keys({"model": {"init_args": {"lr": 3}}, "trainer.max_epochs": 2})
+    ['model.init_args.lr', 'trainer.max_epochs']
+    """
+    found = []
+    for key, value in content.items():
+        inner = dotted_keys(value) if isinstance(value, dict) else []
+        found += [f"{key}.{name}" for name in inner] or [str(key)]
+    return found
+
+
+def configurations(args: list[str]) -> list[dict[str, Any]]:
+    """The configuration files of a command line, in order, each as a mapping of options.
+
+    Raises:
+        UserError: for files that are missing, no YAML, or no mapping.
+    """
     values = [b for a, b in pairwise(args) if a in ("--config", "-c")]
     values += [word.partition("=")[2] for word in args if word.startswith("--config=")]
+    found = []
     for value in values:
         file = Path(value).expanduser()
         if not file.is_file():
@@ -160,6 +190,8 @@ def refuse_bad_config(args: list[str]) -> None:
                 f"config: '{value}' holds {type(content).__name__}, expected a mapping of options "
                 "such as {model: {class_path: DANN}}"
             )
+        found.append(content)
+    return found
 
 
 def refuse_no_value(message: str, args: list[str]) -> UserError | None:

@@ -137,6 +137,12 @@ YAML = {
     "data:\n  class_path: Digits\n  init_args: {batch_size: many}\n": "data.batch_size: expected a "
     "whole number; got 'many'",
     "data:\n  class_path: Digits\n  init_args: {soruce: photo}\n": "did you mean 'data.source'?",
+    "model:\n  class_path: DANN\n  init_args: {num_classes: 3}\n": "model.init_args.num_classes: it "
+    "is set from the data; leave it out",
+    "model:\n  init_args: {task: a->b}\n": "model.init_args.task: it is set from the data",
+    "model.seed: 3\n": "model.seed: it is set from --seed_everything; leave it out",
+    "data:\n  class_path: Digits\n  init_args: {seed: 3}\n": "data.init_args.seed: it is set from "
+    "--seed_everything; leave it out",
     "seed_everything: x\n": "seed_everything: expected a whole number; got 'x'",
 }
 
@@ -301,6 +307,11 @@ def test_seed_zero_and_a_name_that_yaml_1_1_reads_as_false(tmp_path, monkeypatch
     settings = json.loads((folder / "config.json").read_text())
     assert settings["seed_everything"] == 0
     assert settings["model"]["init_args"]["norm"] == "none"
+    # What fit writes is a configuration for the same run.
+    config = str(folder / "config.json")
+    assert run.main(["fit", "--config", config, "--seed_everything", "3", "--out", "again"]) == 0
+    again = json.loads((tmp_path / "again/config.json").read_text())
+    assert {**again, "out": None, "seed_everything": 0} == {**settings, "out": None}
 
 
 def test_a_real_process_says_one_line():
