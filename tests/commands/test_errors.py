@@ -137,8 +137,8 @@ YAML = {
     "data:\n  class_path: Digits\n  init_args: {batch_size: many}\n": "data.batch_size: expected a "
     "whole number; got 'many'",
     "data:\n  class_path: Digits\n  init_args: {soruce: photo}\n": "did you mean 'data.source'?",
-    "model:\n  class_path: DANN\n  init_args: {num_classes: 3}\n": "model.init_args.num_classes: it "
-    "is set from the data; leave it out",
+    "model:\n  class_path: DANN\n  init_args: {num_classes: 3}\n": "model.init_args.num_classes: "
+    "it is set from the data; leave it out",
     "model:\n  init_args: {task: a->b}\n": "model.init_args.task: it is set from the data",
     "model.seed: 3\n": "model.seed: it is set from --seed_everything; leave it out",
     "data:\n  class_path: Digits\n  init_args: {seed: 3}\n": "data.init_args.seed: it is set from "
