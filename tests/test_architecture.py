@@ -12,7 +12,7 @@ FILES = sorted([ROOT / "run.py", *(ROOT / "da").rglob("*.py"), *(ROOT / "dataset
 LAYERS = [
     {"da", "da.types", "da.errors", "da.discovery", "da.foreign", "da.ops", "da.yaml12"},
     {"da.norms", "da.backbones", "da.selection"},
-    {"da.module"},
+    {"da.module", "da.pretrained"},
     {"da.methods", "da.evaluation"},
     {"da.experiments"},
     {"da.commands"},

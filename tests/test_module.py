@@ -237,12 +237,13 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_terms(fake_trainer, b
         module.training_step(bad, 0)
 
 
-def test_weightalign_on_pretrained_weights_is_refused_unless_asked_for(weights):
-    for norm in ("wa", "wa+bn", "wa+gn"):
-        with pytest.raises(UserError, match=r"pretrained weights: .*--model.allow_bn_weights true"):
+def test_weightalign_beside_another_on_pretrained_weights_is_refused_unless_asked_for(weights):
+    for norm in ("wa+bn", "wa+gn"):
+        with pytest.raises(UserError, match=r"pretrained weights: .*--model.conversion off"):
             source_only(norm=norm, weights=weights)
-        source_only(norm=norm, weights=weights, allow_bn_weights=True)
-    source_only(norm="gn", weights=weights)
+        source_only(norm=norm, weights=weights, conversion="off")
+    for norm in ("wa", "gn"):
+        source_only(norm=norm, weights=weights)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def main(argv: list[str]) -> int:
         seconds=recorder.seconds,
         parameters=sum(p.numel() for p in module.parameters()),
         initial_loss=module.initial_loss,
+        conversion=module.converted,
         lr_over_norm2=sum(recorder.lr_over_norm2) / len(recorder.lr_over_norm2),
         feature_deviation=recorder.feature_deviation,
     )

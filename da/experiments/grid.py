@@ -15,6 +15,8 @@ Row = Literal["tuned", "published"]
 ROWS: tuple[Row, ...] = ("tuned", "published")
 REFERENCE_BATCH = 32
 DEFAULT_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+NAMES = ("conversion",)
+"""Options of which "off" is the name of a choice."""
 
 
 class _Strict(BaseModel):
@@ -79,6 +81,8 @@ class Grid(_Strict):
         for key, option in value.items():
             if isinstance(option, dict):
                 cls._truths(option)
+            elif key in NAMES:
+                continue
             elif isinstance(option, str) and option.lower() in ("yes", "no", "on", "off"):
                 raise ValueError(f"{key}: {option} is a name in YAML 1.2; write true or false")
         return value

@@ -61,6 +61,20 @@ class Seconds(_Strict):
     total: float = Field(ge=0)
 
 
+class Conversion(_Strict):
+    """How pretrained weights became those of a WA network, see :func:`da.pretrained.convert`."""
+
+    on: Literal["source", "both"]
+    images: int = Field(gt=0)
+    held_out: int = Field(ge=0)
+    error: float
+    agreement: float | None
+    worst_layer: str
+    worst_error: float
+    seconds: float = Field(ge=0)
+    cached: bool
+
+
 class Result(_Strict):
     """One finished training. Only this, validated, counts as done; an exit status never does."""
 
@@ -76,6 +90,7 @@ class Result(_Strict):
     feature_deviation: float
     initial_loss: float
     clipped_fraction: float | None = None
+    conversion: Conversion | None = None
     versions: dict[str, str] = {}
     data_manifest: str = ""
     machine: str = ""

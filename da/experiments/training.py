@@ -100,6 +100,7 @@ def run_cell(cell: Cell, directory: Path, progress: Callable[[float], None]) -> 
         lr_over_norm2=sum(recorder.lr_over_norm2) / len(recorder.lr_over_norm2),
         feature_deviation=recorder.feature_deviation,
         initial_loss=module.initial_loss or 0.0,
+        conversion=module.converted,  # type: ignore[arg-type]
         clipped_fraction=sum(module.clipped) / len(module.clipped) if module.clipped else None,
         versions=versions(),
         data_manifest=data.manifest,

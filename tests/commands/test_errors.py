@@ -110,9 +110,11 @@ OPTIONS = {
     "--ckpt_path no.ckpt": "checkpoint: no file 'no.ckpt'; give the .ckpt that fit wrote",
     "--model.weights no.pth": "weights: no file 'no.pth'; give a .pth, .pt or .safetensors file",
     "--data Folder --data.root nowhere --data.source a --data.target b": "nowhere",
-    # refused for now
-    "--model.norm wa --model.weights imagenet": "norm 'wa' on pretrained weights: they were "
-    "trained without WeightAlign",
+    # pretrained weights
+    "--model.norm wa+gn --model.weights imagenet": "norm 'wa+gn' on pretrained weights: their "
+    "function can be kept under 'wa' alone, not with 'gn' beside it; use norm 'wa' or 'bn', or ",
+    "--model.conversion sauce": "model.conversion: expected one of source, both, off; got 'sauce'",
+    "--model.conversion_images 1": "conversion_images: expected a whole number from 2, got 1",
 }
 
 
