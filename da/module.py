@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, Literal
 
-import pytorch_lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from da import pretrained
+from da.acceleration import SparingLog, accelerated, in_full, laid_out, without_autocast
 from da.backbones.base import backbone as build_backbone
 from da.errors import Diverged, UserError
 from da.norms import Normaliser, batch_norms, normaliser
@@ -19,13 +20,12 @@ from da.norms.sharing import Shared, aligned_once, share, unshare
 from da.ops.optimisation import parameter_groups
 from da.ops.schedules import annealing
 from da.ops.seeding import derive, seeded
-from da.pretrained import Calibration
 from da.types import Activations, Batch, Predictions
 
 Part = Literal["backbone", "bottleneck", "critic"]
 
 
-class AdaptationModule(L.LightningModule, ABC):
+class AdaptationModule(SparingLog, ABC):
     """A classifier trained on a labelled source and an unlabelled target.
 
     The order of surgery lives here: pretrained weights, then the normaliser, then the heads, then
@@ -56,10 +56,10 @@ class AdaptationModule(L.LightningModule, ABC):
         anneal_beta: see ``anneal_alpha``.
         horizon: progress is step / horizon instead of step / all steps of the run. The published
             settings of the adversarial methods use 10000, whatever the length of the run.
-        conversion: how norm ``wa`` starts from pretrained weights: converted so that they compute
-            nearly the same, on training images of the ``source`` or of ``both`` domains (no label
-            is used); ``off`` aligns them as they are, which destroys what they compute.
-        conversion_images: images that the conversion sees, of ``both`` half each.
+        allow_bn_weights: start a WA network from weights that were trained with batch norm.
+        channels_last: keep images and the weights of convolutions in torch.channels_last, which is
+            faster on most devices.
+        compile: compile the network with torch.compile; the first steps take a minute or more.
     """
 
     def __init__(
@@ -82,8 +82,9 @@ class AdaptationModule(L.LightningModule, ABC):
         anneal_alpha: float = 10.0,
         anneal_beta: float = 0.75,
         horizon: int | None = None,
-        conversion: Calibration = "source",
-        conversion_images: int = 512,
+        allow_bn_weights: bool = False,
+        channels_last: bool = False,
+        compile: bool = False,
     ):
         super().__init__()
         self.save_hyperparameters()
@@ -101,8 +102,12 @@ class AdaptationModule(L.LightningModule, ABC):
         if weight_decay < 0:
             raise UserError(f"weight_decay: expected a number from 0, got {weight_decay}")
         normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
-        self.start = pretrained.start(self.hparams)
-        self.converted: dict[str, Any] | None = None
+        if weights is not None and norm.split("+")[0] == "wa" and not allow_bn_weights:
+            raise UserError(
+                f"norm '{norm}' on pretrained weights: they were trained without WeightAlign, and "
+                "aligning them destroys what they compute; train from scratch (no weights), use "
+                "norm 'bn', or start from them all the same with --model.allow_bn_weights true"
+            )
         self.backbone = self.part("backbone", lambda: build_backbone(backbone, weights))
         width = self.backbone.num_features
         self.bottleneck: nn.Module = nn.Identity()
@@ -119,6 +124,7 @@ class AdaptationModule(L.LightningModule, ABC):
         # The last classifier is left as it is under every normaliser.
         with seeded(seed, task, "classifier"):
             self.classifier = nn.Linear(width, num_classes)
+        accelerated(self.classifier, channels_last, compile)
         self.initial_loss: float | None = None
         self.clipped: list[bool] = []
         self.predictions: list[Predictions] = []
@@ -136,7 +142,7 @@ class AdaptationModule(L.LightningModule, ABC):
             module = build()
             if name in self.hparams["scope"]:
                 module = self._normaliser(name).apply(module)
-        return module
+        return accelerated(module, self.hparams["channels_last"], self.hparams["compile"])
 
     def _normaliser(self, part: Part) -> Normaliser:
         """The normaliser of a part; layers are included and excluded by name in the backbone."""
@@ -167,8 +173,9 @@ class AdaptationModule(L.LightningModule, ABC):
 
     def activations(self, images: Tensor) -> Activations:
         """Features ``(B, F)`` and logits ``(B, K)`` of images ``(B, C, H, W)``."""
+        images = laid_out(images, self.hparams["channels_last"])
         features = self.bottleneck(self.backbone(images))
-        return Activations(features, self.classifier(features))
+        return Activations(in_full(features), in_full(self.classifier(features)))
 
     def both(self, source: Tensor, target: Tensor) -> tuple[Activations, Activations]:
         """Activations of both domains, in one joint pass or in two, source first."""
@@ -176,26 +183,26 @@ class AdaptationModule(L.LightningModule, ABC):
             with aligned_once(self):
                 return self.activations(source), self.activations(target)
         joint = self.activations(torch.cat([source, target]))
-        n = len(source)
-        return (
-            Activations(joint.features[:n], joint.logits[:n]),
-            Activations(joint.features[n:], joint.logits[n:]),
-        )
+        sizes = [len(source), len(target)]
+        first, second = zip(*(x.split(sizes) for x in joint), strict=True)
+        return Activations(*first), Activations(*second)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """All loss terms of a batch: ``task`` (source cross-entropy) and the method's own."""
         if self.uses_target:
             source, target = self.both(batch.source.images, batch.target.images)
-            terms = self.adaptation(source, target)
+            with without_autocast(source.features):
+                terms = self.adaptation(source, target)
         else:
             source, terms = self.activations(batch.source.images), {}
         return {"task": F.cross_entropy(source.logits, batch.source.labels), **terms}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step: the sum of all loss terms."""
+        self.logging = self.is_read()
         losses = self.losses(batch)
-        total = torch.stack(list(losses.values())).sum()
-        if not torch.isfinite(total):
+        total = reduce(torch.add, losses.values())
+        if not math.isfinite(total.item()):
             terms = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
             raise Diverged(
                 f"diverged: the loss at step {self.global_step} is not finite ({terms}); "
@@ -205,6 +212,7 @@ class AdaptationModule(L.LightningModule, ABC):
             self.initial_loss = losses["task"].item()
         for name, loss in losses.items():
             self.log(f"loss/{name}", loss.detach())
+        self.logging = True
         return total
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -228,11 +236,8 @@ class AdaptationModule(L.LightningModule, ABC):
         )
 
     def on_fit_start(self) -> None:
-        """Refuses a batch of one image under batch norm; converts pretrained weights, once."""
-        data: Any = getattr(self.trainer, "datamodule")  # noqa: B009
-        self.refuse_batch_of_one(data.batch_size)
-        if self.start is not None and self.converted is None:
-            self.converted = pretrained.convert(self.backbone, self.start, data, self.device)
+        """Refuses a batch of one image under batch norm before anything is trained."""
+        self.refuse_batch_of_one(getattr(self.trainer, "datamodule").batch_size)  # noqa: B009
 
     def refuse_batch_of_one(self, batch_size: int) -> None:
         """Batch norm has no statistics of one image; on feature maps PyTorch says nothing.
@@ -253,8 +258,7 @@ class AdaptationModule(L.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the result says of the whole run."""
-        kept = ("initial_loss", "clipped", "converted")
-        checkpoint["run"] = {name: getattr(self, name) for name in kept}
+        checkpoint["run"] = {"initial_loss": self.initial_loss, "clipped": self.clipped}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on with it: a resumed run began where the first one did."""

@@ -17,6 +17,7 @@ class FakeTrainer:
         self.step = 0
         self.estimated_stepping_batches = steps
         self.datamodule = SimpleNamespace(evaluations=(), batch_size=8)
+        self.is_last_batch = True
         self.logged: dict[str, Any] = {}
 
 

@@ -10,10 +10,20 @@ FILES = sorted([ROOT / "run.py", *(ROOT / "da").rglob("*.py"), *(ROOT / "dataset
 
 #: Each part may import itself and the parts before it.
 LAYERS = [
-    {"da", "da.types", "da.errors", "da.discovery", "da.foreign", "da.ops", "da.yaml12"},
+    {
+        "da",
+        "da.types",
+        "da.errors",
+        "da.discovery",
+        "da.foreign",
+        "da.ops",
+        "da.yaml12",
+        "da.acceleration",
+    },
     {"da.norms", "da.backbones", "da.selection"},
     {"da.module", "da.pretrained"},
     {"da.methods", "da.evaluation"},
+    {"da.inspection"},
     {"da.experiments"},
     {"da.commands"},
     {"run"},

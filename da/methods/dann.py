@@ -58,16 +58,19 @@ class DANN(AdaptationModule):
         strength = reversal_strength(
             self.progress, self.hparams["reversal_gamma"], self.hparams["reversal_maximum"]
         )
-        reversed_ = [gradient_reversal(x.features, strength) for x in (source, target)]
         if self.hparams["forward_mode"] == "joint":
-            d_source, d_target = self.critic(torch.cat(reversed_)).split(
-                [len(x) for x in reversed_]
+            joint = torch.cat([source.features, target.features])
+            d_source, d_target = self.critic(gradient_reversal(joint, strength)).split(
+                [len(source.features), len(target.features)]
             )
         else:
-            d_source, d_target = (self.critic(x) for x in reversed_)
-        correct = torch.cat([d_source > 0, d_target <= 0]).float().mean()
-        self.log("critic/accuracy", correct)
-        self.log("critic/reversal", strength)
+            d_source, d_target = (
+                self.critic(gradient_reversal(x.features, strength)) for x in (source, target)
+            )
+        if self.logging:
+            correct = torch.cat([d_source > 0, d_target <= 0]).float().mean()
+            self.log("critic/accuracy", correct)
+            self.log("critic/reversal", strength)
         return {"domain": self.hparams["trade_off"] * domain_loss(d_source, d_target)}
 
 
