@@ -58,7 +58,7 @@ class Measured(NamedTuple):
     Attributes:
         training: seconds of a training step in each round; none where it can't run.
         inference: seconds of a forward pass in each round, folded where the variant can be.
-        kept: bytes that a forward pass keeps for the backward, without the parameters themselves.
+        kept: see :meth:`Variant.kept`.
     """
 
     training: list[float]
@@ -149,8 +149,10 @@ class Variant:
             self.folded(self.images)
 
     def kept(self) -> int:
-        """Bytes that a forward pass in training mode keeps for the backward."""
-        own = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
+        """Bytes that a forward pass in training mode keeps for the backward, besides what is there
+        anyway: the parameters and the images."""
+        there = (*self.model.parameters(), self.images)
+        own = {x.untyped_storage().data_ptr() for x in there}
         storages: dict[int, int] = {}
 
         def pack(x: Tensor) -> Tensor:
