@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from da import pretrained
 from da.acceleration import SparingLog, accelerated, in_full, laid_out, without_autocast
 from da.backbones.base import backbone as build_backbone
 from da.errors import Diverged, UserError
@@ -20,6 +21,7 @@ from da.norms.sharing import Shared, aligned_once, share, unshare
 from da.ops.optimisation import parameter_groups
 from da.ops.schedules import annealing
 from da.ops.seeding import derive, seeded
+from da.pretrained import Calibration
 from da.types import Activations, Batch, Predictions
 
 Part = Literal["backbone", "bottleneck", "critic"]
@@ -56,7 +58,10 @@ class AdaptationModule(SparingLog, ABC):
         anneal_beta: see ``anneal_alpha``.
         horizon: progress is step / horizon instead of step / all steps of the run. The published
             settings of the adversarial methods use 10000, whatever the length of the run.
-        allow_bn_weights: start a WA network from weights that were trained with batch norm.
+        conversion: how norm ``wa`` starts from pretrained weights: converted so that they compute
+            nearly the same, on training images of the ``source`` or of ``both`` domains (no label
+            is used); ``off`` aligns them as they are, which destroys what they compute.
+        conversion_images: images that the conversion sees, of ``both`` half each.
         channels_last: keep images and the weights of convolutions in torch.channels_last, which is
             faster on most devices.
         compile: compile the network with torch.compile; the first steps take a minute or more.
@@ -82,7 +87,8 @@ class AdaptationModule(SparingLog, ABC):
         anneal_alpha: float = 10.0,
         anneal_beta: float = 0.75,
         horizon: int | None = None,
-        allow_bn_weights: bool = False,
+        conversion: Calibration = "source",
+        conversion_images: int = 512,
         channels_last: bool = False,
         compile: bool = False,
     ):
@@ -102,12 +108,8 @@ class AdaptationModule(SparingLog, ABC):
         if weight_decay < 0:
             raise UserError(f"weight_decay: expected a number from 0, got {weight_decay}")
         normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
-        if weights is not None and norm.split("+")[0] == "wa" and not allow_bn_weights:
-            raise UserError(
-                f"norm '{norm}' on pretrained weights: they were trained without WeightAlign, and "
-                "aligning them destroys what they compute; train from scratch (no weights), use "
-                "norm 'bn', or start from them all the same with --model.allow_bn_weights true"
-            )
+        self.start = pretrained.start(self.hparams)
+        self.converted: dict[str, Any] | None = None
         self.backbone = self.part("backbone", lambda: build_backbone(backbone, weights))
         width = self.backbone.num_features
         self.bottleneck: nn.Module = nn.Identity()
@@ -236,8 +238,11 @@ class AdaptationModule(SparingLog, ABC):
         )
 
     def on_fit_start(self) -> None:
-        """Refuses a batch of one image under batch norm before anything is trained."""
-        self.refuse_batch_of_one(getattr(self.trainer, "datamodule").batch_size)  # noqa: B009
+        """Refuses a batch of one image under batch norm; converts pretrained weights, once."""
+        data: Any = getattr(self.trainer, "datamodule")  # noqa: B009
+        self.refuse_batch_of_one(data.batch_size)
+        if self.start is not None and self.converted is None:
+            self.converted = pretrained.convert(self.backbone, self.start, data, self.device)
 
     def refuse_batch_of_one(self, batch_size: int) -> None:
         """Batch norm has no statistics of one image; on feature maps PyTorch says nothing.
@@ -258,7 +263,8 @@ class AdaptationModule(SparingLog, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the result says of the whole run."""
-        checkpoint["run"] = {"initial_loss": self.initial_loss, "clipped": self.clipped}
+        kept = ("initial_loss", "clipped", "converted")
+        checkpoint["run"] = {name: getattr(self, name) for name in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Goes on with it: a resumed run began where the first one did."""
