@@ -42,19 +42,18 @@ def align(weight: Tensor, g: Tensor | None = None, gain: float = 2.0, eps: float
         ``(O, ...)`` of the weight's dtype and layout; the statistics of a half-precision weight
         are computed in float32.
     """
-    n = weight[0].numel()
+    if not weight.is_contiguous():
+        order = [0, *sorted(range(1, weight.dim()), key=lambda d: -weight.stride()[d])]
+        inverse = [order.index(d) for d in range(weight.dim())]
+        return align(weight.permute(order).contiguous(), g, gain, eps).permute(inverse)
+    filters = weight.shape[0]
+    n = weight.numel() // filters
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    order = [0, *sorted(range(1, weight.dim()), key=lambda d: -weight.stride()[d])]
-    stored = weight.permute(order)
     scale = math.sqrt(gain / n)
-    gamma = (
-        weight.new_full((len(weight),), scale, dtype=dtype) if g is None else g.to(dtype) * scale
-    )
-    flat = F.group_norm(
-        stored.reshape(1, len(weight), n).to(dtype), len(weight), gamma, None, eps * gain / n
-    )
-    inverse = [order.index(d) for d in range(weight.dim())]
-    return flat.view(stored.shape).permute(inverse).to(weight.dtype)
+    gamma = weight.new_full((filters,), scale, dtype=dtype) if g is None else g.to(dtype) * scale
+    flat = weight.view(1, filters, n).to(dtype)
+    unit = F.group_norm(flat, filters, gamma, None, eps * gain / n)
+    return unit.view(weight.shape).to(weight.dtype)
 
 
 def naive_align(
