@@ -9,12 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from da.errors import UserError
 from da.norms.tracing import Node, is_layer, reason, recorded, traced
+
+
+class Moments(NamedTuple):
+    """What an activation φ makes of z ~ N(0, 1); a gate multiplies all three by its square.
+
+    Attributes:
+        second: E[φ(z)²], what He et al. (2015) call ½ for ReLU.
+        variance: Var[φ(z)], all that a zero-mean filter sees of it.
+        slope: E[φ'(z)²], the part of the squared gradient that passes.
+    """
+
+    second: float = 1.0
+    variance: float = 1.0
+    slope: float = 1.0
 
 
 class Flow:
@@ -96,14 +111,17 @@ class Flow:
                     found.append(last)
         return found
 
-    def second_moment(self, layer: nn.Module) -> float:
-        """E[x²] of what a layer takes in, given that activations take in N(0, 1).
+    def moments(self, layer: nn.Module) -> Moments:
+        """The moments of what a layer takes in, given that activations take in N(0, 1).
 
-        It is the activation's own E[φ(z)²] (½ for ReLU), and 1 where the input is an image or
-        linear. Pooling and padding are taken to keep it, a concatenation has the mean of its parts.
+        They are the activation's own, and 1 where the input is an image or linear. Pooling and
+        padding are taken to keep them, a concatenation has the mean of its parts, and a gate of
+        squeeze-and-excitation lets through what its last activation gives for 0, as it does at the
+        start: its layers see averages over a map, and those of zero-mean filters are about 0.
         """
-        moments = [_moment(call.inputs[0]) for call in self.calls.get(layer, []) if call.inputs]
-        return sum(moments) / len(moments) if moments else 1.0
+        return _mean(
+            [_moments(call.inputs[0]) for call in self.calls.get(layer, []) if call.inputs]
+        )
 
 
 def feeder(call: Node) -> Node | None:
@@ -166,26 +184,53 @@ def _ancestors(node: Node) -> set[Node]:
     return found
 
 
-def _moment(node: Node) -> float:
-    if type(node.module).__name__ in _ACTIVATIONS or node.name in _FUNCTIONS:
+def _mean(parts: list[Moments]) -> Moments:
+    return Moments(*(sum(values) / len(parts) for values in zip(*parts, strict=True)))
+
+
+def _is_activation(node: Node) -> bool:
+    return type(node.module).__name__ in _ACTIVATIONS or node.name in _FUNCTIONS
+
+
+def _moments(node: Node) -> Moments:
+    if _is_activation(node):
         assert node.function is not None  # for the type checker: modules and functions have one
-        return _gaussian_moment(node.function, node.module)
+        return _gaussian_moments(node.function, node.module)
     if node.name in _PRODUCTS and len(node.inputs) == 2:
         first, second = node.inputs
-        gated = second if _gate(first, second) else first if _gate(second, first) else None
-        return _moment(gated) if gated is not None else 1.0
+        for gate, gated in ((first, second), (second, first)):
+            if chain := _gate(gate, gated):
+                opening = _opening(chain)
+                return Moments(*(opening**2 * moment for moment in _moments(gated)))
+        return Moments()
     if (_carries(node) or node.name in _PADS) and node.inputs:
-        return sum(map(_moment, node.inputs)) / len(node.inputs)
-    return 1.0
+        return _mean([_moments(source) for source in node.inputs])
+    return Moments()
 
 
-def _gaussian_moment(function: Callable[[Tensor], Tensor], module: nn.Module | None) -> float:
-    """E[φ(z)²] for z ~ N(0, 1), by the midpoint rule over ±10."""
+def _opening(chain: list[Node]) -> float:
+    """What a gate lets through at the start: its last activation at 0 (½ for a sigmoid)."""
+    last = next((node for node in chain if _is_activation(node)), None)
+    if last is None or last.function is None:
+        return 1.0
+    with torch.no_grad():
+        return float(last.function(torch.zeros(1)).mean()) or 1.0
+
+
+def _gaussian_moments(function: Callable[[Tensor], Tensor], module: nn.Module | None) -> Moments:
+    """The moments for z ~ N(0, 1), by the midpoint rule over ±10."""
     z = (torch.arange(-10_000, 10_000, dtype=torch.float64) + 0.5) * 1e-3
-    density = torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi) * 1e-3
+    density = (torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi) * 1e-3)[:, None]
     x = z.float()[:, None]
     if isinstance(module, nn.PReLU):  # the one activation with parameters, one per channel
         x = x.to(module.weight).expand(-1, module.num_parameters)
-    with torch.no_grad():
-        values = function(x.clone()).double().cpu()
-    return float((values.square().mean(1) * density).sum())
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        values = function(x.clone())
+        (slopes,) = torch.autograd.grad(values.sum(), x)
+    values, slopes = values.detach().double().cpu(), slopes.double().cpu()
+    first, second, slope = (
+        (value * density).sum(0) for value in (values, values.square(), slopes.square())
+    )
+    variance = second - first.square()
+    return Moments(float(second.mean()), float(variance.mean()), float(slope.mean()))

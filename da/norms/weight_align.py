@@ -27,7 +27,7 @@ from da.norms.surgery import (
 )
 from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
 
-Gain = Literal["he", "variance-preserving", "auto"]
+Gain = Literal["he", "variance-preserving", "auto", "balanced"]
 Residual = Literal["one", "depth", "zero"]
 
 # E[x²] = ½ after a ReLU (He et al. 2015); a zero-mean filter carries the variance alone, which is
@@ -57,7 +57,10 @@ class WeightAlign(Normaliser):
             of each filter.
         gain: the factor of the variance. ``"he"``: 2, the paper's; ``"variance-preserving"``:
             2 / (1 − 1/π), exact for zero-mean filters after a ReLU; ``"auto"``: 1 / E[φ(z)²] of
-            the activation that feeds the layer (2 for ReLU), 1 after an image or a linear layer.
+            the activation that feeds the layer (2 for ReLU), 1 after an image or a linear layer;
+            ``"balanced"``: 1 / √(Var[φ(z)] · E[φ′(z)²]) of that activation (2.42 for ReLU). The
+            squared scale is multiplied by gain · Var[φ] on the way forward and the squared gradient
+            by gain · E[φ′²] on the way back; no gain keeps both, and this one parts what remains.
         residual: by what g of the last layer of each residual branch is multiplied at the start:
             1, 1/√(number of blocks), or 0. Only where no activation normaliser follows.
         exclude: names or glob patterns of layers, normalisers, or blocks of them that stay as
@@ -170,8 +173,11 @@ class WeightAlign(Normaliser):
         return aligned
 
     def _gain(self, flow: Flow, layer: nn.Module) -> float:
-        if self.gain == "auto":
-            return 1.0 / flow.second_moment(layer)
+        if self.gain in ("auto", "balanced"):
+            moments = flow.moments(layer)
+            if self.gain == "auto":
+                return 1.0 / moments.second
+            return 1.0 / math.sqrt(moments.variance * moments.slope)
         return HE if self.gain == "he" else VARIANCE_PRESERVING
 
 

@@ -70,7 +70,7 @@ OPTIONS = {
     "--model.norm off": f"unknown normaliser 'off'; one of: {NORMS}",
     "--model.backbone resnet5": "unknown backbone 'resnet5'; did you mean 'resnet50'? One of: ",
     "--model.norm wa --model.norm_options.gian he": "did you mean 'gain'? One of: ",
-    "--model.norm wa --model.norm_options.gain hee": "One of: auto, he, variance-preserving",
+    "--model.norm wa --model.norm_options.gain hee": "One of: auto, balanced, he, variance-pres",
     # values
     "--data.batch_size many": "data.batch_size: expected a whole number; got 'many'",
     "--data.batch_size 1.5": "data.batch_size: expected a whole number; got '1.5'",

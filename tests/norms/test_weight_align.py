@@ -425,7 +425,7 @@ def test_what_cannot_be_converted_is_refused_by_name_and_untouched(
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"gain": "kaiming"}, "unknown gain 'kaiming'.*auto, he, variance-preserving"),
+        ({"gain": "kaiming"}, "unknown gain 'kaiming'.*auto, balanced, he, variance-preserving"),
         ({"residual": "none"}, "unknown residual 'none'.*depth, one, zero"),
         ({"activation": "wa"}, "unknown activation normaliser 'wa'.*bn, gn, in, ln"),
         ({"activation": "gn", "residual": "zero"}, "residual='zero' sets g"),
