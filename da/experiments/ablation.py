@@ -25,8 +25,8 @@ def run(session: Session, grid: Grid, command: str, tune: str) -> int:
         tune: the command that makes missing learning rates.
 
     Returns:
-        0 when every cell is done, 1 when one failed, 3 when one diverged and none failed, 130 or
-        143 when interrupted.
+        0 when every cell is done, 1 when one failed or has no rate that works, 3 when one diverged
+        and none failed, 130 or 143 when interrupted.
     """
     made: list[Plan] = []
 
@@ -70,7 +70,7 @@ def _end(session: Session, plan: Plan) -> int:
     session.console.print(f"written: {report.files(out)}", markup=False, soft_wrap=True)
     if session.outcome.finished:
         session.console.print(session.split(), markup=False, soft_wrap=True)
-    if states - {"done", "diverged"}:
+    if states - {"done", "diverged"} or plan.refused:
         return 1
     return 3 if "diverged" in states else 0
 
@@ -82,6 +82,8 @@ def dry_run(session: Session, grid: Grid, command: str, tune: str) -> int:
     tasks = resolve(session.check)(grid.model_dump(mode="json"))["tasks"]
     plan = plans.plan(grid, tasks, command, tune)
     show_cells(session.console, plan)
+    for text in plan.refused:
+        session.console.print(f"refused: {text}", markup=False, soft_wrap=True)
     session.console.print(session.costs(plan.cells), markup=False, soft_wrap=True)
     return 0
 

@@ -34,6 +34,8 @@ class Plan(BaseModel):
     grid: Grid
     tasks: list[str]
     entries: list[Entry]
+    refused: list[str] = []
+    """Places of the grid that no tuned rate works for, in words; they have no entries."""
 
     @property
     def cells(self) -> list[Cell]:
@@ -54,6 +56,7 @@ def plan(grid: Grid, tasks: list[str], command: str, tune_command: str) -> Plan:
                 f"table under 'tuned:' and make it: {tune_command} (or use --lr published)"
             )
     entries = []
+    refused: dict[str, None] = {}
     for row in grid.lr:
         for seed in grid.seeds:
             for task in tasks:
@@ -65,20 +68,37 @@ def plan(grid: Grid, tasks: list[str], command: str, tune_command: str) -> Plan:
                                 task, method, norm, point, seed, grid.rule_lr(batch_size)
                             )
                             if row == "tuned" and table is not None:
-                                cell = _tuned(cell, table, grid.tuned, tune_command)
+                                entry = _tuned(cell, table, grid.tuned, tune_command)
+                                if entry.lr is None:
+                                    refused[_refusal(entry, grid.tuned)] = None
+                                    continue
+                                cell = cell.model_copy(update={"lr": entry.lr})
                             entries.append(Entry(row=row, point=point, cell=cell))
-    return Plan(command=command, grid=grid, tasks=tasks, entries=entries)
+    if not entries:
+        raise UserError(
+            f"nothing to train: {'; '.join(refused)}; set other tune.factors and tune again: "
+            f"{tune_command} (or use --lr published)"
+        )
+    return Plan(command=command, grid=grid, tasks=tasks, entries=entries, refused=list(refused))
 
 
-def _tuned(cell: Cell, table: tuning.Table, path: str | None, tune_command: str) -> Cell:
-    lr = table.find(tuning.key(cell))
-    if lr is None:
+def _refusal(entry: tuning.Entry, path: str | None) -> str:
+    rates = [trial.lr for trial in entry.trials]
+    return (
+        f"{entry.method} with {entry.norm}, backbone {entry.backbone}, batch size "
+        f"{entry.batch_size}: no learning rate from {min(rates):g} to {max(rates):g} works ({path})"
+    )
+
+
+def _tuned(cell: Cell, table: tuning.Table, path: str | None, tune_command: str) -> tuning.Entry:
+    entry = table.find(tuning.key(cell))
+    if entry is None:
         raise UserError(
             f"{path} holds no learning rate for {cell.method} with {cell.norm}, backbone "
             f"{cell.backbone}, batch size {cell.batch_size}; tune it: {tune_command} "
             "(or use --lr published)"
         )
-    return cell.model_copy(update={"lr": lr})
+    return entry
 
 
 def write(out: Path, plan: Plan) -> None:

@@ -42,6 +42,8 @@ def field_text(field: Field, average: bool = False) -> str:
         return percent(field.summary.mean) + (f" ± {percent(std)}" if std is not None else "")
     if average:
         return "–"
+    if not field.planned:
+        return "no rate"
     if field.diverged:
         return f"diverged ({field.diverged} of {field.planned})"
     return f"– ({field.done} of {field.planned})" if field.done else "–"
@@ -130,6 +132,8 @@ def markdown(plan: Plan, runs: list[Run], found: list[Table]) -> str:
     if absent := missing(runs):
         lines += [f"## Missing: {len(absent)} of {len(runs)} runs", ""]
         lines += [f"- {text}" for text in absent] + [""]
+    if plan.refused:
+        lines += ["## Refused", "", *(f"- {text}" for text in plan.refused), ""]
     lines += ["## Learning rates", "", *_rates(runs), ""]
     return "\n".join(lines)
 

@@ -32,6 +32,7 @@ class Field:
     """One number of a table: accuracy over seeds, or why there is none."""
 
     planned: int
+    """Seeds to train; 0 where no tuned rate works."""
     done: int
     diverged: int
     summary: Summary | None
@@ -44,7 +45,7 @@ class Field:
     @property
     def settled(self) -> bool:
         """All seeds have a value or diverged: nothing is still to come."""
-        return self.complete or (self.diverged > 0 and self.done + self.diverged == self.planned)
+        return self.complete or self.done + self.diverged == self.planned
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class _Values:
         whole = self.whole(task, column)
         states = [r.state for s in self.seeds if (r := self.runs.get((task, column.norm, s)))]
         return Field(
-            planned=len(self.seeds),
+            planned=len(states),
             done=sum(value is not None for value in values),
             diverged=states.count("diverged"),
             summary=summary(whole) if whole else None,

@@ -50,6 +50,8 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], found: list[Ta
                 if table.stream == "target/test":
                     target.print(verdict(table), markup=False)
             target.print()
+    for text in plan.refused:
+        target.print(f"refused: {text}", markup=False, soft_wrap=True)
     absent = missing((run for run in runs if run.reason), f"{out}/")
     waiting = missing(run for run in runs if run.state == "pending")
     if absent or waiting:

@@ -40,8 +40,9 @@ def run(session: Session, grid: Grid, path: Path, command: str) -> int:
     """Runs the trials that have no result, then writes the table.
 
     Returns:
-        0 when the table is written, 1 when a cell failed, 130 or 143 when interrupted. A rate
-        that diverges is a finding, not a failure.
+        0 when every trial ended, 1 when one failed, 130 or 143 when interrupted. The table is
+        written in both cases: a rate that fails does not work until the command is given again.
+        A rate that diverges is a finding, not a failure, and so is a key that no rate works for.
     """
     cells: list[Cell] = []
 
@@ -52,34 +53,38 @@ def run(session: Session, grid: Grid, path: Path, command: str) -> int:
             before = tuning.previous(path, grid, task)
             cells.extend(tuning.trials(grid, task))
             session.run(pool, cells)
-            if session.outcome.failed:
-                return _failed(session)
             outcomes: tuning.Outcomes = [
                 (c, session.store.result(c) or session.store.state(c)) for c in cells
             ]
             tuning.write(path, table := tuning.build(grid, task, command, outcomes, before))
-            return _show(session, table, path)
+            _show(session, table, path)
+            return _failed(session)
 
     return interruptible(session, lambda: cells, command, body)
 
 
-def _failed(session: Session) -> int:
-    for line in session.failures():
-        session.console.print(line, markup=False, soft_wrap=True)
-    failed = len(session.outcome.failed)
-    session.console.print(f"no table written: {failed} cells failed", markup=False)
-    return 1
-
-
-def _show(session: Session, table: tuning.Table, path: Path) -> int:
+def _show(session: Session, table: tuning.Table, path: Path) -> None:
     console = session.console
     for entry in table.entries:
-        note = "  WARNING: on the edge of the tried rates" if entry.edge else ""
+        rate = "none" if entry.lr is None else f"{entry.lr:g}"
         console.print(
-            f"{entry.method:20} {entry.norm:8} batch {entry.batch_size:<4} lr {entry.lr:g}{note}",
+            f"{entry.method:20} {entry.norm:8} batch {entry.batch_size:<4} lr {rate}"
+            f"  {tuning.warning(entry)}".rstrip(),
             markup=False,
         )
     console.print(f"written: {path}", markup=False, soft_wrap=True)
     if session.outcome.finished:
         console.print(session.split(), markup=False, soft_wrap=True)
-    return 0
+
+
+def _failed(session: Session) -> int:
+    """Names the trials that failed, if any; the exit code."""
+    for line in session.failures():
+        session.console.print(line, markup=False, soft_wrap=True)
+    if failed := len(session.outcome.failed):
+        session.console.print(
+            f"{failed} trials failed and count as rates that don't work; the same command tries "
+            "them again",
+            markup=False,
+        )
+    return 1 if failed else 0

@@ -48,7 +48,8 @@ class Entry(_Strict):
     norm: str
     backbone: str
     batch_size: int
-    lr: float
+    lr: float | None
+    """None where no tried rate works: each diverges or fails with some seed."""
     edge: bool
     """The chosen rate is the smallest or largest tried: a better one may lie beyond."""
     trials: list[Trial]
@@ -68,9 +69,9 @@ class Table(_Strict):
     factors: list[float]
     entries: list[Entry] = Field(default=[])
 
-    def find(self, cell_key: Key) -> float | None:
-        """The rate for (method, normaliser, backbone, batch size), if it was tuned."""
-        return next((entry.lr for entry in self.entries if key(entry) == cell_key), None)
+    def find(self, cell_key: Key) -> Entry | None:
+        """The choice for (method, normaliser, backbone, batch size), if it was tuned."""
+        return next((entry for entry in self.entries if key(entry) == cell_key), None)
 
     def budget(self) -> dict[str, object]:
         """What every entry of a table has in common."""
@@ -111,18 +112,14 @@ def choose(outcomes: Outcomes) -> Entry:
     tried = [_trial(lr, by_lr[lr]) for lr in sorted(by_lr)]
     best = max(tried, key=_merit)
     method, norm, backbone, batch_size = key(outcomes[0][0])
-    if None in best.accuracy:
-        raise UserError(
-            f"no learning rate between {tried[0].lr:g} and {tried[-1].lr:g} works for {method} "
-            f"with {norm} at batch size {batch_size}; set other tune.factors"
-        )
+    works = None not in best.accuracy
     return Entry(
         method=method,
         norm=norm,
         backbone=backbone,
         batch_size=batch_size,
-        lr=best.lr,
-        edge=len(tried) > 1 and best in (tried[0], tried[-1]),
+        lr=best.lr if works else None,
+        edge=works and len(tried) > 1 and best in (tried[0], tried[-1]),
         trials=tried,
     )
 
@@ -203,15 +200,25 @@ def previous(path: Path, grid: Grid, task: str) -> Table | None:
     return None if differ else before
 
 
+def warning(entry: Entry) -> str:
+    """What to know of a choice, nothing where it is an ordinary one."""
+    if entry.lr is None:
+        rates = [trial.lr for trial in entry.trials]
+        return f"WARNING: no rate from {min(rates):g} to {max(rates):g} works; set tune.factors"
+    if entry.edge:
+        return "WARNING: on the edge of the tried rates, a better one may lie beyond"
+    return ""
+
+
 def write(path: Path, table: Table) -> None:
-    """Writes the table, atomically, with a comment at each choice on the edge of the grid."""
+    """Writes the table, atomically, with a comment at each choice that needs one."""
     body = yaml.safe_dump(
         table.model_dump(exclude={"entries"}), sort_keys=False, width=98, default_flow_style=None
     )
     lines = [f"# Written by: {table.command}", body.rstrip(), "entries:"]
     for entry in table.entries:
-        if entry.edge:
-            lines.append("# WARNING: on the edge of the tried rates, a better one may lie beyond")
+        if remark := warning(entry):
+            lines.append(f"# {remark}")
         text = yaml.safe_dump(
             [entry.model_dump()], sort_keys=False, width=98, default_flow_style=None
         )

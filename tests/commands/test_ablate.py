@@ -288,6 +288,42 @@ def test_tune_then_ablate_with_the_tuned_rates(bench):
     assert "M, tuned learning rate" in said
 
 
+def test_a_normaliser_that_no_rate_works_for_costs_its_cells_alone(bench):
+    tuned = GRID.replace("lr: published", "lr: tuned\ntuned: tuned.yaml")
+    b = bench({"wa": "diverge"}, tuned)
+    code, said = b.run(command="tune")
+    assert code == 0, said
+    assert "WARNING: no rate from 0.001 to 0.1 works" in said
+    code, said = b.run()
+    assert code == 1, said
+    assert b.results() == 3 + 5 * 2  # bn's, and its trials
+    assert "refused: M with wa, backbone default, batch size 32: no learning rate from" in said
+    report = (b.folder / "out" / "report.md").read_text()
+    assert "## Refused" in report
+    assert "no rate" in report
+    assert "**80.3 ± 0.3**" in report  # what there is, is settled
+    code, said = b.run()  # a finished grid says so again
+    assert code == 1
+    assert "refused: M with wa, " in said
+    code, said = b.run("--norms", "wa")
+    assert code == 2
+    assert "nothing to train: M with wa, " in said
+    assert "tune again: python run.py tune grid.yaml (or use --lr published)" in said
+
+
+def test_a_trial_that_fails_is_named_and_the_rest_of_the_table_is_written(bench):
+    b = bench({"wa": "raise"}, GRID.replace("lr: published", "lr: tuned\ntuned: tuned.yaml"))
+    code, said = b.run(command="tune")
+    assert code == 1
+    assert "failed (ValueError: boom" in said or "failed: a->b M wa seed 100" in said
+    assert "10 trials failed and count as rates that don't work; the same command tries" in said
+    b.behave({})
+    code, said = b.run(command="tune")
+    assert code == 0, said
+    assert "no rate" not in (b.folder / "tuned.yaml").read_text()
+    assert b.run()[0] == 0
+
+
 def test_the_driver_and_its_help_import_no_torch():
     code = (
         "import sys\n"

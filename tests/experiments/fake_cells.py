@@ -2,7 +2,7 @@
 
 Also a program, so that a test can kill it: ``python fake_cells.py ablate CONFIG ...``. What a cell
 does depends on its seed and on the file ``behaviour.json`` in the folder ``$FAKE_CELLS``, which
-maps seeds to an action. Every start of a cell is a line in ``$FAKE_CELLS/claims``.
+maps seeds or normalisers to an action. Every start of a cell is a line in ``$FAKE_CELLS/claims``.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def run(cell: Cell, directory: Path, progress: Callable[[float], None]) -> Resul
     """Does what the test asks for this seed, then returns a result."""
     home = Path(os.environ["FAKE_CELLS"])
     behaviour = json.loads((home / "behaviour.json").read_text())
-    action = behaviour.get(str(cell.seed), behaviour.get("else", "done"))
+    action = behaviour.get(cell.norm) or behaviour.get(str(cell.seed), behaviour.get("else"))
     with (home / "claims").open("a") as file:
         file.write(f"{cell.id} {cell.seed} {os.getpid()}\n")
     print("hello from", cell.seed, flush=True)

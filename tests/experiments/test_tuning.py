@@ -53,8 +53,6 @@ def test_a_rate_that_diverges_with_one_seed_is_worst_and_an_edge_is_marked():
     entry = tuning.choose(outcomes(rows))
     assert entry.lr == 0.1
     assert entry.edge
-    with pytest.raises(UserError, match=r"no learning rate between 0\.1 and 0\.1 works for M"):
-        tuning.choose(outcomes({0.1: ["diverged", "diverged"]}))
 
 
 def test_every_normaliser_has_the_same_budget_on_other_seeds():
@@ -70,13 +68,41 @@ def test_the_table_is_read_back_and_used(tmp_path):
     results = [(c, made(c)) for c in tuning.trials(GRID, "a->b")]
     tuning.write(path, tuning.build(GRID, "a->b", "python run.py tune x", results))
     assert "WARNING: on the edge" in path.read_text()  # all equal: the lowest rate
-    assert tuning.read(path, "tune").find(("M", "bn", "default", 32)) == 0.001
+    assert tuning.read(path, "tune").find(("M", "bn", "default", 32)).lr == 0.001
     grid = GRID.model_copy(update={"tuned": str(path), "lr": ("tuned", "published")})
     plan = plans.plan(grid, ["a->b"], "ablate", "tune")
     assert {(e.row, e.cell.lr) for e in plan.entries} == {("tuned", 0.001), ("published", 0.01)}
     other = grid.model_copy(update={"norms": {"gn": {}}})
     with pytest.raises(UserError, match=r"no learning rate for M with gn.*python run.py tune x"):
         plans.plan(other, ["a->b"], "ablate", "python run.py tune x")
+
+
+def test_a_key_that_no_rate_works_for_is_known_and_refused_alone(tmp_path):
+    path = tmp_path / "t.yaml"
+    cells = tuning.trials(GRID, "a->b")
+    found = [
+        (c, made(c) if c.norm == "bn" else "failed" if c.lr > 0.01 else made(c)) for c in cells
+    ]
+    found = [(c, "diverged" if c.norm == "wa" and c.seed == 101 else r) for c, r in found]
+    tuning.write(path, table := tuning.build(GRID, "a->b", "tune", found))
+    assert "# WARNING: no rate from 0.001 to 0.1 works; set tune.factors" in path.read_text()
+    assert tuning.read(path, "tune") == table
+    assert [(e.norm, e.lr, e.edge) for e in table.entries] == [
+        ("bn", 0.001, True),
+        ("wa", None, False),
+    ]
+    assert table.entries[1].trials[-1].states == ["failed", "diverged"]
+    grid = GRID.model_copy(update={"tuned": str(path), "lr": ("tuned", "published")})
+    plan = plans.plan(grid, ["a->b"], "ablate", "tune")
+    cells = {(e.row, e.cell.norm) for e in plan.entries}
+    assert cells == {("tuned", "bn"), ("published", "bn"), ("published", "wa")}
+    assert plan.refused == [
+        "M with wa, backbone default, batch size 32: "
+        f"no learning rate from 0.001 to 0.1 works ({path})"
+    ]
+    alone = grid.model_copy(update={"norms": {"wa": {}}, "lr": ("tuned",)})
+    with pytest.raises(UserError, match=r"nothing to train: M with wa, .*tune again: python run"):
+        plans.plan(alone, ["a->b"], "ablate", "python run.py tune")
 
 
 def test_a_part_tuned_anew_leaves_the_rest_of_the_table(tmp_path):
