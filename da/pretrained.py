@@ -68,7 +68,7 @@ def start(settings: Mapping[str, Any]) -> Start | None:
     on, images, norm = settings["conversion"], settings["conversion_images"], settings["norm"]
     if on not in get_args(Calibration):
         raise unknown("conversion", str(on), get_args(Calibration))
-    if images < 2:
+    if not isinstance(images, int) or images < 2:
         raise UserError(f"conversion_images: expected a whole number from 2, got {images}")
     aligned, _, activation = norm.partition("+")
     if aligned != "wa" or settings["weights"] is None or "backbone" not in settings["scope"]:

@@ -245,7 +245,7 @@ def test_a_broken_file_of_the_cache_is_made_again(trained, cache, caplog, damage
 
 
 def test_a_resumed_run_is_not_converted_again_and_a_checkpoint_holds_it(fit, cache, tmp_path):
-    options = ["--model.norm", "wa", "--model.anneal_alpha", "0", "--model.bottleneck", "16"]
+    options = ["--model.norm", "wa", "--model.anneal_alpha", "0"]
     options += ["--model.conversion_images", "32", "--trainer.max_epochs"]
     whole, expected, _ = fit("whole", *options, 2)
     fit("part", *options, 1)
@@ -319,9 +319,26 @@ def test_off_is_the_name_of_a_choice_in_a_grid(grid, capsys):
     assert read_grid(grid, {}).model["conversion"] == "off"
     assert main(["ablate", str(grid), "--dry-run"]) == 0
     assert "model.conversion off" in capsys.readouterr().out
+    assert not Path("runs").exists()
     grid.write_text(grid.read_text().replace("bottleneck: null", "bottleneck: no"))
     with pytest.raises(UserError, match="no is a name in YAML"):
         read_grid(grid, {})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("[bn, wa]", "[bn, wa+gn]", "norm 'wa+gn' on pretrained weights: their function can be "),
+        ("[source, both, off]", "[source, sauce]", "unknown conversion 'sauce'; did you mean"),
+        ("bottleneck: null", "conversion_images: many", "a whole number from 2, got many"),
+    ],
+)
+def test_a_grid_that_no_cell_could_start_is_refused_at_once(grid, capsys, old, new, text):
+    grid.write_text(grid.read_text().replace(old, new))
+    assert main(["ablate", str(grid), "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.long

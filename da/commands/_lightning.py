@@ -133,7 +133,7 @@ class CLI(LightningCLI):
 
     def settings(self) -> dict[str, Any]:
         """The resolved settings as plain values, to be kept in checkpoints and beside results."""
-        text = self.parser.dump(self.config, skip_link_targets=True, skip_none=True)
+        text = self.parser.dump(self.config, skip_link_targets=True, skip_none=False)
         return yaml.safe_load(text)
 
 

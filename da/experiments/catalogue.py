@@ -34,6 +34,7 @@ def check(settings: dict[str, Any]) -> Known:
     _options("data_args", grid.data_args, data, GIVEN_DATA)
     _check_methods(grid)
     _check_norms(grid)
+    _check_starts(grid)
     domains = getattr(data, "domains", None)
     if not isinstance(domains, (list, tuple)):
         domains = None  # known only once its folder is read
@@ -79,6 +80,20 @@ def _check_norms(grid: Grid) -> None:
 
     for name, options in grid.norms.items():
         normaliser(name, **options)
+
+
+def _check_starts(grid: Grid) -> None:
+    """Refuses pretrained weights under a normaliser that has no start from them."""
+    from da.module import AdaptationModule
+    from da.pretrained import start
+
+    parameters = inspect.signature(AdaptationModule).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    for point in grid.points():
+        swept = {key[6:]: value for key, value in point.items() if key.startswith("model.")}
+        for norm, options in grid.norms.items():
+            named = {"norm": norm, "norm_options": options}
+            start({**defaults, **grid.model, **swept, **named})
 
 
 def _options(where: str, options: dict[str, Any], owner: type, given: set[str]) -> None:
