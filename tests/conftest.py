@@ -1,4 +1,8 @@
+import hashlib
+import http.server
+import threading
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,3 +56,68 @@ def _calm():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
         yield
+
+
+class Cutting(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder; half of a file that has another beside it of its name with ``.cut``."""
+
+    def copyfile(self, source, outputfile):
+        content = source.read()
+        if Path(f"{source.name}.cut").exists():
+            content = content[: len(content) // 2]
+        outputfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves a folder; gives the folder, its address and the paths asked for."""
+    served = tmp_path / "served"
+    served.mkdir()
+    asked = []
+
+    class Handler(Cutting):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(served))
+
+        def do_GET(self):
+            asked.append(self.path)
+            super().do_GET()
+
+    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    yield served, f"http://127.0.0.1:{listener.server_port}", asked
+    listener.shutdown()
+    listener.server_close()
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """Gives the names of the files in the cache that ``server`` sets up."""
+    return lambda: [p.name for p in (tmp_path / "hub").rglob("*") if p.is_file()]
+
+
+@pytest.fixture
+def publish():
+    """Writes a state dict as a published file, its checksum in its name; gives the name.
+
+    ``small``: each tensor is one number in the file, of its full shape for who reads it: kilobytes
+    for 100 MB.
+    """
+
+    def write(state, folder, name, small=True):
+        if small:
+            state = {
+                key: torch.full((), i % 7 / 8 + 0.1).to(value.dtype).expand(value.shape)
+                for i, (key, value) in enumerate(state.items())
+            }
+        path = folder / f"{name}.pth"
+        torch.save(state, path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        return path.rename(folder / f"{name}-{digest}.pth").name
+
+    return write

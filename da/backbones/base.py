@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC
+from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,10 +24,13 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         names: the networks of this family, as they are named on the command line.
+        prefix: of the names of networks that come from another library, which lists them itself;
+            ``"timm/"``. Such a family refuses an unknown name when it is built.
         num_features: the width of the output. Nothing else is assumed of a backbone.
     """
 
-    names: ClassVar[tuple[str, ...]]
+    names: ClassVar[tuple[str, ...]] = ()
+    prefix: ClassVar[str] = ""
     num_features: int
 
     def __init__(self, name: str, weights: str | None = None):
@@ -41,24 +45,38 @@ class Backbone(nn.Module, ABC):
 def families() -> dict[str, type[Backbone]]:
     """Every backbone on disk: its name and the class that builds it."""
     found = subclasses("da.backbones", Backbone)
-    return {name: family for family in found.values() for name in family.names}
+    return {name: kind for kind in found.values() for name in kind.names}
+
+
+def family(name: str) -> type[Backbone]:
+    """The class that builds a backbone.
+
+    Raises:
+        UserError: for a name that is neither one of :func:`families` nor has one's prefix.
+    """
+    known = families()
+    others = [kind for kind in subclasses("da.backbones", Backbone).values() if kind.prefix]
+    for kind in others:
+        if name.startswith(kind.prefix):
+            return kind
+    if name not in known:
+        raise unknown("backbone", name, [*known, *(f"{kind.prefix}NAME" for kind in others)])
+    return known[name]
 
 
 def backbone(name: str, weights: str | None = None) -> Backbone:
     """Builds a backbone by name.
 
     Args:
-        name: one of :func:`families`.
-        weights: None for random weights, ``"imagenet"`` for torchvision's ``IMAGENET1K_V1``, or
-            the path of a file with a state dict (.pth, .pt, .safetensors).
+        name: one of :func:`families`, or ``timm/NAME`` for a model of timm.
+        weights: None for random weights, ``"imagenet"`` for torchvision's ``IMAGENET1K_V1`` (of
+            timm, what it takes by default), or the path of a file with a state dict (.pth, .pt,
+            .safetensors).
 
     Raises:
         UserError: for an unknown name, and for weights that don't exist or don't fit.
     """
-    known = families()
-    if name not in known:
-        raise unknown("backbone", name, known)
-    return known[name](name, weights)
+    return family(name)(name, weights)
 
 
 def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> None:
@@ -137,7 +155,7 @@ def downloaded(url: str) -> str:
         torch.hub.download_url_to_file(
             url, str(file), known.group(1) if known else None, progress=sys.stderr.isatty()
         )
-    except (OSError, RuntimeError) as error:  # no network, or a hash that is not the file's
+    except (OSError, RuntimeError, HTTPException) as error:  # no network, cut, another hash
         reason = " ".join(str(error).split())
         raise UserError(
             f"weights: could not download {url} ({reason}); fetch it by hand and give the file: "

@@ -29,8 +29,7 @@ def read_tensors(kind: str, path: str, advice: str) -> Any:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"{kind}: no file '{path}'; {advice}")
-    if os.environ.get(_UNSAFE, "").lower() in ("1", "y", "yes", "true"):
-        raise UserError(f"{kind}: the environment variable {_UNSAFE} lets files run code; unset it")
+    refuse_unsafe(kind)
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -44,3 +43,13 @@ def read_tensors(kind: str, path: str, advice: str) -> Any:
     except Exception as error:  # whatever a broken file provokes in zip, pickle or safetensors
         reason = f"it is cut short or no file of tensors ({type(error).__name__})"
         raise UserError(f"{kind}: '{path}' can't be read: {reason}; {advice}") from error
+
+
+def refuse_unsafe(kind: str) -> None:
+    """Refuses to read anything where torch.load was told to run what files hold.
+
+    Args:
+        kind: see :func:`read_tensors`.
+    """
+    if os.environ.get(_UNSAFE, "").lower() in ("1", "y", "yes", "true"):
+        raise UserError(f"{kind}: the environment variable {_UNSAFE} lets files run code; unset it")

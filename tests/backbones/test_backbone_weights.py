@@ -1,9 +1,6 @@
 """Backbones and their weights: local files, torchvision's, and those that are refused."""
 
-import hashlib
-import http.server
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -135,90 +132,55 @@ def test_a_refused_file_leaves_the_network_alone(resnet18, tmp_path):
 # ImageNet weights, from a server on this machine.
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """Serves a folder; gives the folder, its address and the paths asked for."""
-    served = tmp_path / "served"
-    served.mkdir()
-    asked = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(served))
-
-        def do_GET(self):
-            asked.append(self.path)
-            super().do_GET()
-
-        def log_message(self, *_):
-            pass
-
-    listener = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=listener.serve_forever, daemon=True).start()
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    yield served, f"http://127.0.0.1:{listener.server_port}", asked
-    listener.shutdown()
-    listener.server_close()
-
-
-def small_file(model, path):
-    """The model's names and shapes, each tensor one number: a file of kilobytes, not 45 MB."""
-    state = {
-        k: torch.full((1,), 0.5).expand(v.shape) if v.ndim else v
-        for k, v in model.state_dict().items()
-    }
-    torch.save(state, path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-
-
 def offer(monkeypatch, url):
     entry = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
     monkeypatch.setattr(entry.value, "url", url)
 
 
-def cached(tmp_path):
-    return [p.name for p in (tmp_path / "hub").rglob("*") if p.is_file()]
-
-
-def test_imagenet_weights_are_downloaded_checked_and_kept(resnet18, server, tmp_path, monkeypatch):
+def test_imagenet_weights_are_downloaded_checked_and_kept(
+    resnet18, server, publish, cached, monkeypatch
+):
     folder, address, asked = server
-    digest = small_file(resnet18, folder / "a.pth")
-    name = f"resnet18-{digest}.pth"
-    (folder / "a.pth").rename(folder / name)
+    name = publish(resnet18.state_dict(), folder, "resnet18")
     offer(monkeypatch, f"{address}/{name}")
+    expected = torch.load(folder / name)
     for _ in range(2):
-        model = backbone("resnet18", "imagenet")
-        assert (model.network.conv1.weight == 0.5).all()
-        assert (model.network.layer4[1].bn2.running_var == 0.5).all()
+        found = backbone("resnet18", "imagenet").network.state_dict()
+        assert all(torch.equal(value, expected[key]) for key, value in found.items())
     assert asked == [f"/{name}"]  # the second time it is at hand
-    assert cached(tmp_path) == [name]
+    assert cached() == [name]
 
 
-def test_a_download_of_another_hash_is_refused_and_not_kept(
-    resnet18, server, tmp_path, monkeypatch
+@pytest.mark.parametrize("kind", ["another hash", "cut short", "a page"])
+def test_a_download_that_is_not_the_file_is_refused_and_not_kept(
+    kind, resnet18, server, publish, cached, monkeypatch
 ):
     folder, address, _ = server
-    small_file(resnet18, folder / "resnet18-00000000.pth")
-    offer(monkeypatch, f"{address}/resnet18-00000000.pth")
+    name = publish(resnet18.state_dict(), folder, "resnet18")
+    if kind == "another hash":
+        name = (folder / name).rename(folder / "resnet18-00000000.pth").name
+    elif kind == "cut short":
+        (folder / f"{name}.cut").touch()
+    else:
+        (folder / name).write_text("<!DOCTYPE html><html>Sign in to this network</html>")
+    offer(monkeypatch, f"{address}/{name}")
     with pytest.raises(UserError) as caught:
         backbone("resnet18", "imagenet")
     said = str(caught.value)
-    assert "could not download" in said
-    assert "invalid hash value" in said
+    assert said.startswith(f"weights: could not download {address}/{name} (")
     assert said.endswith("fetch it by hand and give the file: --model.weights FILE")
     assert "\n" not in said
-    assert cached(tmp_path) == []
+    assert cached() == []
 
 
-def test_a_missing_file_and_no_server_are_refused(server, tmp_path, monkeypatch):
+def test_a_missing_file_and_no_server_are_refused(server, cached, monkeypatch):
     _, address, _ = server
     for url in (f"{address}/resnet18-12345678.pth", "http://127.0.0.1:1/resnet18-12345678.pth"):
         offer(monkeypatch, url)
         with pytest.raises(UserError, match=r"could not download .*give the file") as caught:
             backbone("resnet18", "imagenet")
         assert "\n" not in str(caught.value)
-    assert cached(tmp_path) == []
+    assert cached() == []
 
 
 def test_a_broken_file_in_the_cache_is_named(server, tmp_path, monkeypatch):

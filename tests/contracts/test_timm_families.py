@@ -1,0 +1,94 @@
+"""What models of timm's families must do under the normalisers that apply to them."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from da.backbones.base import Backbone, backbone
+from da.errors import UserError
+from da.norms import batch_norms, normaliser
+from da.norms.aligned import Aligned
+from da.ops.seeding import seeded
+
+timm = pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")
+
+#: With batch norm: alone (ResNet), with its activation inside, with gates, with TensorFlow's
+#: padding, before concatenations.
+BATCH_NORM = [
+    *("resnet10t", "mobilenetv3_small_050", "tf_mobilenetv3_small_minimal_100"),
+    *("efficientnet_b0", "regnety_002", "densenet121"),
+]
+CASES = [
+    *((name, norm) for name in BATCH_NORM for norm in ("bn", "wa")),
+    *(("mobilenetv3_small_050", norm) for norm in ("gn", "in", "ln", "none", "wa+bn", "wa+gn")),
+    *(("nf_regnet_b0", norm) for norm in ("bn", "wa")),
+    *((name, "bn") for name in ("convnext_atto", "vit_tiny_patch16_224")),
+]
+
+
+@cache
+def built(name: str) -> Backbone:
+    with seeded(0, name):
+        return backbone(f"timm/{name}")
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES, ids=lambda value: value)
+def test_features_have_their_width_and_every_parameter_moves(name: str, norm: str) -> None:
+    model = normaliser(norm).apply(copy.deepcopy(built(name)))
+    assert isinstance(model, Backbone)
+    assert bool(batch_norms(model)) == (name in BATCH_NORM and norm in ("bn", "wa+bn"))
+    assert any(isinstance(m, Aligned) for m in model.modules()) == norm.startswith("wa")
+    with seeded(0, "images"), torch.no_grad():
+        size = 224 if name.startswith("vit") else 64
+        images = torch.randn(4, 3, size, size)
+        # Away from the start, where branches that are multiplied by 0 have no gradient.
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p) * (p.std(correction=0) + (p.squeeze().dim() < 2)))
+    features = model(images)
+    assert features.shape == (4, model.num_features)
+    (features - images[:, 0, 0, :1]).square().mean().backward()
+    for n, p in model.named_parameters():
+        assert p.grad is not None, n
+        assert p.grad.isfinite().all(), n
+    size_of = {n: float(p.grad.abs().max()) for n, p in model.named_parameters()}
+    still = {n for n, value in size_of.items() if value < 1e-8 * max(size_of.values())}
+    if norm in ("bn", "in", "wa+bn"):  # the shift of a linear bottleneck is cancelled by the next
+        still = {n for n in still if not n.endswith("bn3.bias") and not n.endswith("bn2.bias")}
+    assert not still
+
+
+@pytest.mark.parametrize("name", BATCH_NORM)
+def test_batch_norms_are_torchs_own_and_start_at_one(name: str) -> None:
+    norms = batch_norms(built(name)).values()
+    assert {type(norm) for norm in norms} == {nn.BatchNorm2d}
+    assert all(norm.weight.eq(1).all() for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("convnext_atto", "LayerNorm2d"),
+        ("vit_tiny_patch16_224", "LayerNorm"),
+        ("resnet50_gn", "GroupNorm"),
+        ("resnetv2_50d_evos", "EvoNorm2dS0"),
+    ],
+)
+def test_other_normalisers_are_named_and_left(name: str, kind: str) -> None:
+    with torch.device("meta"):
+        model = backbone(f"timm/{name}")
+    with pytest.raises(UserError, match=rf"another normaliser.*'network\..*' is a {kind}.*'bn'"):
+        normaliser("wa").apply(model)
+
+
+def test_a_model_that_cannot_be_traced_is_run_on_its_own_example() -> None:
+    with torch.device("meta"):
+        model = normaliser("wa").apply(backbone("timm/vgg11_bn"))
+    aligned = [m for m in model.modules() if isinstance(m, Aligned)]
+    assert len(aligned) == 10
+    assert not batch_norms(model)
+    assert not any(type(m).__name__ == "Affine" for m in model.modules())
