@@ -2,6 +2,7 @@
 
 benchmarks:
   norms        training step, inference and memory of every normaliser
+  step         precision, layout, compilation; what the framework adds to a plain loop
 
 examples:
   python run.py bench norms --networks resnet18@224 --batches 1,8,32
