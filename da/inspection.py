@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -15,6 +17,7 @@ from da.evaluation import evaluating
 from da.module import AdaptationModule
 from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
 from da.ops.moments import Moments, Spread, share
+from da.ops.seeding import derive, permutation
 
 Images = Iterable[Tensor]
 """Batches of images ``(B, C, H, W)`` float32 on the network's device."""
@@ -184,3 +187,40 @@ def as_trained(module: AdaptationModule, source: Images, target: Images) -> Iter
             yield torch.cat(pair)
         else:
             yield from pair
+
+
+def picked(
+    data: Any, role: str, split: str, count: int, device: torch.device, tick: Callable[[int], Any]
+) -> Picked:
+    """Images of one domain, chosen by chance but always the same: files come sorted by class.
+
+    Args:
+        data: the data module.
+        role: ``source`` or ``target``.
+        split: of the domain.
+        count: how many, at most all.
+        device: where batches are put.
+        tick: told how many images of a batch have been dealt with.
+    """
+    images = data.set_of(role, split)
+    order = np.sort(permutation(derive("inspection", role, split), 0, len(images))[:count])
+    return Picked(images, data.transform, order, data.eval_batch_size, device, tick)
+
+
+@dataclass
+class Picked:
+    """Batches ``(B, C, H, W)`` float32 of chosen images, not augmented, as often as asked for."""
+
+    images: Any
+    transform: Any
+    order: NDArray[np.int64]
+    batch_size: int
+    device: torch.device
+    tick: Callable[[int], Any]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yields them in their own order."""
+        for start in range(0, len(self.order), self.batch_size):
+            chosen = self.order[start : start + self.batch_size]
+            yield self.transform.evaluate(self.images.images(chosen)).to(self.device)
+            self.tick(len(chosen))

@@ -11,7 +11,6 @@ from typing import Any
 
 from da.experiments.plan import Plan
 from da.experiments.runs import Column
-from da.experiments.store import write_atomically
 from da.experiments.tables import Line, Table
 from da.ops.files import write_bytes_atomically
 
@@ -29,18 +28,29 @@ def save(out: Path, plan: Plan, found: list[Table]) -> None:
     figure = _sweep(plan, headline) if _swept(plan) else _tasks(plan, headline)
     if any(f.summary is None for t in headline for line in t.lines for f in line.fields.values()):
         figure.suptitle("× at the foot: diverged or missing", fontsize="small")
+    write(figure, out / "figure")
+
+
+def write(figure: Any, path: Path, dpi: int = 150) -> list[Path]:
+    """Writes a figure as PNG and SVG, each absent, old or whole at any moment.
+
+    Args:
+        figure: of matplotlib.
+        path: of the files, without their ending.
+        dpi: pixels of the PNG per inch.
+    """
     import matplotlib
 
-    for name in ("png", "svg"):
+    files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
+    for file in files:
+        kind = file.suffix[1:]
         buffer = io.BytesIO()
         # Fixed identifiers and no date: the same results give the same files.
         with matplotlib.rc_context({"svg.hashsalt": "da", "svg.fonttype": "none"}):
-            metadata = {"Date": None} if name == "svg" else {"Software": None}
-            figure.savefig(buffer, format=name, dpi=150, metadata=metadata, bbox_inches="tight")
-        if name == "svg":
-            write_atomically(out / "figure.svg", buffer.getvalue().decode())
-        else:
-            write_bytes_atomically(out / "figure.png", buffer.getvalue())
+            metadata = {"Date": None} if kind == "svg" else {"Software": None}
+            figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches="tight")
+        write_bytes_atomically(file, buffer.getvalue())
+    return files
 
 
 def _swept(plan: Plan) -> str | None:

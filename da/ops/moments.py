@@ -59,30 +59,39 @@ class Moments:
 
 
 def domain_gap(source: Spread, target: Spread) -> float:
-    """The mean over channels of |μ_s − μ_t| / σ with σ² = (σ_s² + σ_t²) / 2.
-
-    Channels that vary in neither domain are left out; nan where none is left.
+    """The mean over channels of |μ_s − μ_t| / σ, see :func:`distance`.
 
     >>> one, two = torch.ones(3), 2 * torch.ones(3)
     >>> domain_gap(Spread(one, one), Spread(two, one))
     1.0
     """
-    gaps = _standardised(target.mean - source.mean, source, target).abs()
-    return gaps.mean().item() if len(gaps) else math.nan
+    return distance(source.mean, target.mean, source, target)
 
 
-def deviation_gap(source: Spread, target: Spread) -> float:
-    """The mean over channels of |ln(σ_t / σ_s)|; 0.1 is about 10 %.
+def distance(one: Tensor, other: Tensor, source: Spread, target: Spread) -> float:
+    """The mean over channels of |one − other| / σ with σ² = (σ_s² + σ_t²) / 2.
 
-    Channels that are constant in a domain are left out; nan where none is left.
+    Channels that vary in neither domain are left out; nan where none is left.
 
-    >>> one, two = torch.ones(3), 2 * torch.ones(3)
-    >>> round(deviation_gap(Spread(one, one), Spread(one, two)), 4)
-    0.6931
+    Args:
+        one, other: ``(C,)``, means.
+        source, target: of the same place, for σ.
     """
-    vary = (source.std > 0) & (target.std > 0)
-    ratios = (target.std[vary] / source.std[vary]).log().abs()
-    return ratios.mean().item() if len(ratios) else math.nan
+    steps = _standardised(other - one, source, target).abs()
+    return steps.mean().item() if len(steps) else math.nan
+
+
+def deviation_ratio(std: Tensor, reference: Tensor) -> float:
+    """The geometric mean over channels of one deviation over another, ``(C,)`` each.
+
+    Channels in which either is 0 are left out; nan where none is left.
+
+    >>> round(deviation_ratio(torch.tensor([2.0, 8.0]), torch.tensor([1.0, 1.0])), 4)
+    4.0
+    """
+    vary = (std > 0) & (reference > 0)
+    ratios = (std[vary] / reference[vary]).log()
+    return ratios.mean().exp().item() if len(ratios) else math.nan
 
 
 def share(mean: Tensor, source: Spread, target: Spread) -> float:

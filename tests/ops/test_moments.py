@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from da.ops.moments import Moments, Spread, deviation_gap, domain_gap, share
+from da.ops.moments import Moments, Spread, deviation_ratio, distance, domain_gap, share
 
 
 def moments_of(batches, channels=1):
@@ -53,25 +53,28 @@ def test_half_precision_is_measured_in_float32():
 def test_gaps_are_those_of_the_formula_channel_by_channel():
     random = np.random.default_rng(0)
     a, b = (Spread(*torch.from_numpy(random.uniform(0.5, 2, (2, 9)))) for _ in range(2))
-    gap, ratio = 0.0, 0.0
+    gap, away, product = 0.0, 0.0, 1.0
     for c in range(9):
         sigma = np.sqrt((a.std[c] ** 2 + b.std[c] ** 2) / 2)
         gap += abs(a.mean[c] - b.mean[c]) / sigma / 9
-        ratio += abs(np.log(a.std[c]) - np.log(b.std[c])) / 9
+        away += abs(a.mean[c] - 0.3) / sigma / 9
+        product *= b.std[c] / a.std[c]
     assert domain_gap(a, b) == pytest.approx(float(gap))
-    assert deviation_gap(a, b) == pytest.approx(float(ratio))
+    assert distance(a.mean, torch.full((9,), 0.3), a, b) == pytest.approx(float(away))
+    assert deviation_ratio(b.std, a.std) == pytest.approx(float(product) ** (1 / 9))
     assert domain_gap(b, a) == pytest.approx(domain_gap(a, b))
-    assert deviation_gap(a, a) == domain_gap(a, a) == 0
+    assert domain_gap(a, a) == 0
+    assert deviation_ratio(a.std, a.std) == 1
 
 
 def test_constant_channels_are_left_out():
     a = Spread(torch.tensor([0.0, 5.0]), torch.tensor([1.0, 0.0]))
     b = Spread(torch.tensor([2.0, 7.0]), torch.tensor([1.0, 0.0]))
     assert domain_gap(a, b) == 2
-    assert deviation_gap(a, b) == 0
+    assert deviation_ratio(a.std, b.std) == 1
     dead = Spread(torch.zeros(2), torch.zeros(2))
     assert np.isnan(domain_gap(dead, dead))
-    assert np.isnan(deviation_gap(dead, a))
+    assert np.isnan(deviation_ratio(dead.std, a.std))
 
 
 @pytest.mark.parametrize("t", [-0.5, 0.0, 0.3, 1.0])
