@@ -35,6 +35,8 @@ from da.ops.reading import read_tensors
 from da.ops.seeding import derive, permutation, seeded
 
 Calibration = Literal["source", "both", "off"]
+Head = tuple[Tensor, Tensor | None]
+"""Weight and bias of a classifier."""
 
 HELD_OUT = 256
 """Images of the source, beyond those of the conversion, on which it is measured."""
@@ -109,37 +111,45 @@ def convert(aligned: nn.Module, start: Start, data: Any, device: Any) -> dict[st
         images, held_out = calibration(data, start)
         head = published_head(plain, start)
         path = cache_folder() / "converted" / _name(plain, head, start, images, held_out, device)
-
-        def make() -> Kept:
-            with _progress(start) as progress:
-                made = convert_pretrained(
-                    plain.to(device),
-                    images.to(device),
-                    held_out.to(device) if len(held_out) else None,
-                    normaliser=cast(WeightAlign, normaliser("wa", **start.options)),
-                    progress=progress,
-                )
-            output = LayerError("output", made.error)
-            worst = max(made.layers, key=lambda layer: layer.error, default=output)
-            return Kept(
-                made.model.state_dict(),
-                {
-                    "images": made.images,
-                    "held_out": made.held_out,
-                    "error": made.error,
-                    "agreement": agreement(plain, made.model, held_out.to(device), head),
-                    "worst_layer": worst.name,
-                    "worst_error": worst.error,
-                },
-            )
-
         shapes = {name: value.shape for name, value in aligned.state_dict().items()}
-        found, cached = kept(path, shapes, make)
+        on_device = plain.to(device), images.to(device), held_out.to(device)
+        found, cached = kept(path, shapes, lambda: _made(start, *on_device, head))
     aligned.load_state_dict(found.tensors)
     report = {"on": start.on, **found.report}
     report |= {"seconds": time.perf_counter() - began, "cached": cached}
     print(summary(start, report), flush=True)
     return report
+
+
+def _made(
+    start: Start, plain: nn.Module, images: Tensor, held_out: Tensor, head: Head | None
+) -> Kept:
+    """The weights of the aligned network, and the part of the report that they decide."""
+    try:
+        with _progress(start) as progress:
+            made = convert_pretrained(
+                plain,
+                images,
+                held_out if len(held_out) else None,
+                normaliser=cast(WeightAlign, normaliser("wa", **start.options)),
+                progress=progress,
+            )
+    except UserError as error:
+        raise UserError(
+            f"conversion of '{start.backbone}': {error}; or start from the weights as they are "
+            "with --model.conversion off"
+        ) from error
+    output = LayerError("output", made.error)
+    worst = max(made.layers, key=lambda layer: layer.error, default=output)
+    report = {
+        "images": made.images,
+        "held_out": made.held_out,
+        "error": made.error,
+        "agreement": agreement(plain, made.model, held_out, head),
+        "worst_layer": worst.name,
+        "worst_error": worst.error,
+    }
+    return Kept(made.model.state_dict(), report)
 
 
 def changes(plain: nn.Module, aligned: nn.Module) -> bool:
@@ -173,14 +183,14 @@ def calibration(data: Any, start: Start) -> tuple[Tensor, Tensor]:
             continue
         found = data.set_of(role, "train")
         order = permutation(derive("conversion"), 0, len(found))
-        taken = min(count, max(1, 9 * len(found) // 10))
+        taken = min(count, max(2, 9 * len(found) // 10))
         chosen.append(data.transform.evaluate(found.images(order[:taken])))
         if role == "source":
             held_out = data.transform.evaluate(found.images(order[taken : taken + HELD_OUT]))
     return torch.cat(chosen), held_out
 
 
-def published_head(plain: Backbone, start: Start) -> tuple[Tensor, Tensor | None] | None:
+def published_head(plain: Backbone, start: Start) -> Head | None:
     """Weight and bias of the classifier that the weights were published with, where they hold one.
 
     It is the one matrix in the file that is no part of the backbone and takes its features.
@@ -204,9 +214,7 @@ def published_head(plain: Backbone, start: Start) -> tuple[Tensor, Tensor | None
     return found[0] if len(found) == 1 else None
 
 
-def agreement(
-    plain: nn.Module, new: nn.Module, images: Tensor, head: tuple[Tensor, Tensor | None] | None
-) -> float | None:
+def agreement(plain: nn.Module, new: nn.Module, images: Tensor, head: Head | None) -> float | None:
     """The share of images of which a classifier predicts the same from both networks' features."""
     if head is None or not len(images):
         return None
@@ -237,7 +245,7 @@ def summary(start: Start, report: dict[str, Any]) -> str:
 
 def _name(
     plain: nn.Module,
-    head: tuple[Tensor, Tensor | None] | None,
+    head: Head | None,
     start: Start,
     images: Tensor,
     held_out: Tensor,

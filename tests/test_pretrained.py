@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torchvision.models import ResNet18_Weights
 
 from da import pretrained
 from da.backbones.base import backbone
@@ -443,6 +445,15 @@ def test_a_network_without_batch_norm_keeps_its_function_too(tmp_path, cache):
     assert report["error"] == pytest.approx(lost[0], rel=0.5)
 
 
+def test_what_the_conversion_refuses_comes_with_a_way_on(trained, cache):
+    with pytest.raises(UserError, match=r"conversion of 'digits_resnet': 'stem\.0' ") as caught:
+        converted(trained[1], norm_options={"exclude": ["stem.1"]})
+    assert str(caught.value).endswith(
+        "or start from the weights as they are with --model.conversion off"
+    )
+    assert cache() == []
+
+
 # The classifier that the weights were published with.
 
 
@@ -476,6 +487,20 @@ def test_agreement_is_that_of_the_published_classifier(published, tmp_path):
     assert pretrained.agreement(plain, plain, shown, head) == 1
     assert pretrained.agreement(plain, other, shown[:0], head) is None
     assert pretrained.agreement(plain, other, shown, None) is None
+
+
+def test_the_published_classifier_of_imagenet_weights(published, tmp_path, monkeypatch):
+    network, path = published
+    file = tmp_path / "hub/checkpoints" / Path(ResNet18_Weights.IMAGENET1K_V1.url).name
+    file.parent.mkdir(parents=True)
+    shutil.copy(path, file)  # as it lies there after a download
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    plain = backbone("resnet18", "imagenet")
+    weight, bias = pretrained.published_head(plain, a_start("imagenet", backbone="resnet18"))
+    assert torch.equal(weight, network.fc.weight)
+    assert torch.equal(bias, network.fc.bias)
+    elsewhere = a_start("imagenet", backbone="timm/resnet18")  # timm's are in a cache of its own
+    assert pretrained.published_head(plain, elsewhere) is None
 
 
 @pytest.mark.parametrize("name", ["vgg11", "vgg11_bn", "resnet50"])
