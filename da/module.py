@@ -238,9 +238,13 @@ class AdaptationModule(SparingLog, ABC):
         )
 
     def on_fit_start(self) -> None:
-        """Refuses a batch of one image under batch norm; converts pretrained weights, once."""
+        """Refuses a batch of one image under batch norm; then pretrained weights are converted."""
         data: Any = getattr(self.trainer, "datamodule")  # noqa: B009
         self.refuse_batch_of_one(data.batch_size)
+        self.convert(data)
+
+    def convert(self, data: Any) -> None:
+        """Keeps the function of pretrained weights under WeightAlign: before training, and once."""
         if self.start is not None and self.converted is None:
             self.converted = pretrained.convert(self.backbone, self.start, data, self.device)
 

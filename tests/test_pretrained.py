@@ -454,6 +454,17 @@ def test_what_the_conversion_refuses_comes_with_a_way_on(trained, cache):
     assert cache() == []
 
 
+def test_the_untrained_network_that_is_inspected_is_the_converted_one(
+    trained, cache, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    options = ["--model.weights", trained[1], "--model.conversion_images", "32"]
+    options += ["--data.root", str(ROOT), "--images", "8", "--out", "drawn"]
+    assert main(["inspect", "activations", "--norms", "bn,wa", *options]) == 0
+    assert capsys.readouterr().out.count("converted digits_resnet to WA on 32 source images") == 1
+    assert len(cache()) == 1
+
+
 # The classifier that the weights were published with.
 
 

@@ -134,6 +134,8 @@ def measure(cli: CLI, path: str | None) -> list[Layer]:
         raise UserError(f"images: expected a whole number from 2, got {most}")
     data.prepare_data()
     data.setup("test")
+    if path is None:
+        module.convert(data)  # pretrained weights, as fit would start from them
     count = min(most, *(len(data.set_of(role, split)) for role in ("source", "target")))
     bare = path is None and bool(batch_norms(module))
     with Progress(console=console(), transient=True, disable=not console().is_terminal) as bar:
