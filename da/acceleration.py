@@ -64,9 +64,11 @@ def refuse_without_compiler() -> None:
         )
 
 
-def uncompiled() -> AbstractContextManager[object]:
-    """Within this block nothing is compiled; what is compiled already waits."""
-    return torch.compiler.set_stance("force_eager")
+def uncompiled(model: nn.Module) -> AbstractContextManager[object]:
+    """Within this block nothing is compiled, and what is compiled of ``model`` waits."""
+    if any(part._compiled_call_impl is not None for part in model.modules()):
+        return torch.compiler.set_stance("force_eager")
+    return nullcontext()
 
 
 def autocasting(x: Tensor) -> bool:

@@ -173,7 +173,8 @@ class Recorder(L.Callback):
             )
         if self.forms and batch_norms(pl_module):
             for form in FORMS:
-                with restated(pl_module, data, form):
+                precision: Any = trainer.precision_plugin
+                with precision.forward_context(), restated(pl_module, data, form):
                     forms[form] = {
                         name: scores(p.logits, p.labels)
                         for name, loader in zip(names, data.val_dataloader(), strict=True)

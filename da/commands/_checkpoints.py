@@ -141,7 +141,9 @@ def from_checkpoint(
     )
     cli: CLI
     if isinstance(content, dict) and "settings" in content and "classes" in content:
-        cli = CLI(args[1:], prog, description, content, extra, TRAINER)
+        precision = (content["settings"].get("trainer") or {}).get("precision")  # as in training
+        defaults = {**TRAINER, **({"precision": precision} if precision else {})}
+        cli = CLI(args[1:], prog, description, content, extra, defaults)
         load_weights(cli.model, content, path)
     else:
         cli = Foreign(

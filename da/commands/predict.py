@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["file", "class", "probability"])
     count = 0
-    with restated(module, data, form, shown), evaluating(module):
+    precision = cli.trainer.precision_plugin.forward_context()
+    with precision, restated(module, data, form, shown), evaluating(module):
         for images, names in batches:
             p, k = torch.softmax(module(images.to(module.device)).float(), dim=1).max(dim=1)
             count += len(names)

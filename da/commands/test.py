@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     found: dict[str, dict[str, dict[str, float]]] = {}
     for form in forms:
         found[form] = {}
-        with restated(module, data, form):
+        with cli.trainer.precision_plugin.forward_context(), restated(module, data, form):
             streams = zip(data.test_evaluations, data.test_dataloader(), strict=True)
             for (role, split), loader in streams:
                 domain = data.source if role == "source" else data.target

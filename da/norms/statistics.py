@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from da.acceleration import uncompiled
 from da.errors import UserError
 
 
@@ -55,7 +56,8 @@ def _accumulate(
     model: nn.Module, norms: list[nn.modules.batchnorm._BatchNorm], batches: Iterable[Tensor]
 ) -> None:
     seen = 0
-    with torch.no_grad():
+    # The momentum is a constant of a compiled graph, and here it changes with every batch.
+    with torch.no_grad(), uncompiled(model):
         for batch in batches if norms else ():
             if len(batch) < 2:
                 raise UserError(
