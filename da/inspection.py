@@ -34,7 +34,8 @@ class Site:
         name: of the layer's module in the network.
         kind: ``convolution``, ``linear`` or ``normaliser``.
         into: what the layer puts out, before its normaliser.
-        after: what the normaliser puts out; empty where none follows.
+        after: what the normaliser puts out, through its activation where it has one inside; empty
+            where none follows.
         norm: the normaliser that follows, or None.
     """
 

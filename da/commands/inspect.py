@@ -157,27 +157,24 @@ def show(target: Console, networks: list[Network]) -> None:
 
     from da.experiments.activation_figures import rows
 
-    table = Table(title="where source and target are furthest apart, distances in deviations σ")
-    for column in ("network", "layer", "normaliser"):
-        table.add_column(column)
-    for column in ("distance of means", "σ target / source", "source, target to running mean"):
-        table.add_column(column, justify="right")
     for network in networks:
+        title = f"{network.norm}, {network.method}: where the domains are furthest apart"
+        table = Table(title=title, title_justify="left")
+        table.add_column("layer", overflow="fold")
+        for column in ("means, in σ", "σ target / source", "running mean to source, target"):
+            table.add_column(column, justify="right")
         at: dict[int, dict[tuple[str, str], dict[str, Any]]] = {}
         for row in rows(network):
             at.setdefault(row["depth"], {})[row["point"], row["of"]] = row
         # A gap that is not a number sorts as the smallest.
         ordered = sorted(at.values(), key=lambda found: -max(0.0, found["out", "target"]["gap"]))
-        for i, found in enumerate(ordered[:TOP]):
+        for found in ordered[:TOP]:
             last = found["out", "target"]
             away = [found["into", domain]["to_running"] for domain in ("source", "target")]
             table.add_row(
-                f"{network.norm}, {network.method}" if i == 0 else "",
                 last["layer"],
-                last["normaliser"] or "-",
                 f"{last['gap']:.3f}",
                 f"{last['std_ratio']:.3f}",
                 "-" if away[0] is None else ", ".join(f"{value:.3f}" for value in away),
-                end_section=i + 1 == min(TOP, len(ordered)),
             )
-    target.print(table)
+        target.print(table)

@@ -130,6 +130,7 @@ def draw(networks: list[Network]) -> Any:
         for axis in column:
             axis.grid(color="0.9")
     axes[1, 0].set_yscale("log")
+    axes[2, 0].set_ylim(bottom=0)  # only now: it fixes the other end, too
     for axis, label in zip(axes[:, 0], PANELS, strict=True):
         axis.set_ylabel(label)
     figure.align_ylabels(axes[:, 0])
@@ -205,11 +206,13 @@ def _compared(axes: Any, network: Network) -> None:
         away = [(row["depth"] - 1, row["to_running"]) for row in into]
         away = [(x, distance) for x, distance in away if distance is not None]
         if away:
-            label = f"{name} to running"
+            label = f"{name} to running mean"
             axes[0].plot(*zip(*away, strict=True), label=label, **{**style, "ls": ":"})
     gaps = [row["gap"] for row in found if row["of"] == "source" and row["point"] == "out"]
     axes[0].plot(range(len(gaps)), gaps, label="source to target", **GAP)
-    axes[0].set_ylim(bottom=0)
+    if not any(layer.running for layer in network.layers):
+        place = {"transform": axes[0].transAxes, "ha": "center", "va": "top"}
+        axes[0].text(0.5, 0.94, "no running statistics", color="0.35", fontsize="small", **place)
 
 
 def _of(layer: Layer, name: str) -> Spread | None:

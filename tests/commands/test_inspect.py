@@ -95,7 +95,12 @@ def test_checkpoints_are_measured_on_the_images_of_both_domains(call, trained):
     checkpoints = [trained / norm / "last.ckpt" for norm in ("bn", "wa")]
     rows, said = call(*checkpoints)
     assert "written: runs/activations/activations.png, runs/activations/activations.svg" in said
-    assert "bottleneck.0" in said
+    for norm in ("bn", "wa"):
+        assert f"{norm}, DANN: where the domains are furthest apart" in said
+    largest = max((r for r in rows if r["norm"] == "wa"), key=lambda row: float(row["gap"]))
+    line = next(text for text in said.rpartition("wa, DANN")[2].splitlines() if "0." in text)
+    assert largest["layer"] in line
+    assert f"{float(largest['gap']):.3f}" in line
     assert list(dict.fromkeys(row["network"] for row in rows)) == list(map(str, checkpoints))
     assert {row["method"] for row in rows} == {"DANN"}
     for path in checkpoints:

@@ -96,9 +96,12 @@ def lines_of(axis):
 
 
 def test_the_lines_are_the_values():
-    networks = [network(), network("wa", seed=1)]
+    networks = [network(), network("wa", depth=6, seed=1)]
     axes = np.array(draw(networks).axes).reshape(4, 2)
     for column, found in zip(axes.T, networks, strict=True):
+        for axis in column:
+            low, high = axis.get_ylim()
+            assert all(((low <= y) & (y <= high)).all() for y in lines_of(axis).values())
         table = rows(found)
 
         def of(name, key, point="into", table=table):
@@ -114,7 +117,9 @@ def test_the_lines_are_the_values():
         if found.norm == "wa":
             assert set(distances) == {(green, "-")}
             assert (black, "--") not in deviations
+            assert [text.get_text() for text in column[2].texts] == ["no running statistics"]
         else:
+            assert not column[2].texts
             np.testing.assert_allclose(deviations[black, "--"], of("running", "std"))
             away = [value for value in of("target", "to_running") if value is not None]
             np.testing.assert_allclose(distances[orange, ":"], away)
