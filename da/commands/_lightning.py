@@ -120,8 +120,15 @@ class CLI(LightningCLI):
             if name and "." not in name and name not in known:
                 raise unknown(kind, name, known)
         refuse_linked(given(args))
-        for content in configurations(args):
+        files = configurations(args)
+        for content in files:
             refuse_linked(dotted_keys(content))
+        # What is set for one data set by default says nothing of another: not its domains, not
+        # its image sizes.
+        saved = self.checkpoint["settings"]["data"]["class_path"] if self.checkpoint else None
+        chosen = data_class(args, files)
+        if chosen and short(chosen) != short(saved or DEFAULT_DATA):
+            parser.set_defaults({"data": chosen})
         super().parse_arguments(parser, args)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
@@ -143,6 +150,25 @@ def data_classes() -> dict[str, type[L.LightningDataModule]]:
 
     modules("datasets")
     return subclasses("datasets", L.LightningDataModule)
+
+
+def short(name: str) -> str:
+    """The name of a class without its module."""
+    return name.rpartition(".")[2]
+
+
+def data_class(args: list[str], files: list[dict[str, Any]]) -> str | None:
+    """The dotted name of the data set that a command line or the last of its files names.
+
+    None where there is no such data set: the parser says so.
+    """
+    named = value_of("--data", args) or value_of("--data.class_path", args)
+    for content in reversed(files):
+        data = content.get("data", content.get("data.class_path"))
+        named = named or (data.get("class_path") if isinstance(data, dict) else data)
+    kind = data_classes().get(short(named)) if isinstance(named, str) else None
+    dotted = f"{kind.__module__}.{kind.__qualname__}" if kind else None
+    return dotted if named in (dotted, short(dotted or "")) else None
 
 
 def value_of(option: str, args: list[str]) -> str | None:

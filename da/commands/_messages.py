@@ -61,6 +61,8 @@ def readable(
         return unknown(
             "option", f"{part}.{match.group(1)}", [f"{part}.{name}" for name in options(chosen)]
         )
+    if match := re.search(r"the following arguments are required: ([\w, ]+?) - Expected", text):
+        return _required(part, match.group(1).split(", "), classes, text)
     if part in _KINDS:
         for pattern in (
             r"Expected a dot import path string: ([\w.]+)",
@@ -75,6 +77,18 @@ def readable(
     if match := re.search(r"Expected an? (.+?)\. Got value: (.*)", inner):
         return _expected(key, _types(match.group(1)), match.group(2))
     return UserError(text.strip() if len(text) <= 400 else text[:397] + "…")
+
+
+def _required(part: str, names: list[str], classes: Mapping[str, type], text: str) -> UserError:
+    """The error for arguments without a value; a data set then says which domains it has."""
+    missing = " and ".join(f"{part}.{name}" for name in names)
+    path = re.search(r"class_path '([\w.]+)'", text)
+    chosen = classes.get(path.group(1).rpartition(".")[2]) if path else None
+    root = re.search(r"\broot='(.*?)'", text)
+    if chosen is None or not hasattr(chosen, "available"):
+        return UserError(f"{missing}: expected a value, got none")
+    domains = ", ".join(chosen.available(root.group(1) if root else None))
+    return UserError(f"{missing}: expected one of {domains}; got none")
 
 
 def _path(keys: list[str]) -> str:

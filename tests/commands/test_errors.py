@@ -173,6 +173,34 @@ def test_commands_and_their_first_argument(call):
         assert "no file 'no.ckpt'" in call(f"{command} no.ckpt")[1]
 
 
+MISSING = {
+    "--data.source a": "data.target: expected one of a, b; got none",
+    "--data.target a": "data.source: expected one of a, b; got none",
+    "": "data.source and data.target: expected one of a, b; got none",
+}
+
+
+@pytest.mark.parametrize("given", MISSING)
+@pytest.mark.parametrize("by", ["option", "configuration", "checkpoint"])
+def test_the_domains_of_one_data_set_are_no_default_of_another(call, tmp_path, request, given, by):
+    for domain in "ab":
+        folder_of(tmp_path / "images", domain, ["cat", "dog"])
+    options = f"fit --data Folder --data.root images {given}"
+    if by == "configuration":
+        (tmp_path / "a.yaml").write_text("data: {class_path: Folder, init_args: {root: images}}")
+        options = f"fit --config a.yaml {given}"
+    if by == "checkpoint":  # of the digits
+        options = options.replace("fit", f"test {request.getfixturevalue('trained')}", 1)
+    assert call(options) == (2, MISSING[given])
+
+
+def test_a_data_set_without_its_folder(call):
+    assert call("fit --data Folder") == (
+        2,
+        "root is missing: name the folder that holds DOMAIN/CLASS/IMAGE",
+    )
+
+
 def folder_of(root, domain, classes, count=5):
     rng = np.random.default_rng(0)
     for label, i in itertools.product(classes, range(count)):
