@@ -39,6 +39,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the flags")
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
     parser.add_argument("--overhead-rounds", type=int, default=30, help="rounds of the overhead")
+    parser.add_argument("--overhead-steps", type=int, default=20, help="timed steps of those")
     parser.add_argument("--threads", type=int, help="of PyTorch, by default one per core")
     parser.add_argument("--out", type=str, default="runs/bench/step", help="folder of the tables")
     options = parse(parser, argv)
@@ -76,7 +77,8 @@ def main(argv: list[str]) -> int:
 
 def refuse_sizes(options: Any) -> None:
     """Refuses numbers that mean nothing."""
-    least = {"size": 1, "batch": 2, "steps": 1, "rounds": 0, "overhead_rounds": 0}
+    least = {"size": 1, "batch": 2, "steps": 1, "overhead_steps": 1}
+    least |= {"rounds": 0, "overhead_rounds": 0}
     for name, value in least.items():
         if options[name] < value:
             option = name.replace("_", "-")
@@ -111,7 +113,7 @@ def overhead_rows(options: Any) -> Rows:
     """One row for each way to run the small network, on noise made beforehand and on digits."""
     from da.experiments.bench_step import PLAIN, added, overhead, random_batches
 
-    steps, batch = 20, 32
+    steps, batch = options.overhead_steps, 32
     rows: Rows = []
     for what, batches in (
         ("batches made beforehand", random_batches(batch, 32)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import run
-from da.experiments import bench_norms
+from da.experiments import bench_norms, bench_step
 from da.experiments.bench_norms import Case, Variant, naive_alignment
 from da.norms import aligned
 
@@ -98,3 +98,49 @@ def test_help_lists_the_benchmarks(capsys):
     assert run.main(["bench"]) == 2
     assert run.main(["bench", "--help"]) == 0
     assert "norms" in capsys.readouterr().out
+
+
+def test_bench_step_prints_and_saves_both_tables(capsys, tmp_path):
+    words = "--backbone digits_resnet --size 32 --batch 2 --steps 1 --rounds 1 --threads 1"
+    more = ["--overhead-rounds", "1", "--overhead-steps", "1", "--out", str(tmp_path)]
+    assert run.main(["bench", "step", *words.split(), *more]) == 0
+    report = (tmp_path / "report.md").read_text()
+    assert report in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    flags, overhead = rows[:5], rows[5:]
+    assert [row["loop"] for row in flags] == ["plain loop", *list(bench_step.FLAGS)[:4]]
+    assert float(flags[0]["times as fast"]) == 1
+    assert all(float(row["ms"]) > 0 for row in rows)
+    assert [row["loop"] for row in overhead] == ["plain loop", "fit", "ablate", "steps alone"] * 2
+    assert float(overhead[0]["added ms"]) == float(overhead[4]["added ms"]) == 0
+
+
+def test_both_loops_of_bench_step_train_the_same(tmp_path):
+    """The same parts from the same weights end in the same weights: identical maths."""
+    batches = bench_step.random_batches(4, 32)
+    module = bench_step.DANN(num_classes=10, lr=bench_step.LR, decay="all")
+    network = bench_step.PlainDANN("digits_resnet")
+    network.load_state_dict(module.state_dict())
+    bench_step.plain_loop(network, bench_step.Clocked(batches, 5))
+    clocked = bench_step.Clocked(batches, 5)
+    bench_step.fit_loop(module, bench_step.Premade(clocked, 4), "32-true", "fit", tmp_path)
+    assert len(clocked.costs()) == 3
+    for (name, p), q in zip(module.named_parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--steps 0", "--steps: expected a whole number from 1, got 0"),
+        ("--batch 1", "--batch: expected a whole number from 2, got 1"),
+        ("--rounds 0 --overhead-rounds 0", "nothing would be measured"),
+        ("--backbone resnet5", "unknown backbone 'resnet5'"),
+        ("--threads none", "--threads: "),
+    ],
+)
+def test_bench_step_refuses_what_means_nothing_in_one_line(words, text, capsys):
+    assert run.main(["bench", "step", *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
