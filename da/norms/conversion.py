@@ -19,8 +19,10 @@ from da.norms.patches import rows
 from da.norms.surgery import title
 from da.norms.weight_align import WeightAlign
 
-# λ of the fit, over the mean variance of a layer's inputs.
-RIDGE = 1e-3
+# λ of the fit, over the mean variance of a layer's inputs. From 1e-1 to 1e-5 the outputs of a
+# ResNet-18 for digits were off by .0052, .0056, .0070, .0088 and .0134, those of the small ResNet
+# by .0151, .0147, .0151, .0153 and .0153.
+RIDGE = 1e-2
 # Rows of the fit of a layer: at least this many, and this many per weight of a filter, where the
 # images have as many positions.
 ROWS = 16_384
@@ -115,7 +117,7 @@ def convert_pretrained(
     modes = {m: m.training for m in converted.modules()}
     converted.eval()
     layers = _converted(target, converted, fitted, measured, progress)
-    error, agreement = _compared(copy.deepcopy(model).eval(), converted, measured)
+    error, agreement = compared(copy.deepcopy(model).eval(), converted, measured)
     for module, mode in modes.items():
         module.training = mode
     return Conversion(
@@ -235,7 +237,7 @@ def _check(converted: nn.Module) -> None:
             )
 
 
-def _compared(
+def compared(
     original: nn.Module, converted: nn.Module, images: list[Tensor]
 ) -> tuple[float, float | None]:
     """Error and agreement of the outputs, from the networks as they are called by anyone."""

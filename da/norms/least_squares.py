@@ -13,7 +13,8 @@ class Moments:
     """Second moments of inputs and of the outputs that are wanted for them, block by block.
 
     Products are of deviations from the mean of the first block, which keeps the digits that a
-    difference of large products would lose, and the blocks are summed in float64.
+    difference of large products would lose, and the blocks are summed in float64. Up to a block
+    of rows is kept as it is: fewer rows than weights are solved for by their own products.
 
     Attributes:
         rows: how many were added.
@@ -33,32 +34,15 @@ class Moments:
         """
         self.rows += x.shape[1]
         self._waiting.append((x, t))
-        if sum(x.shape[1] for x, _ in self._waiting) >= BLOCK:
+        if sum(x.shape[1] for x, _ in self._waiting) > BLOCK:
             self._sum()
 
-    def _sum(self) -> None:
-        """Adds the rows that wait."""
+    def few(self) -> tuple[Tensor, Tensor] | None:
+        """All rows, ``(G, R, n)`` and ``(G, R, O)``, where they are fewer than the weights."""
+        if self._xx is not None or self.rows >= self._waiting[0][0].shape[2]:
+            return None
         x, t = (torch.cat(parts, 1) for parts in zip(*self._waiting, strict=True))
-        self._waiting = []
-        if self._xx is None:
-            self._origin = x.mean(1, keepdim=True), t.mean(1, keepdim=True)
-            (groups, _, n), outputs = x.shape, t.shape[2]
-            self._x, self._t = (
-                x.new_zeros(groups, 1, k, dtype=torch.float64) for k in (n, outputs)
-            )
-            self._xx = x.new_zeros(groups, n, n, dtype=torch.float64)
-            self._xt = x.new_zeros(groups, n, outputs, dtype=torch.float64)
-        x, t = x - self._origin[0], t - self._origin[1]
-        self._t += t.sum(1, keepdim=True, dtype=torch.float64)
-        # On maps of a few pixels, most weights see nothing but padding.
-        live = (x != 0).flatten(0, 1).any(0).nonzero().flatten()
-        x = x[:, :, live]
-        self._x[:, :, live] += x.sum(1, keepdim=True, dtype=torch.float64)
-        self._xt[:, live] += x.mT @ t
-        if len(live) == self._xx.shape[1]:
-            self._xx += x.mT @ x
-        else:
-            self._xx[:, live[:, None], live] += (x.mT @ x).double()
+        return x, t
 
     def centred(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Means and covariances, float64.
@@ -75,6 +59,24 @@ class Moments:
         xt = self._xt.div_(self.rows).sub_(x.mT @ t)
         origin_x, origin_t = self._origin
         return (x + origin_x).squeeze(1), (t + origin_t).squeeze(1), xx, xt
+
+    def _sum(self) -> None:
+        """Adds the rows that wait."""
+        x, t = (torch.cat(parts, 1) for parts in zip(*self._waiting, strict=True))
+        self._waiting = []
+        if self._xx is None:
+            self._origin = x.mean(1, keepdim=True), t.mean(1, keepdim=True)
+            (groups, _, n), outputs = x.shape, t.shape[2]
+            self._x, self._t = (
+                x.new_zeros(groups, 1, k, dtype=torch.float64) for k in (n, outputs)
+            )
+            self._xx = x.new_zeros(groups, n, n, dtype=torch.float64)
+            self._xt = x.new_zeros(groups, n, outputs, dtype=torch.float64)
+        x, t = x - self._origin[0], t - self._origin[1]
+        self._x += x.sum(1, keepdim=True, dtype=torch.float64)
+        self._t += t.sum(1, keepdim=True, dtype=torch.float64)
+        self._xx += x.mT @ x
+        self._xt += x.mT @ t
 
 
 def zero_sum_fit(moments: Moments, weight: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
@@ -93,32 +95,55 @@ def zero_sum_fit(moments: Moments, weight: Tensor, ridge: float) -> tuple[Tensor
     Where x is what w itself saw (c = 0) this is w − K⁻¹1 (1ᵀw) / (1ᵀK⁻¹1).
 
     Args:
-        moments: of the rows.
+        moments: of the rows. They are used up.
         weight: ``(G, O, n)`` float, w.
         ridge: λ over the mean of C's diagonal, above 0.
 
     Returns:
         v ``(G, O, n)`` and b ``(G, O)``, float64.
     """
-    x, t, covariance, cross = moments.centred()
-    w = weight.to(covariance).mT  # (G, n, O)
-    diagonal = covariance.diagonal(dim1=1, dim2=2)
-    size = diagonal.mean(1, keepdim=True)
-    # A group that never sees anything but constants: any ridge will do.
-    added = torch.where(size > 0, ridge * size, torch.ones_like(size))
-    # Weights that see constants stand alone in K; leaving them out makes the rest small.
-    change, ones = torch.zeros_like(w), (1 / added)[:, :, None].repeat(1, w.shape[1], 1)
-    live = (diagonal != 0).any(0).nonzero().flatten()
-    if len(live) < w.shape[1]:
-        covariance = covariance[:, live[:, None], live]
-    wanted = cross[:, live] - covariance @ w[:, live]
-    covariance.diagonal(dim1=1, dim2=2).add_(added)
-    solved = _solved(covariance, torch.cat([wanted, torch.ones_like(wanted[:, :, :1])], 2))
-    change[:, live], ones[:, live] = solved[:, :, :-1], solved[:, :, -1:]
+    w = weight.double().mT  # (G, n, O)
+    few = moments.few()
+    x, t, change, ones = _by_rows(*few, w, ridge) if few else _by_weights(moments, w, ridge)
     excess = (w.sum(1, keepdim=True) + change.sum(1, keepdim=True)) / ones.sum(1, keepdim=True)
     v = w + change - ones * excess
     v -= v.mean(1, keepdim=True)  # what rounding leaves of the sum
     return v.mT, t - (v * x[:, :, None]).sum(1)
+
+
+Solution = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _by_weights(moments: Moments, w: Tensor, ridge: float) -> Solution:
+    """Means of x and t, and K⁻¹c and K⁻¹1 from K itself."""
+    x, t, covariance, cross = moments.centred()
+    diagonal = covariance.diagonal(dim1=1, dim2=2)
+    added = _ridge(diagonal.mean(1), ridge)[:, :, 0]
+    cross -= covariance @ w
+    diagonal += added
+    solved = _solved(covariance, torch.cat([cross, torch.ones_like(cross[:, :, :1])], 2))
+    return x, t, solved[:, :, :-1], solved[:, :, -1:]
+
+
+def _by_rows(x: Tensor, t: Tensor, w: Tensor, ridge: float) -> Solution:
+    """The same from the products of R centred rows X with each other, which are fewer:
+
+    K⁻¹Xᵀ = R Xᵀ(XXᵀ + RλI)⁻¹ and K⁻¹1 = (1 − Xᵀ(XXᵀ + RλI)⁻¹ X1) / λ.
+    """
+    x, t = x.double(), t.double()
+    mean_x, mean_t = x.mean(1, keepdim=True), t.mean(1, keepdim=True)
+    x, t = x - mean_x, t - mean_t
+    added = _ridge(x.square().mean((1, 2)), ridge)
+    products = x @ x.mT
+    products.diagonal(dim1=1, dim2=2).add_(x.shape[1] * added[:, :, 0])
+    solved = x.mT @ _solved(products, torch.cat([t - x @ w, x.sum(2, keepdim=True)], 2))
+    ones = (1 - solved[:, :, -1:]) / added
+    return mean_x.squeeze(1), mean_t.squeeze(1), solved[:, :, :-1], ones
+
+
+def _ridge(size: Tensor, ridge: float) -> Tensor:
+    """λ of each group, ``(G, 1, 1)``; any where its inputs are constant."""
+    return torch.where(size > 0, ridge * size, torch.ones_like(size))[:, None, None]
 
 
 def _solved(matrix: Tensor, wanted: Tensor) -> Tensor:

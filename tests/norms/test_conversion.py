@@ -44,22 +44,25 @@ def correlated(count: int, n: int, seed: int = 0) -> Tensor:
 
 def moments_of(x: Tensor, t: Tensor) -> Moments:
     found = Moments()
-    for part in zip(x.split(100, 1), t.split(100, 1), strict=True):
+    for part in zip(x.split(300, 1), t.split(300, 1), strict=True):
         found.add(*part)
     return found
 
 
-def test_the_fit_is_what_numpy_finds_by_eliminating_a_weight() -> None:
+@pytest.mark.parametrize("rows_of_x", [400, 5000, 4], ids=["one block", "blocks", "few rows"])
+def test_the_fit_is_what_numpy_finds_by_eliminating_a_weight(rows_of_x: int) -> None:
     """min |X v + b - t|²/R + λ|v - w|² with v = B u, the columns of B spanning the zero sums."""
-    x, t, w = correlated(400, 6).double(), random(400, 3, seed=5).double(), random(3, 6, seed=6)
+    x, t = correlated(rows_of_x, 6).double(), random(rows_of_x, 3, seed=5).double()
+    w = random(3, 6, seed=6)
     v, b = zero_sum_fit(moments_of(x[None], t[None]), w[None], 0.01)
 
     deviations = (x - x.mean(0)).numpy()
     ridge = 0.01 * (deviations**2).mean()
     basis = np.vstack([np.eye(5), -np.ones((1, 5))])
     wanted = (t - t.mean(0)).numpy()
-    system = np.vstack([deviations @ basis / 20, np.sqrt(ridge) * basis])
-    sides = np.vstack([wanted / 20, np.sqrt(ridge) * w.double().numpy().T])
+    root = np.sqrt(rows_of_x)
+    system = np.vstack([deviations @ basis / root, np.sqrt(ridge) * basis])
+    sides = np.vstack([wanted / root, np.sqrt(ridge) * w.double().numpy().T])
     expected = basis @ np.linalg.lstsq(system, sides, rcond=None)[0]
     np.testing.assert_allclose(v[0].T.numpy(), expected, atol=1e-9)
     intercept = t.mean(0).numpy() - x.mean(0).numpy() @ expected
