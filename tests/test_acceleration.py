@@ -18,7 +18,8 @@ import run
 from da import acceleration
 from da.errors import UserError
 from da.evaluation import Recorder
-from da.experiments.training import methods
+from da.experiments.cell import Cell
+from da.experiments.training import methods, run_cell
 from da.methods.dann import DANN, domain_loss
 from da.methods.entropy_minimisation import EntropyMinimisation
 from da.ops.entropy import conditional_entropy
@@ -348,6 +349,21 @@ def test_a_compiled_run_is_the_plain_run(norm, mode, tmp_path):
     images = torch.randn(5, 3, 32, 32)
     reference.eval(), module.eval()
     torch.testing.assert_close(reference(images), module(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_cell_of_a_grid_takes_the_flags_into_its_identity(tmp_path):
+    settings = {"data": "datasets.digits.Digits", "source": "rendered", "target": "optical"}
+    settings |= {"method": "DANN", "norm": "wa", "lr": 0.05, "batch_size": 8, "epochs": 1}
+    settings |= {"steps_per_epoch": 2, "seed": 0, "method_args": {"critic_width": 8}}
+    fast = Cell(
+        **settings, precision="bf16-mixed", model_args={"bottleneck": 16, "channels_last": True}
+    )
+    plain = Cell(**settings, model_args={"bottleneck": 16})
+    assert len({fast.id, plain.id, Cell(**settings, precision="bf16-mixed").id}) == 3
+    results = [run_cell(cell, tmp_path / cell.id, lambda _: None) for cell in (fast, plain)]
+    a, b = (r.evaluations[-1].forms[""]["source/test"].cross_entropy for r in results)
+    assert a != b
+    assert a == pytest.approx(b, rel=0.05)
 
 
 def test_the_help_names_the_flags(capsys):
