@@ -8,6 +8,7 @@ examples:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from da.commands._options import parse, plain_parser
@@ -79,6 +80,11 @@ def _measured(
     return scales(model, images, STAGES[name], seed)
 
 
+def _factor(values: Iterable[float]) -> str:
+    largest = max(values)
+    return f"{largest:.1f}" if largest < 100 else f"{largest:.2g}"
+
+
 def show(rows: list[tuple[str, str, list[Scales]]], options: Any) -> None:
     """Prints the scales at the first and last stage and the factor between any two stages: the
     geometric mean over the seeds of the scales, the largest of the factors."""
@@ -108,10 +114,10 @@ def show(rows: list[tuple[str, str, list[Scales]]], options: Any) -> None:
             title,
             f"{mean(s.forward[0] for s in found):.2g}",
             f"{mean(s.forward[-1] for s in found):.2g}",
-            f"{max(factor(s.forward) for s in found):.1f}",
+            _factor(factor(s.forward) for s in found),
             f"{mean(s.backward[0] for s in found):.2g}",
-            f"{max(factor(s.backward) for s in found):.1f}",
-            f"{max(factor(s.weights) for s in found):.2g}",
+            _factor(factor(s.backward) for s in found),
+            _factor(factor(s.weights) for s in found),
         )
     console = Console()
     console.print(table)

@@ -25,7 +25,7 @@ def test_the_table_holds_what_was_measured(capsys, monkeypatch):
         f"{factor(found.forward):.1f}",
         f"{found.backward[0]:.2g}",
         f"{factor(found.backward):.1f}",
-        f"{factor(found.weights):.2g}",
+        f"{factor(found.weights):.1f}",
     ]
     assert "│ bn " in out
 
