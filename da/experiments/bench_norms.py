@@ -32,7 +32,7 @@ VARIANTS: dict[str, tuple[str, bool]] = {
     "gn": ("gn", False),
 }
 FOLDED = ("bn", "none", "wa")
-WARM_UP = 2
+WARM_UP = 1
 CLASSES = 10
 
 
