@@ -128,6 +128,33 @@ def test_fit_then_test_then_predict(tmp_path, command):
     assert (tmp_path / "run/result.json").stat().st_mtime_ns == before
 
 
+def test_a_run_of_steps_ends_with_an_evaluation(tmp_path, command):
+    out, err = command("fit", *FIT, "--trainer.max_steps", 13, "--out", "run")
+    assert err == ""
+    assert [line[:9] for line in out.splitlines()[:2]] == ["epoch 1: ", "epoch 2: "]
+    result = read(tmp_path / "run/result.json")
+    assert [(e["epoch"], e["step"]) for e in result["evaluations"]] == [(1, 10), (2, 13)]
+    saved = torch.load(tmp_path / "run/last.ckpt", weights_only=True)
+    assert saved["global_step"] == 13
+    command("test", "run/last.ckpt", "--out", "t.json")
+    tested = read(tmp_path / "t.json")["scores"][""]["target/test"]
+    last = result["evaluations"][-1]["forms"][""]["target/test"]
+    assert tested == pytest.approx(last, rel=1e-4, abs=1e-6)
+    again = ["fit", *FIT, "--ckpt_path", "run/last.ckpt", "--trainer.max_steps"]
+    assert (
+        "already done: run/result.json; to train on, raise --trainer.max_steps"
+        in (command(*again, 13)[0])
+    )
+    command(*again, 24)
+    result = read(tmp_path / "run/result.json")
+    steps = [(e["epoch"], e["step"]) for e in result["evaluations"]]
+    assert steps == [(1, 10), (2, 13), (2, 20), (3, 24)]
+    # Steps alone are the length of the run: the default number of epochs is 10.
+    short = ["--data.steps_per_epoch", 1, "--data.batch_size", 2, "--trainer.max_steps", 12]
+    command("fit", "--model.norm", "wa", *short, "--out", "long")
+    assert read(tmp_path / "long/result.json")["evaluations"][-1]["step"] == 12
+
+
 def test_predict_takes_images_of_any_size_and_mode(tmp_path, command):
     command("fit", *FIT, "--trainer.max_epochs", 1, "--out", "run")
     folder = tmp_path / "images"

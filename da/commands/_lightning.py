@@ -35,6 +35,7 @@ from da.module import AdaptationModule
 #: Defaults that a run starts from; everything can be overridden.
 DEFAULT_MODEL = "da.methods.source_only.SourceOnly"
 DEFAULT_DATA = "datasets.digits.Digits"
+DEFAULT_EPOCHS = 10
 
 TOP_LEVEL = ("config", "model", "data", "trainer", "seed_everything")
 
@@ -130,6 +131,9 @@ class CLI(LightningCLI):
         if chosen and short(chosen) != short(saved or DEFAULT_DATA):
             parser.set_defaults({"data": chosen})
         super().parse_arguments(parser, args)
+        trainer = self.config["trainer"]
+        if trainer["max_epochs"] is None and trainer["max_steps"] == -1 and not trainer["max_time"]:
+            trainer["max_epochs"] = DEFAULT_EPOCHS
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """The trainer; what it refuses is the user's to mend."""
@@ -213,7 +217,20 @@ class EpochLines(L.Callback):
         """Prints it."""
         values = {k: v for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
         text = ", ".join(f"{name} {value:.4g}" for name, value in sorted(values.items()))
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {text}", flush=True)
+        of = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+        print(f"epoch {trainer.current_epoch + 1}{of}: {text}", flush=True)
+
+
+class LastStep(L.Callback):
+    """Ends a run of ``max_steps`` with an evaluation, also in the middle of an epoch.
+
+    Lightning evaluates where an epoch ends, or where it is asked to stop.
+    """
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Asks it to."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
 
 
 def quiet() -> None:

@@ -2,6 +2,7 @@
 
 Everything can be named on the command line or in layered YAML files (--config A --config B).
 Each run has a folder of its own with settings, checkpoints, metrics and result.json.
+It has 10 epochs unless --trainer.max_epochs, max_steps or max_time says otherwise.
 
 examples:
   python run.py fit --data.source rendered --data.target optical --model.norm wa
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 DEFAULTS = {
-    "max_epochs": 10,
     "log_every_n_steps": 10,
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     from pytorch_lightning.loggers import CSVLogger
 
     from da.commands._checkpoints import read_checkpoint
-    from da.commands._lightning import CLI, Bar, EpochLines, KeepSettings, stoppable
+    from da.commands._lightning import CLI, Bar, EpochLines, KeepSettings, LastStep, stoppable
     from da.errors import Diverged, UserError
     from da.evaluation import Recorder
     from da.experiments.store import write_atomically
@@ -60,9 +60,9 @@ def main(argv: list[str]) -> int:
     if before:
         refuse_other_settings(settings, before["settings"], resumed)
     out = folder(cli.config["out"], settings, data.task, resumed)
-    epochs = trainer.max_epochs or 0
-    if before and 0 < epochs <= before["epoch"] + 1 and (out / "result.json").exists():
-        print(f"already done: {out / 'result.json'}; to train on, raise --trainer.max_epochs")
+    if before and finished(trainer, before) and (out / "result.json").exists():
+        length = "max_epochs" if trainer.max_steps == -1 else "max_steps"
+        print(f"already done: {out / 'result.json'}; to train on, raise --trainer.{length}")
         return 0
     data.prepare_data()
     data.setup("fit")  # so that bad data is refused before anything is written
@@ -76,6 +76,7 @@ def main(argv: list[str]) -> int:
         Bar() if sys.stdout.isatty() else EpochLines(),
         KeepSettings(settings, data),
         recorder,
+        LastStep(),
         ModelCheckpoint(
             out, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
         ),
@@ -116,6 +117,12 @@ def main(argv: list[str]) -> int:
     write_atomically(out / "result.json", json.dumps(record, indent=2))
     summary(recorder.history, data.task, out)
     return 0
+
+
+def finished(trainer: Any, checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint is at the end of the run that the trainer is to go on with."""
+    epochs, steps = trainer.max_epochs or 0, trainer.max_steps
+    return 0 < epochs <= checkpoint["epoch"] + 1 or 0 < steps <= checkpoint["global_step"]
 
 
 def refuse_trainer(trainer: Any) -> None:
