@@ -2,8 +2,8 @@
 
 activations: mean and deviation of every layer's output per domain, before its normaliser, beside
 the running statistics that batch norm normalises both with in evaluation; and how far the domains
-are apart after it. One column of panels per network: checkpoints, or without any the untrained
-network of the options, whose batch norm then has the statistics that training would first see.
+are apart after it. One column of panels per network: checkpoints, or without any the network that
+training would start with; batch norm then has the statistics that it would first see.
 
 examples:
   python run.py inspect activations runs/bn/last.ckpt runs/wa/last.ckpt --out runs/activations
@@ -45,12 +45,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--norms": {
         "type": str | None,
         "default": None,
-        "help": "normalisers of untrained networks: bn,wa,gn",
+        "help": "without a checkpoint: a network for each, bn,wa,gn",
     },
 }
 
 
 PROG = "run.py inspect activations"
+
+BEFORE = "before training"
+"""What a network without a checkpoint is called."""
 
 TOP = 5
 """How many layers of each network are printed."""
@@ -70,10 +73,10 @@ def main(argv: list[str]) -> int:
     networks = []
     for path, cli in commands(argv[1:] if argv[0] in WHAT else argv):
         out = folder(cli.config["out"])
-        method = type(cli.model).__name__ + ("" if path else ", untrained")
+        method = ("" if path else "before ") + type(cli.model).__name__
         found = measure(cli, path)
-        norm = cli.model.hparams["norm"]
-        networks.append(Network(path or "untrained", cli.datamodule.task, norm, method, found))
+        name, norm = path or BEFORE, cli.model.hparams["norm"]
+        networks.append(Network(name, cli.datamodule.task, norm, method, found))
     files = save(out, networks)
     show(console(), networks)
     print(f"written: {', '.join(map(str, files))}")
@@ -118,8 +121,9 @@ def folder(name: str) -> Path:
 def measure(cli: CLI, path: str | None) -> list[Layer]:
     """Both domains' moments at every layer of a command's network.
 
-    Without a checkpoint, batch norm's statistics are first taken of the same images in the batches
-    that training would show it: at its start they are 0 and 1, which normalise nothing.
+    Without a checkpoint it is the network with which training would start. From random weights,
+    batch norm's statistics are first taken of the same images in the batches that training would
+    show it: they are 0 and 1 before, which normalise nothing.
     """
     from rich.progress import Progress
 
@@ -137,10 +141,12 @@ def measure(cli: CLI, path: str | None) -> list[Layer]:
     if path is None:
         module.convert(data)  # pretrained weights, as fit would start from them
     count = min(most, *(len(data.set_of(role, split)) for role in ("source", "target")))
-    bare = path is None and bool(batch_norms(module))
+    if path is None:
+        module.convert(data)
+    bare = path is None and module.hparams["weights"] is None and bool(batch_norms(module))
     with Progress(console=console(), transient=True, disable=not console().is_terminal) as bar:
         passes = 2 + (bare and 1 + module.uses_target)
-        task = bar.add_task(path or f"untrained {module.hparams['norm']}", total=passes * count)
+        task = bar.add_task(path or f"{module.hparams['norm']} {BEFORE}", total=passes * count)
 
         def shown(role: str) -> Any:
             return picked(data, role, split, count, module.device, lambda n: bar.advance(task, n))

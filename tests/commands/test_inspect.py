@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import run
+from da.backbones.base import backbone
 from da.commands._checkpoints import from_checkpoint
 
 SHORT = [
@@ -128,7 +129,7 @@ def test_checkpoints_are_measured_on_the_images_of_both_domains(call, trained):
 @pytest.mark.parametrize("method", ["DANN", "SourceOnly"])
 def test_untrained_batch_norm_has_the_statistics_that_training_would_see(call, data, method):
     rows, said = call("--norms", "bn,gn", "--model", method, *data)
-    assert f"bn, {method}, untrained" in said
+    assert f"bn, before {method}: where" in said
     assert {row["norm"] for row in rows} == {"bn", "gn"}
     source, target, running = (
         float(next(r for r in rows if (r["norm"], r["of"]) == ("bn", name))["mean"])
@@ -137,6 +138,29 @@ def test_untrained_batch_norm_has_the_statistics_that_training_would_see(call, d
     assert abs(source - target) > 1e-3
     expected = source if method == "SourceOnly" else (source + target) / 2
     assert running == pytest.approx(expected, abs=1e-4)
+
+
+def test_pretrained_weights_keep_their_statistics_and_are_converted(
+    call, data, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    network = backbone("digits_resnet")
+    network.stem[1].running_mean.fill_(0.25)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    options = ["--model.weights", "weights.pth", "--model.conversion_images", 12, *data]
+    rows, _ = call("--norms", "bn,wa", *options)
+    assert float(stem(rows, "before training", "running")["mean"]) == pytest.approx(0.25)
+    last = [r for r in rows if r["layer"] == "bottleneck.0" and r["point"] == "into"]
+    # The stem of the converted network puts out what batch norm made of the same images.
+    bn, wa = (
+        float(
+            next(r for r in rows if (r["norm"], r["depth"], r["point"]) == (n, "1", "out"))["std"]
+        )
+        for n in ("bn", "wa")
+    )
+    assert wa == pytest.approx(bn, rel=0.1)
+    assert {row["norm"] for row in last} == {"bn", "wa"}
 
 
 def test_the_same_call_gives_the_same_files_and_fewer_images_others(call, data, tmp_path):
