@@ -38,7 +38,7 @@ class AdaptationModule(SparingLog, ABC):
         task: name of the task, part of the seed of the initial weights; set from the data.
         seed: with the task and the part's name it gives the initial weights: they match across
             normalisers and methods, and differ across tasks.
-        backbone: name of the network, ``resnet50`` for one.
+        backbone: name of the network: ``resnet50``, or ``timm/NAME`` for any model of timm.
         weights: ``imagenet``, a local file, or nothing for random weights.
         norm: normaliser: ``bn``, ``wa``, ``wa+bn``, ``gn``, ``in``, ``ln``, ``none``, …
         norm_options: options of the normaliser by name, ``{gain: auto}``. ``include`` and
