@@ -3,6 +3,8 @@
 benchmarks:
   norms        training step, inference and memory of every normaliser
   step         precision, layout, compilation; what the framework adds to a plain loop
+  conversion   pretrained weights made a start for WeightAlign: time, memory, what is kept
+  scale        activations and gradients of networks at initialisation
 
 examples:
   python run.py bench norms --networks resnet18@224 --batches 1,8,32

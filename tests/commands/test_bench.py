@@ -1,11 +1,13 @@
 """The benchmarks run and print their ratios; how large they are is not for a test to say."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
 
 import run
+from da.commands import bench
 from da.experiments import bench_norms, bench_step
 from da.experiments.bench_norms import Case, Variant, naive_alignment
 from da.norms import aligned
@@ -97,7 +99,11 @@ def test_bad_options_are_one_line(line, capsys):
 def test_help_lists_the_benchmarks(capsys):
     assert run.main(["bench"]) == 2
     assert run.main(["bench", "--help"]) == 0
-    assert "norms" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    files = sorted(Path(bench.__file__).parent.glob("_bench_*.py"))
+    assert len(files) >= 4
+    for file in files:
+        assert f"  {file.stem.removeprefix('_bench_')} " in shown
 
 
 def test_bench_step_prints_and_saves_both_tables(capsys, tmp_path):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from da.commands._scale import main
+from da.commands._bench_scale import main
 from da.errors import UserError
 from da.experiments.initial_scale import STAGES, factor, network, noise, scales
 
