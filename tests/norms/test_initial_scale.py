@@ -4,6 +4,7 @@ within which each network keeps them."""
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
+from da.experiments.config import find, read_grid
 from da.experiments.initial_scale import STAGES, factor, mean, network, noise, scales, source_images
+from da.experiments.training import run_cell
 from da.norms import WeightAlign
 from da.norms.aligned import Aligned
 
@@ -130,6 +133,16 @@ def test_the_paper_gain_needs_scaled_branches_in_a_deep_network() -> None:
     assert factor(batch.backward) > 50
     assert factor(scaled.backward) < 2
     assert factor(scaled.forward) < 3
+
+
+@pytest.mark.long
+def test_a_resnet50_learns_digits_from_scratch(tmp_path: Path) -> None:
+    """A third of the steps of the committed grid, at its tuned rate, on a seed outside it."""
+    grid = read_grid(find("configs/ablations/deep.yaml"), {})
+    cell = grid.cell("rendered->optical", "SourceOnly", "wa", {}, seed=5, lr=0.03)
+    cell = cell.model_copy(update={"epochs": 1})
+    result = run_cell(cell, tmp_path, lambda _: None)
+    assert result.evaluations[-1].forms[""]["source/validation"].accuracy > 0.8
 
 
 def test_scales_against_a_network_in_closed_form() -> None:
