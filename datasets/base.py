@@ -49,6 +49,8 @@ class DomainData(LightningDataModule, ABC):
         domains: the names that ``source`` and ``target`` may take.
         development: a (source, target) pair to tune on, outside every table; its domains may be
             chosen too.
+        version: of how the images are made. Raise it when the same options give other images:
+            finished results of the version before are then left behind.
         classes: names in the order of the labels.
         image_size: side of the images that the network sees, in pixels.
         mean: of the normalisation, per channel, of images in [0, 1].
@@ -63,6 +65,7 @@ class DomainData(LightningDataModule, ABC):
 
     domains: tuple[str, ...]
     development: tuple[str, str] | None = None
+    version: int = 1
     classes: tuple[str, ...]
     image_size: int
     mean: tuple[float, ...]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from da.errors import UserError
 from da.experiments import plan as plans
 from da.experiments.grid import Grid
 from da.experiments.plan import Plan
@@ -32,32 +31,15 @@ def run(session: Session, grid: Grid, command: str, tune: str) -> int:
 
     def body() -> int:
         with session.store.lock():
-            made.extend(_finished_plan(session, grid, command, tune))
-            if not made:
-                with session.pool() as pool:
-                    tasks = session.known(pool, grid)["tasks"]
-                    made.append(plans.plan(grid, tasks, command, tune))
-                    plans.write(session.store.root, made[0])
-                    session.run(pool, made[0].cells)
+            # Also where every cell may be done: a worker knows whether the data are the same.
+            with session.pool() as pool:
+                known = session.known(pool, grid)
+                made.append(plans.plan(grid, known["tasks"], command, tune, known["version"]))
+                plans.write(session.store.root, made[0])
+                session.run(pool, made[0].cells)
             return _end(session, made[0])
 
     return interruptible(session, lambda: made[0].cells if made else [], command, body)
-
-
-def _finished_plan(session: Session, grid: Grid, command: str, tune: str) -> list[Plan]:
-    """The plan of a grid that was run to its end before: no worker needs to start."""
-    out = session.store.root
-    try:
-        before = plans.read(out)
-    except UserError:
-        return []
-    if before.grid != grid:
-        return []
-    plan = plans.plan(grid, before.tasks, command, tune)
-    if session.pending(plan.cells):
-        return []
-    plans.write(out, plan)
-    return [plan]
 
 
 def _end(session: Session, plan: Plan) -> int:
@@ -79,8 +61,8 @@ def dry_run(session: Session, grid: Grid, command: str, tune: str) -> int:
     """Prints the cells and what they cost."""
     from da.experiments.worker import load as resolve
 
-    tasks = resolve(session.check)(grid.model_dump(mode="json"))["tasks"]
-    plan = plans.plan(grid, tasks, command, tune)
+    known = resolve(session.check)(grid.model_dump(mode="json"))
+    plan = plans.plan(grid, known["tasks"], command, tune, known["version"])
     show_cells(session.console, plan)
     for text in plan.refused:
         session.console.print(f"refused: {text}", markup=False, soft_wrap=True)

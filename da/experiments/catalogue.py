@@ -21,6 +21,7 @@ class Known(TypedDict):
 
     tasks: list[str]
     development: str | None
+    version: int
 
 
 def check(settings: dict[str, Any]) -> Known:
@@ -46,7 +47,9 @@ def check(settings: dict[str, Any]) -> Known:
     development = getattr(data, "development", None)
     pair = isinstance(development, (list, tuple)) and len(development) == 2
     return Known(
-        tasks=list(tasks), development="->".join(development) if pair and development else None
+        tasks=list(tasks),
+        development="->".join(development) if pair and development else None,
+        version=getattr(data, "version", 1),
     )
 
 

@@ -24,6 +24,8 @@ class Cell(BaseModel):
     data: str = Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")
     """Dotted path of the data class, ``"datasets.digits.Digits"``."""
     data_args: dict[str, Any] = {}
+    data_version: int = Field(default=1, gt=0)
+    """Of how the data class makes its images: a change of it leaves old results behind."""
     source: str
     target: str
     method: str
@@ -61,6 +63,8 @@ class Cell(BaseModel):
         settings = self.model_dump(mode="json")
         for name in ("root", "num_workers"):
             settings["data_args"].pop(name, None)
+        if self.data_version == 1:  # the first version is what cells had before it was counted
+            del settings["data_version"]
         return hashlib.sha256(canonical(settings).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:

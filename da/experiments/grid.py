@@ -59,7 +59,9 @@ class Grid(_Strict):
     """The table of tuned rates, relative to the YAML file."""
     tune: Tune = Tune()
     threads: int = Field(default=1, gt=0)
-    precision: str = "32-true"
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"] = (
+        "32-true"
+    )
     device: str = "cpu"
 
     @field_validator("methods", "norms", mode="before")
@@ -153,15 +155,23 @@ class Grid(_Strict):
         return self.published_lr
 
     def cell(
-        self, task: str, method: str, norm: str, point: dict[str, Any], seed: int, lr: float
+        self,
+        task: str,
+        method: str,
+        norm: str,
+        point: dict[str, Any],
+        seed: int,
+        lr: float,
+        version: int = 1,
     ) -> Cell:
-        """One cell of the grid."""
+        """One cell of the grid; ``version`` is the data class's."""
         source, target = split_task(task)
         batch_size = point.get("batch_size", self.batch_size)
         swept = {key[6:]: value for key, value in point.items() if key.startswith("model.")}
         return Cell(
             data=self.data,
             data_args=self.data_args,
+            data_version=version,
             source=source,
             target=target,
             method=method,

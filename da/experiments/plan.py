@@ -43,8 +43,16 @@ class Plan(BaseModel):
         return list({entry.cell.id: entry.cell for entry in self.entries}.values())
 
 
-def plan(grid: Grid, tasks: list[str], command: str, tune_command: str) -> Plan:
-    """The cells of a grid, seed by seed, so that an interrupted grid has whole seeds first."""
+def plan(grid: Grid, tasks: list[str], command: str, tune_command: str, version: int = 1) -> Plan:
+    """The cells of a grid, seed by seed, so that an interrupted grid has whole seeds first.
+
+    Args:
+        grid: what to train.
+        tasks: the grid's, resolved.
+        command: what the user typed.
+        tune_command: what makes missing learning rates.
+        version: of the data class.
+    """
     table = None
     if "tuned" in grid.lr:
         if grid.tuned is None:
@@ -64,9 +72,8 @@ def plan(grid: Grid, tasks: list[str], command: str, tune_command: str) -> Plan:
                     for point in grid.points():
                         for norm in grid.norms:
                             batch_size = point.get("batch_size", grid.batch_size)
-                            cell = grid.cell(
-                                task, method, norm, point, seed, grid.rule_lr(batch_size)
-                            )
+                            lr = grid.rule_lr(batch_size)
+                            cell = grid.cell(task, method, norm, point, seed, lr, version)
                             if row == "tuned" and table is not None:
                                 entry = _tuned(cell, table, grid.tuned, tune_command)
                                 if entry.lr is None:

@@ -23,7 +23,7 @@ def dry_run(session: Session, grid: Grid) -> int:
     from da.experiments.worker import load as resolve
 
     known = resolve(session.check)(_with_task(grid))
-    cells = tuning.trials(grid, _task(grid, known["development"]))
+    cells = tuning.trials(grid, _task(grid, known["development"]), known["version"])
     for cell in cells:
         session.console.print(str(cell), markup=False, soft_wrap=True)
     session.console.print(session.costs(cells), markup=False, soft_wrap=True)
@@ -51,7 +51,7 @@ def run(session: Session, grid: Grid, path: Path, command: str) -> int:
             known = pool.ask(session.check, _with_task(grid))
             task = _task(grid, known["development"])
             before = tuning.previous(path, grid, task)
-            cells.extend(tuning.trials(grid, task))
+            cells.extend(tuning.trials(grid, task, known["version"]))
             session.run(pool, cells)
             outcomes: tuning.Outcomes = [
                 (c, session.store.result(c) or session.store.state(c)) for c in cells

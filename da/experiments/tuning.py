@@ -86,10 +86,16 @@ def key(of: Cell | Entry) -> Key:
     return (of.method, of.norm, of.backbone, of.batch_size)
 
 
-def trials(grid: Grid, task: str) -> list[Cell]:
-    """The cells of a tuning: method x normaliser x swept settings x rate x seed."""
+def trials(grid: Grid, task: str, version: int = 1) -> list[Cell]:
+    """The cells of a tuning: method x normaliser x swept settings x rate x seed.
+
+    Args:
+        grid: what to tune.
+        task: to tune on.
+        version: of the data class.
+    """
     return [
-        grid.cell(task, method, norm, point, seed, _rounded(grid, point, factor))
+        grid.cell(task, method, norm, point, seed, _rounded(grid, point, factor), version)
         for method in grid.methods
         for norm in grid.norms
         for point in grid.points()

@@ -109,6 +109,21 @@ def test_a_whole_grid_then_again(bench):
     assert len(b.claims()) == 6
 
 
+def test_results_of_other_data_are_not_reused(bench):
+    b = bench({})
+    assert b.run()[0] == 0
+    first = set(b.claims())
+    b.behave({"data version": 2})
+    assert b.run()[0] == 0
+    assert b.run()[0] == 0
+    assert set(b.claims().values()) == {1}
+    assert len(b.claims()) == 12
+    b.behave({})
+    assert b.run()[0] == 0  # the data as they were: what there was
+    assert len(b.claims()) == 12
+    assert first < set(b.claims())
+
+
 def test_each_misfortune_costs_its_cell_alone(bench):
     seeds = GRID.replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5, 6, 7]").replace("[bn, wa]", "[wa]")
     troubles = ["raise", "exit", "kill", "diverge", "refuse", "wrong", "kill once"]

@@ -109,7 +109,12 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
     if "nonsense" in settings["methods"]:
         raise UserError("unknown method 'nonsense'; one of: M")
     tasks = settings["tasks"]
-    return {"tasks": ["a->b", "b->a"] if tasks == "all" else tasks, "development": "a->b"}
+    behaviour = json.loads((Path(os.environ["FAKE_CELLS"]) / "behaviour.json").read_text())
+    return {
+        "tasks": ["a->b", "b->a"] if tasks == "all" else tasks,
+        "development": "a->b",
+        "version": behaviour.get("data version", 1),
+    }
 
 
 if __name__ == "__main__":

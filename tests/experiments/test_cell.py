@@ -37,6 +37,11 @@ def test_folders_and_workers_are_no_part_of_the_identity():
     assert a.id != a_cell(data_args={"root": "/a"}).id
 
 
+def test_the_first_version_of_the_data_is_the_identity_of_cells_without_one():
+    assert a_cell(data_version=1).id == a_cell().id
+    assert len({a_cell(data_version=v).id for v in (1, 2, 3)}) == 3
+
+
 @pytest.mark.parametrize(
     "wrong", [{"lr": 0}, {"lr": float("nan")}, {"seed": -1}, {"batch_size": 0}, {"extra": 1}]
 )
