@@ -49,12 +49,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def main(argv: list[str]) -> int:
     """Prints a table of scores, and writes it beside the checkpoint as test.json."""
-    from rich.console import Console
     from rich.table import Table
 
     from da.commands._checkpoints import from_checkpoint, save_network
     from da.evaluation import FORMS, predict, restated, scores
     from da.experiments.store import write_atomically
+    from da.experiments.terminal import console
 
     cli, path = from_checkpoint(argv, "run.py test", __doc__ or "", OPTIONS)
     module, data = cli.model, cli.datamodule
@@ -66,7 +66,8 @@ def main(argv: list[str]) -> int:
     title = f"{data.task}, {norm}, test split"
     table = Table(title=title + (f" (checkpoint with statistics of {before})" if before else ""))
     for column in ("stream", "network", "n", "accuracy %", "class mean %", "cross-entropy"):
-        table.add_column(column, justify="left" if column in ("stream", "network") else "right")
+        left = column in ("stream", "network")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
     found: dict[str, dict[str, dict[str, float]]] = {}
     for form in forms:
         found[form] = {}
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> int:
                 )
             if save:
                 save_network(save, cli, getattr(data, FORMS[form]) if form else before)
-    Console().print(table)
+    console().print(table)
     out = Path(cli.config["out"] or Path(path).with_name("test.json"))
     write_atomically(out, json.dumps({"task": data.task, "checkpoint": path, "scores": found}))
     print(f"written: {out}" + (f", {save}" if save else ""))

@@ -171,6 +171,7 @@ def test_a_checkpoint_from_elsewhere_scores_as_in_a_plain_loop_in_every_form(
     file = file_of(network, layout, tmp_path)
     out = call(f"test {file} {data}")
     assert f"{file}: backbone resnet18 from " in out.splitlines()[0]
+    assert "bn@source-stats" in out  # in full where nothing folds lines
     assert ("bottleneck of 16" in out, "left out" in out) == (kind == "split",) * 2
     scores = json.loads((tmp_path / "test.json").read_text())["scores"]
     assert list(scores) == ["", "source-stats", "target-stats"]
