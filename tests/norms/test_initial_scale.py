@@ -139,8 +139,10 @@ def test_the_paper_gain_needs_scaled_branches_in_a_deep_network() -> None:
 def test_a_resnet50_learns_digits_from_scratch(tmp_path: Path) -> None:
     """A third of the steps of the committed grid, at its tuned rate, on a seed outside it."""
     grid = read_grid(find("configs/ablations/deep.yaml"), {})
-    cell = grid.cell("rendered->optical", "SourceOnly", "wa", {}, seed=5, lr=0.03)
+    (point,) = grid.points()
+    cell = grid.cell("rendered->optical", "SourceOnly", "wa", point, seed=5, lr=0.03)
     cell = cell.model_copy(update={"epochs": 1})
+    assert cell.backbone == "resnet50"
     result = run_cell(cell, tmp_path, lambda _: None)
     assert result.evaluations[-1].forms[""]["source/validation"].accuracy > 0.8
 
