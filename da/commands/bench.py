@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from da.commands._options import plain_parser
+from da.commands._options import parse, plain_parser
 from da.errors import unknown
 
 
@@ -27,5 +27,8 @@ def main(argv: list[str]) -> int:
         return importlib.import_module(f"da.commands._bench_{argv[0]}").main(argv[1:])
     if argv and not argv[0].startswith("-"):
         raise unknown("benchmark", argv[0], known)
-    plain_parser("bench BENCHMARK", __doc__).print_help()
-    return 0 if argv[:1] in (["-h"], ["--help"]) else 2
+    parser = plain_parser("bench BENCHMARK", __doc__)
+    if argv:  # --help, or an option before the benchmark's name
+        parse(parser, argv)
+    parser.print_help()
+    return 2
