@@ -198,11 +198,13 @@ def test_a_network_whose_filters_sum_to_zero_is_converted_exactly(
 
 
 def small(channels: int = 6) -> nn.Module:
-    return nn.Sequential(
-        *(nn.Conv2d(3, channels, 3, bias=False), nn.BatchNorm2d(channels), nn.ReLU()),
-        *(nn.Conv2d(channels, channels, 3), nn.BatchNorm2d(channels), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4)),
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            *(nn.Conv2d(3, channels, 3, bias=False), nn.BatchNorm2d(channels), nn.ReLU()),
+            *(nn.Conv2d(channels, channels, 3), nn.BatchNorm2d(channels), nn.ReLU()),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 4)),
+        )
 
 
 def test_converting_beats_aligning_as_it_is() -> None:
