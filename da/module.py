@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from da import pretrained
-from da.acceleration import SparingLog, accelerated, in_full, laid_out, without_autocast
+from da.acceleration import LeanModule, accelerated, in_full, laid_out, without_autocast
 from da.backbones.base import backbone as build_backbone
 from da.errors import Diverged, UserError
 from da.norms import Normaliser, batch_norms, normaliser
@@ -27,7 +27,7 @@ from da.types import Activations, Batch, Predictions
 Part = Literal["backbone", "bottleneck", "critic"]
 
 
-class AdaptationModule(SparingLog, ABC):
+class AdaptationModule(LeanModule, ABC):
     """A classifier trained on a labelled source and an unlabelled target.
 
     The order of surgery lives here: pretrained weights, then the normaliser, then the heads, then
@@ -131,6 +131,7 @@ class AdaptationModule(SparingLog, ABC):
         self.clipped: list[bool] = []
         self.predictions: list[Predictions] = []
         self._collected: list[list[tuple[Tensor, Tensor, Tensor]]] = []
+        self._steps: int | None = None
         self._shared: list[Shared] = []
         self._evaluating: list[Shared] = []
 
@@ -221,27 +222,33 @@ class AdaptationModule(SparingLog, ABC):
         """Micro-batches of one optimiser step share their aligned weights."""
         # Where gradients are scaled (float16), those held back would be so after the others are
         # not any more.
-        several = self.trainer.accumulate_grad_batches > 1
-        if several and self.trainer.precision != "16-mixed":
+        if self.trainer.accumulate_grad_batches > 1 and self.trainer.precision != "16-mixed":
             self._shared += share(self, micro_batches=True)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Takes the micro-batches' gradients through the alignment, once."""
-        unshare(self._shared)
-        self._shared = []
+        if self._shared:
+            unshare(self._shared)
+            self._shared = []
 
     @property
     def progress(self) -> float:
         """Training progress p: step / total steps, or step / horizon where one is set."""
-        return self.global_step / (
-            self.hparams["horizon"] or max(1, int(self.trainer.estimated_stepping_batches))
-        )
+        return self.global_step / (self._steps or self._all_steps())
+
+    def _all_steps(self) -> int:
+        return self.hparams["horizon"] or max(1, int(self.trainer.estimated_stepping_batches))
+
+    def on_train_start(self) -> None:
+        """Keeps the length of the run, which every step asks for several times."""
+        self._steps = self._all_steps()
 
     def on_fit_start(self) -> None:
         """Refuses a batch of one image under batch norm; then pretrained weights are converted."""
         data: Any = getattr(self.trainer, "datamodule")  # noqa: B009
         self.refuse_batch_of_one(data.batch_size)
-        self.convert(data)
+        if self.trainer.ckpt_path is None:  # what is resumed has its weights
+            self.convert(data)
 
     def convert(self, data: Any) -> None:
         """Keeps the function of pretrained weights under WeightAlign: before training, and once."""

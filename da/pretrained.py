@@ -20,8 +20,10 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
+import da.backbones
 import da.norms
 from da.backbones.base import Backbone, backbone, downloaded
 from da.errors import UserError, unknown
@@ -38,7 +40,7 @@ Calibration = Literal["source", "both", "off"]
 Head = tuple[Tensor, Tensor | None]
 """Weight and bias of a classifier."""
 
-HELD_OUT = 256
+HELD_OUT = 64
 """Images of the source, beyond those of the conversion, on which it is measured."""
 
 
@@ -104,6 +106,8 @@ def convert(aligned: nn.Module, start: Start, data: Any, device: Any) -> dict[st
         predictions, None without one; ``seconds``, and whether it was ``cached``.
     """
     began = time.perf_counter()
+    if torch.device(device).type == "mps":  # it has no float64, which the fit needs
+        device = "cpu"
     with seeded("conversion"):
         plain = backbone(start.backbone, start.weights).eval()
         if not changes(plain, aligned):
@@ -253,14 +257,16 @@ def _name(
 ) -> str:
     """The file's name: it depends on everything that decides its content, to the last bit."""
     code = hashlib.sha256()
-    for file in (Path(__file__), *sorted(Path(da.norms.__file__).parent.glob("*.py"))):
+    folders = [Path(x.__path__[0]) for x in (da.norms, da.backbones)]
+    for file in (Path(__file__), *(x for folder in folders for x in sorted(folder.glob("*.py")))):
         code.update(file.read_bytes())
     given = {**plain.state_dict(), "images": images, "held out": held_out}
     given |= {f"head {i}": part for i, part in enumerate(head or ()) if part is not None}
     found = digest(
         given,
         *(code.hexdigest(), start.backbone, start.options, start.on),
-        *(torch.__version__, torch.get_num_threads(), torch.device(device).type),
+        *(torch.__version__, torchvision.__version__, type(plain).__name__),
+        *(torch.get_num_threads(), torch.device(device).type),
     )
     readable = re.sub(r"[^\w.-]+", "-", start.backbone)
     return f"{readable}-{found[:32]}.safetensors"

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from da.errors import UserError, unknown
 from da.ops.seeding import derive
+from da.types import Batch, Labelled, Unlabelled
 from datasets.images import FileImages, ImageSet, digest, image_files
 from datasets.streams import Chunks, ImageChunks, Pairs, Steps, Stream
 from datasets.transforms import Transform
@@ -163,6 +164,18 @@ class DomainData(LightningDataModule, ABC):
         self._check_classes()
         if stage in (None, "fit"):
             self._check_sizes()
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """As Lightning's, which finds out anew for every training batch what it is made of."""
+        if not isinstance(batch, Batch):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+        waiting = device.type in ("cpu", "mps")  # as Lightning: from an MPS device it is not safe
+        source, target = (
+            [x.to(device, non_blocking=not waiting) for x in domain] for domain in batch
+        )
+        return Batch(Labelled(*source), Unlabelled(*target))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Yields :class:`da.types.Batch`, ``steps`` of them, going on from the run's last step."""

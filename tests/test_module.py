@@ -16,6 +16,7 @@ from da.methods.dann import DANN
 from da.methods.entropy_minimisation import EntropyMinimisation
 from da.methods.source_only import SourceOnly
 from da.norms import names
+from da.norms.aligned import Aligned
 from da.ops.optimisation import lr_over_norm2
 from da.types import Batch, Labelled
 from datasets.digits import Digits
@@ -280,6 +281,15 @@ def test_the_scope_limits_the_surgery(norm, scope):
         )
         assert theirs
         assert ours == ([] if part in scope else theirs)
+
+
+@pytest.mark.parametrize("name", ["digits_resnet", "lenet", "dtn", "resnet18", "vgg11_bn"])
+def test_every_family_of_backbones_can_be_aligned(name):
+    module = source_only(norm="wa", backbone=name).eval()
+    assert module(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    layers = [m for m in module.backbone.modules() if isinstance(m, nn.Conv2d)]
+    assert layers
+    assert all(isinstance(m, Aligned) for m in layers)
 
 
 def test_the_classifier_is_left_as_it_is_under_every_normaliser():

@@ -99,6 +99,10 @@ class DTN(Backbone):
         if weights is not None:
             load_weights(self, weights)
 
+    def example(self) -> Tensor:
+        """An image: the path of :meth:`forward` depends on its size, which tracing can't know."""
+        return torch.zeros(1, 3, 32, 32)
+
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, 4096)`` of images ``(B, 3, H, W)``."""
         if images.shape[-2:] != torch.Size((32, 32)):

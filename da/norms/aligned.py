@@ -120,7 +120,9 @@ class Aligned(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take along: not what is shared with other forward passes."""
-        return {k: v for k, v in vars(self).items() if k != "shared"}
+        state: dict[str, Any] = super().__getstate__()
+        state.pop("shared", None)
+        return state
 
     def extra_repr(self) -> str:
         """What ``print`` shows of the layer."""

@@ -16,6 +16,7 @@ from da.norms.folding import folded
 from da.norms.least_squares import Moments, zero_sum_fit
 from da.norms.lockstep import Lockstep, graph_of
 from da.norms.patches import rows
+from da.norms.standardised import is_standardised
 from da.norms.surgery import title
 from da.norms.weight_align import WeightAlign
 
@@ -86,7 +87,8 @@ def convert_pretrained(
     as the layers converted before it produce it (:func:`~da.norms.least_squares.zero_sum_fit`). g
     is its norm over sqrt(gain), b the intercept, and the weight it is computed from has the norm of
     He initialisation. A batch norm that no single layer feeds becomes the affine that it computes
-    with its running statistics. Layers that WeightAlign leaves alone keep their weights.
+    with its running statistics. Layers that WeightAlign leaves alone keep their weights, and so do
+    those with scaled weight standardisation, which are aligned without a change.
 
     A layer that is called several times is fitted at its first call; one that evaluation does not
     call (an auxiliary classifier) is aligned as :meth:`WeightAlign.apply` does.
@@ -140,7 +142,12 @@ def _converted(
     """Fits the aligned layers of ``converted`` one by one to what those of ``target`` put out."""
     roots = nn.Sequential(target), nn.Sequential(converted)
     graph = graph_of(target, fitted[0][:1])
-    aligned = {n: m for n, m in roots[1].named_modules() if isinstance(m, Aligned)}
+    plain = dict(roots[0].named_modules())
+    aligned = {
+        name: module
+        for name, module in roots[1].named_modules()
+        if isinstance(module, Aligned) and not is_standardised(plain.get(name, module))
+    }
     steps = Lockstep(graph, roots, [*fitted, *measured], set(aligned))
     waiting = [n for n in graph.nodes if n.op == "call_module" and n.target in aligned]
     total = len({aligned[n.target] for n in waiting})
@@ -182,7 +189,7 @@ def _fit(steps: Lockstep, node: fx.Node, layer: Aligned, fitted: int) -> float:
             wanted.append(t)
     groups = getattr(layer, "groups", 1)
     original = steps.runners[0].fetch_attr(str(node.target))
-    weight = original.weight.view(groups, len(layer.weight) // groups, n)
+    weight = original.weight.reshape(groups, len(layer.weight) // groups, n)
     v, b = zero_sum_fit(moments, weight, RIDGE)
     assign(layer, v.reshape(layer.weight.shape), b.flatten())
     given = [y for i, y in enumerate(steps.outputs(1, node)) if i >= fitted]

@@ -62,7 +62,8 @@ class Flow:
                     f"{type(model).__name__} can't be traced to see which layer feeds which"
                     f" ({reason(error)}); give one input as example=... so that it is run instead"
                 ) from error
-        return cls(recorded(model, example))
+        where = next(model.parameters(), example)
+        return cls(recorded(model, example.to(where.device)))
 
     def gates(self) -> set[nn.Module]:
         """The modules of squeeze-and-excitation gates: those between a global average of a tensor

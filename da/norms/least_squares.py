@@ -32,6 +32,8 @@ class Moments:
             x: ``(G, R, n)`` float, the inputs of the filters of each group.
             t: ``(G, R, O)`` float, what the filters of each group should put out.
         """
+        if x.dtype.itemsize < 4:  # products of half precision overflow, or lose what matters
+            x, t = x.float(), t.float()
         self.rows += x.shape[1]
         self._waiting.append((x, t))
         if sum(x.shape[1] for x, _ in self._waiting) > BLOCK:

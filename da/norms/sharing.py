@@ -23,21 +23,29 @@ class Shared:
     def __init__(self, layer: Aligned, micro_batches: bool):
         self.layer = layer
         self.micro_batches = micro_batches
-        self.known: dict[object, tuple[Tensor, Tensor]] = {}
+        self.known: dict[tuple[object, object], tuple[Tensor, Tensor]] = {}
 
     def weight(self) -> Tensor:
-        """What :meth:`Aligned.compute` gives, kept for every mode in which it was asked for."""
+        """What :meth:`Aligned.compute` gives, kept for each mode in which it was asked for."""
         layer = self.layer
         # In-place changes, such as an optimiser's step, count as versions.
-        versions = (layer.weight._version, None if layer.g is None else layer.g._version)
-        mode = (torch.is_grad_enabled(), layer.acting_dtype())
-        if (versions, mode) not in self.known:
-            value = layer.compute()
+        parts = [p for p in (layer.weight, layer.g) if p is not None]
+        state = tuple((id(p), p.device, p._version) for p in parts)
+        for old in [key for key in self.known if key[0] != state]:
+            value, leaf = self.known[old]
+            if leaf is value or leaf.grad is None:
+                del self.known[old]
+        held_back = self.micro_batches and torch.is_grad_enabled()
+        # Gradients that are held back add up in float32, as those of the weight itself do.
+        dtype = layer.weight.dtype if held_back else layer.acting_dtype()
+        key = (state, (torch.is_grad_enabled(), dtype))
+        if key not in self.known:
+            value = layer.aligned_weight().to(dtype)
             leaf = value
-            if self.micro_batches and value.requires_grad:
+            if held_back and value.requires_grad:
                 leaf = value.detach().requires_grad_()
-            self.known[versions, mode] = value, leaf
-        return self.known[versions, mode][1]
+            self.known[key] = value, leaf
+        return self.known[key][1].to(layer.acting_dtype())
 
     def pending(self) -> list[tuple[Tensor, Tensor]]:
         """Aligned weights with the gradients that have added up on them."""

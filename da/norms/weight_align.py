@@ -35,6 +35,10 @@ Residual = Literal["one", "depth", "zero"]
 HE = 2.0
 VARIANCE_PRESERVING = 2.0 / (1.0 - 1.0 / math.pi)
 
+# Residual blocks beyond which the paper's choice lets activations or gradients drift apart from one
+# end of a network to the other: by 9 in a ResNet-18 (8 blocks), by 180 in a ResNet-50 (16).
+DEEP = 8
+
 _FUNCTIONAL = {"batch_norm", "group_norm", "layer_norm", "instance_norm"}
 
 
@@ -50,27 +54,31 @@ class WeightAlign(Normaliser):
 
     A convolution that is the classifier (SqueezeNet) is not told from others: exclude it by name.
 
-    The defaults are the paper's, for networks of few blocks. A deep network from scratch wants
-    ``gain="balanced", residual="depth"``. Between the ends of the stages, at initialisation and on
+    The defaults are the paper's up to 8 residual blocks, and ``gain="balanced",
+    residual="depth"`` in deeper networks. Between the ends of the stages, at initialisation and on
     noise images at 64 × 64, the deviation of activations and the norm of gradients then differ by
-    a factor of at most 3 in ResNet-18, -50 and -101, 6 in DenseNet-121, 8 in VGG-16 and 10 in
-    MobileNetV3; with the defaults by up to 9, 180, 73,000, 13, 6 and 20. Of the rates 0.001, 0.003,
-    0.01 and 0.03, a ResNet-50 on digits at 32 × 32 learns best at 0.03 with these options, and with
-    the defaults at 0.001 alone.
+    a factor of at most 3.4 in ResNet-50 and -101, 11 in ResNet-18, 7.2 in VGG-16, 11.5 in
+    MobileNetV3 and 15 in DenseNet-121 (tests/norms/test_initial_scale.py); with the paper's choice
+    in the deeper ones by up to 180, 73,000 and 20. Of the rates 0.001, 0.003, 0.01 and 0.03, a
+    ResNet-50 on digits at 32 × 32 learns best at 0.03, and with the paper's choice at 0.001 alone.
 
     Args:
         activation: a normaliser of activations that stays (``"bn"``) or takes batch norm's place
             (``"gn"``, ``"in"``, ``"ln"``, any in this folder). The layers it follows have neither
             g nor b, as its own affine serves. Under batch and instance norm, WA is then centring
             of each filter.
-        gain: the factor of the variance. ``"he"``: 2, the paper's; ``"variance-preserving"``:
+        gain: the factor of the variance. None: the paper's, ``"he"``, in a network of up to 8
+            residual blocks (ResNet-18), and ``"balanced"`` in a deeper one, where the scale of the
+            paper's drifts apart. ``"he"``: 2; ``"variance-preserving"``:
             2 / (1 − 1/π), exact for zero-mean filters after a ReLU; ``"auto"``: 1 / E[φ(z)²] of
             the activation that feeds the layer (2 for ReLU), 1 after an image or a linear layer;
             ``"balanced"``: 1 / √(Var[φ(z)] · E[φ′(z)²]) of that activation (2.42 for ReLU). The
             squared scale is multiplied by gain · Var[φ] on the way forward and the squared gradient
             by gain · E[φ′²] on the way back; no gain keeps both, and this one parts what remains.
         residual: by what g of the last layer of each residual branch is multiplied at the start:
-            1, 1/√(number of blocks), or 0. Only where no activation normaliser follows.
+            1 (``"one"``), 1/√(number of blocks) (``"depth"``), or 0 (``"zero"``). None: the
+            paper's, ``"one"``, up to 8 blocks, and ``"depth"`` in a deeper network, as for ``gain``
+            without those of standardised layers. Only where no activation normaliser follows.
         exclude: names or glob patterns of layers, normalisers, or blocks of them that stay as
             they are. The batch norm after an excluded layer still goes, unless excluded too.
         include: names or glob patterns of layers that are aligned beside the default ones, such
@@ -85,17 +93,17 @@ class WeightAlign(Normaliser):
         self,
         *,
         activation: str | None = None,
-        gain: Gain = "he",
-        residual: Residual = "one",
+        gain: Gain | None = None,
+        residual: Residual | None = None,
         exclude: str | Sequence[str] = (),
         include: str | Sequence[str] = (),
         example: Tensor | None = None,
         **options: Any,
     ):
         for kind, value, allowed in (("gain", gain, Gain), ("residual", residual, Residual)):
-            if value not in get_args(allowed):
+            if value is not None and value not in get_args(allowed):
                 raise unknown(kind, value, get_args(allowed))
-        if activation is not None and residual != "one":
+        if activation is not None and residual not in (None, "one"):
             raise UserError(
                 f"residual={residual!r} sets g, and under activation={activation!r} layers have"
                 " none; use residual='one', or no activation normaliser"
@@ -164,11 +172,16 @@ class WeightAlign(Normaliser):
         """
         scaled = flow.leads_to(ends) | before_inserted
         shifted = flow.leads_to(ends, sums=True) | before_inserted
-        blocks = [] if self.residual == "one" else flow.residual_ends(layers)
-        factor = 0.0 if self.residual == "zero" else 1 / math.sqrt(max(len(blocks), 1))
+        blocks = flow.residual_ends(layers)
+        plain = [layer for layer in blocks if not standardised.is_standardised(layer)]
+        deep = len(plain) > DEEP and self.activation is None
+        gain = self.gain or ("balanced" if deep else "he")
+        residual = self.residual or ("depth" if deep else "one")
+        depth = 1 / math.sqrt(max(len(blocks), 1))
+        factor = {"one": 1.0, "depth": depth, "zero": 0.0}[residual]
         aligned: dict[nn.Module, nn.Module] = {}
         for layer in layers:
-            new = _converted(layer, self._gain(flow, layer), scale=layer not in scaled)
+            new = _converted(layer, _gain(gain, flow, layer), scale=layer not in scaled)
             if layer in fed:
                 g, b = affine(fed[layer])
                 new.g, new.bias = copied(g, new.weight), copied(b, new.weight)
@@ -180,13 +193,15 @@ class WeightAlign(Normaliser):
             aligned[layer] = standardised.padded(layer, new)
         return aligned
 
-    def _gain(self, flow: Flow, layer: nn.Module) -> float:
-        if self.gain in ("auto", "balanced"):
-            moments = flow.moments(layer)
-            if self.gain == "auto":
-                return 1.0 / moments.second
-            return 1.0 / math.sqrt(moments.variance * moments.slope)
-        return HE if self.gain == "he" else VARIANCE_PRESERVING
+
+def _gain(gain: Gain, flow: Flow, layer: nn.Module) -> float:
+    """The factor of the variance of one layer."""
+    if gain in ("auto", "balanced"):
+        moments = flow.moments(layer)
+        if gain == "auto":
+            return 1.0 / moments.second
+        return 1.0 / math.sqrt(moments.variance * moments.slope)
+    return HE if gain == "he" else VARIANCE_PRESERVING
 
 
 def _converted(layer: nn.Module, gain: float, scale: bool) -> Aligned:

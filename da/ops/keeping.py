@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,15 +38,37 @@ def kept(
 ) -> tuple[Kept, bool]:
     """Reads tensors, or makes and writes them; also says whether they were read.
 
-    Several processes may do this at once: each writes a file of its own and renames it, and since
-    ``make`` is deterministic it doesn't matter who is last. A broken file is made again with one
-    line of notice; where nothing can be written, there is one too.
+    Of several processes that need the same file one makes it while the others wait, and it appears
+    whole. A broken file is made again with one line of notice; where nothing can be written, there
+    is one too.
 
     Args:
         path: a .safetensors file; the report and a checksum are in its header.
         shapes: of the tensors that are expected, by name.
         make: makes them.
     """
+    with _alone(path):
+        return _read_or_made(path, shapes, make)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Waits until no other process is in such a block for the same file, where locks work."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("ab")
+    except OSError:  # a folder that can't be written to: everyone makes what it needs
+        yield
+        return
+    with lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _read_or_made(
+    path: Path, shapes: Mapping[str, torch.Size], make: Callable[[], Kept]
+) -> tuple[Kept, bool]:
     try:
         return _read(path, shapes), True
     except FileNotFoundError:

@@ -123,11 +123,33 @@ def test_scale_is_kept_within_the_stated_factor(name: str) -> None:
     assert 1 < factor(found.backward) < backward
 
 
+#: The same for the networks that the defaults leave at the paper's choice, "he" and "one".
+PAPER = {"resnet18": (3.3, 11.0), "vgg16_bn": (7.2, 3.4), "densenet121": (9.8, 15.0)}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_defaults_are_the_paper_s_until_a_network_is_deep(name: str) -> None:
+    model = network(name, "wa", seed=3)
+    chosen = ("he", "one") if name in PAPER else ("balanced", "depth")
+    same = network(name, "wa", seed=3, gain=chosen[0], residual=chosen[1])
+    layers = [[m for m in n.modules() if isinstance(m, Aligned)] for n in (model, same)]
+    assert len(layers[0]) > 10
+    for layer, other in zip(*layers, strict=True):
+        assert layer.gain == other.gain
+        assert torch.equal(layer.g, other.g)
+    if name in PAPER:
+        found = scales(model, noise(8, 64, seed=3), STAGES[name])
+        assert 1 < factor(found.forward) < PAPER[name][0]
+        assert 1 < factor(found.backward) < PAPER[name][1]
+
+
 def test_the_paper_gain_needs_scaled_branches_in_a_deep_network() -> None:
     """The other options, at the sizes that their documentation gives."""
     images = noise(4, 64)
-    paper = scales(network("resnet50", "wa"), images, STAGES["resnet50"])
-    scaled = scales(network("resnet50", "wa", residual="depth"), images, STAGES["resnet50"])
+    options = {"gain": "he", "residual": "one"}
+    paper = scales(network("resnet50", "wa", **options), images, STAGES["resnet50"])
+    options = {"gain": "he", "residual": "depth"}
+    scaled = scales(network("resnet50", "wa", **options), images, STAGES["resnet50"])
     batch = scales(network("resnet50", "bn"), images, STAGES["resnet50"])
     assert factor(paper.backward) > 100
     assert factor(batch.backward) > 50

@@ -149,3 +149,34 @@ def test_under_autocast_the_weight_is_cast_once_from_float32_statistics() -> Non
     torch.testing.assert_close(first.float(), layer.aligned_weight(), rtol=1e-2, atol=1e-3)
     assert layer.weight.grad.dtype == torch.float32
     assert layer.acting_weight().dtype == torch.float32
+
+
+def test_gradients_of_micro_batches_add_up_in_float32_under_autocast() -> None:
+    model = network()
+    x = torch.randn(64, 3, 15, 15)
+
+    def accumulate() -> list[Tensor]:
+        for part in x.split(2):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = model(part).float().square().mean()
+            (loss / 32).backward()
+        return gradients(model)
+
+    expected = accumulate()
+    model.zero_grad()
+    with aligned_once(model, micro_batches=True):
+        accumulate()
+    for a, b in zip(gradients(model), expected, strict=True):
+        assert (a - b).norm() < 5e-3 * b.norm()
+
+
+def test_a_replaced_parameter_is_another_weight() -> None:
+    model = network().eval()
+    x = torch.randn(2, 3, 15, 15)
+    with torch.no_grad(), aligned_once(model):
+        before = model(x)
+        model[0].weight = nn.Parameter(torch.randn_like(model[0].weight))
+        after = model(x)
+        assert len(model[0].shared.known) == 1
+    assert not torch.allclose(before, after)
+    assert torch.equal(after, model(x))
