@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from da.experiments.bench_conversion import Measured
 
 HEADER = (
-    "| conversion | predictions kept | error | seconds | peak memory |",
-    "|---|--:|--:|--:|--:|",
+    "| conversion | predictions kept | error | seconds | of processor time | peak memory |",
+    "|---|--:|--:|--:|--:|--:|",
 )
 
 

@@ -53,29 +53,26 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--threads: expected a whole number from 1, got {options.threads}")
     torch.set_num_threads(options.threads or torch.get_num_threads())
     console = Console(highlight=False)
+    where = torch.cuda.get_device_name() if options.device == "cuda" else machine()
+    head = [
+        "# What a normaliser costs",
+        "",
+        f"- command: `{shlex.join(['python', 'run.py', 'bench', 'norms', *argv])}`",
+        f"- machine: {where}; {torch.get_num_threads()} thread(s), torch {torch.__version__}",
+        "",
+        *HEADER,
+    ]
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    console.print("\n".join(HEADER), soft_wrap=True)
     rows: list[dict[str, Any]] = []
     for i, case in enumerate(cases):
         with console.status(f"{i} of {len(cases)} rows; {', '.join(map(str, case))}"):
             found = measure(case, norms, options.seconds, options.device, options.compile)
         rows.append(row(case, found))
-        console.print(line(rows[-1]) if i else "\n".join([*HEADER, line(rows[-1])]), soft_wrap=True)
-    where = torch.cuda.get_device_name() if options.device == "cuda" else machine()
-    text = "\n".join(
-        [
-            "# What a normaliser costs",
-            "",
-            f"- command: `{shlex.join(['python', 'run.py', 'bench', 'norms', *argv])}`",
-            f"- machine: {where}; {torch.get_num_threads()} thread(s), torch {torch.__version__}",
-            "",
-            *HEADER,
-            *map(line, rows),
-            "",
-        ]
-    )
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "report.md", text)
-    write_atomically(out / "table.csv", as_csv(rows))
+        console.print(line(rows[-1]), soft_wrap=True)
+        write_atomically(out / "report.md", "\n".join([*head, *map(line, rows), ""]))
+        write_atomically(out / "table.csv", as_csv(rows))
     console.print(f"written: {out / 'report.md'}, {out / 'table.csv'}")
     return 0
 

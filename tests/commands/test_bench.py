@@ -52,6 +52,13 @@ def test_the_kept_bytes_are_those_of_the_floor_and_one_aligned_weight():
     assert saved_bytes(case, "wa") < saved_bytes(case, "bn")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(("network", "most"), [("resnet18", 0.61), ("resnet50", 0.52)])
+def test_wa_keeps_little_more_than_half_of_what_batch_norm_keeps(network, most):
+    case = Case(network, 224, "float32", 32)
+    assert saved_bytes(case, "wa") / saved_bytes(case, "bn") <= most
+
+
 @pytest.mark.parametrize("name", list(bench_norms.VARIANTS))
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_variant_infers_what_it_was_trained_to(name, precision):
