@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import sys
 from pathlib import Path
+
+#: What is wrong with a path that a user gave for an output, and with the disk that it is on.
+OUTPUT = {
+    *(errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+    *(errno.ENOTEMPTY, errno.ENOSPC, errno.EROFS),
+}
 
 COMMANDS = Path(__file__).parent / "da" / "commands"
 
@@ -63,6 +70,12 @@ def main(argv: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         sys.stderr.close()
         return 141
+    except OSError as error:
+        path = error.filename2 or error.filename  # of a rename, where to
+        if path is None or error.errno not in OUTPUT:
+            raise
+        print(f"error: {path}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -104,7 +104,10 @@ def parts(
         state |= _bottleneck(layers[linear], layers[norm], linear, file)
         width = len(layers[linear]["weight"])
         folded = " (its bias in the running mean)" if "bias" in layers[linear] else ""
-        taken.append(f"bottleneck of {width} from '{linear}'{folded} and '{norm}'")
+        # Activations hold no tensors.
+        taken.append(
+            f"bottleneck of {width} from '{linear}'{folded} and '{norm}', a ReLU after it assumed"
+        )
     taken.append(f"classifier of {len(weight)} classes from '{classifier}'")
     if idle:
         taken.append(f"left out: {', '.join(sorted(idle))}")

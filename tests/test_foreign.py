@@ -83,6 +83,7 @@ NETWORKS = {
         lambda: ImageClassifier(resnet(1000), 512, width=256),
         256,
         "bottleneck of 256 from 'bottleneck.0' (its bias in the running mean) and 'bottleneck.1', "
+        "a ReLU after it assumed, "
         "classifier of 5 classes from 'head', left out: backbone.fc",
     ),
     "tllib dann, older": (

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 from abc import ABC
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from http.client import HTTPException
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +17,9 @@ from torch import Tensor, nn
 from da.discovery import subclasses
 from da.errors import UserError, unknown
 from da.ops.reading import read_tensors
+
+#: Whether :func:`backbone` reads the weights that it is told; see :func:`unloaded`.
+_READ: ContextVar[bool] = ContextVar("read", default=True)
 
 
 class Backbone(nn.Module, ABC):
@@ -76,7 +82,21 @@ def backbone(name: str, weights: str | None = None) -> Backbone:
     Raises:
         UserError: for an unknown name, and for weights that don't exist or don't fit.
     """
-    return family(name)(name, weights)
+    return family(name)(name, weights if _READ.get() else None)
+
+
+@contextmanager
+def unloaded() -> Iterator[None]:
+    """Builds backbones without reading their weights, for when a checkpoint's state follows.
+
+    A network that was trained from weights no longer needs them: their file may be gone, or be on
+    another machine.
+    """
+    token = _READ.set(False)
+    try:
+        yield
+    finally:
+        _READ.reset(token)
 
 
 def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> None:

@@ -12,12 +12,16 @@ from da import foreign
 from da.backbones.base import backbone
 from da.commands._lightning import CLI, value_of
 from da.errors import UserError
+from da.experiments.cell import canonical
 from da.module import AdaptationModule
 from da.ops.files import write_bytes_atomically
 from da.ops.reading import read_tensors
 
 #: Nothing is logged or saved where nothing is trained.
 TRAINER = {"logger": False, "enable_checkpointing": False}
+
+#: Options of models that checkpoints still name; without them a model computes the same.
+REMOVED = {"allow_bn_weights"}
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -30,17 +34,34 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             f"checkpoint: '{path}' holds a network and no training to go on with; test and predict "
             "take it"
         )
-    return checkpoint
+    return known(checkpoint)
+
+
+def known(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint without the options that there are no more."""
+    settings = checkpoint["settings"]
+    model = settings["model"]
+    kept = {k: v for k, v in model.get("init_args", {}).items() if k not in REMOVED}
+    return {**checkpoint, "settings": {**settings, "model": {**model, "init_args": kept}}}
 
 
 def load_weights(module: AdaptationModule, checkpoint: dict[str, Any], path: str) -> None:
-    """Puts a checkpoint's weights into a module, refusing another normaliser or class count."""
+    """Puts a checkpoint's weights into a module, refusing another normaliser or class count.
+
+    The normaliser's options are compared, too: most are in no tensor, and change the function.
+    """
     saved = checkpoint["settings"]["model"]["init_args"]
     norm = saved.get("norm", "bn")
     if norm != module.hparams["norm"]:
         raise UserError(
             f"checkpoint: '{path}' was trained with norm '{norm}', the model has "
-            f"'{module.hparams['norm']}'; leave --model.norm out"
+            f"'{module.hparams['norm']}'; where none is given it is the checkpoint's"
+        )
+    options, now = saved.get("norm_options") or {}, module.hparams["norm_options"] or {}
+    if canonical(options) != canonical(now):
+        raise UserError(
+            f"checkpoint: '{path}' was trained with norm_options {options}, the model has {now}; "
+            "where none are given they are the checkpoint's"
         )
     advice = "give the model's options as it was trained"
     load_state(module, checkpoint["state_dict"], path, advice)
@@ -141,6 +162,7 @@ def from_checkpoint(
     )
     cli: CLI
     if isinstance(content, dict) and "settings" in content and "classes" in content:
+        content = known(content)
         precision = (content["settings"].get("trainer") or {}).get("precision")  # as in training
         defaults = {**TRAINER, **({"precision": precision} if precision else {})}
         cli = CLI(args[1:], prog, description, content, extra, defaults)

@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as L
@@ -19,6 +19,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from da import yaml12
+from da.backbones.base import unloaded
 from da.commands._messages import (
     configurations,
     dotted_keys,
@@ -134,6 +135,11 @@ class CLI(LightningCLI):
         trainer = self.config["trainer"]
         if trainer["max_epochs"] is None and trainer["max_steps"] == -1 and not trainer["max_time"]:
             trainer["max_epochs"] = DEFAULT_EPOCHS
+
+    def instantiate_classes(self) -> None:
+        """Builds model, data and trainer; starting weights are not read where a state follows."""
+        with unloaded() if self.checkpoint or self.config.get("ckpt_path") else nullcontext():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """The trainer; what it refuses is the user's to mend."""

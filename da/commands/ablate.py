@@ -1,6 +1,8 @@
 """Train a grid of tasks, methods, normalisers and seeds, and print the comparison.
 
-Finished cells are never run again: after an interruption, give the same command.
+Finished cells are never run again: after an interruption, give the same command. With pretrained
+weights in the grid, as in model: {backbone: resnet50, weights: imagenet}, WA starts from their
+conversion (conversion: source, the default; both; off).
 
 examples:
   python run.py ablate                                        the whole comparison on digits

@@ -13,6 +13,7 @@ examples:
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -25,6 +26,9 @@ DEFAULTS = {
     "logger": False,
     "enable_checkpointing": True,
 }
+
+#: Short spellings of Lightning's precisions.
+PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +64,7 @@ def main(argv: list[str]) -> int:
     if before:
         refuse_other_settings(settings, before["settings"], resumed)
     out = folder(cli.config["out"], settings, data.task, resumed)
-    if before and finished(trainer, before) and (out / "result.json").exists():
+    if before and finished(trainer, before, resumed) and (out / "result.json").exists():
         length = "max_epochs" if trainer.max_steps == -1 else "max_steps"
         print(f"already done: {out / 'result.json'}; to train on, raise --trainer.{length}")
         return 0
@@ -119,10 +123,27 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def finished(trainer: Any, checkpoint: dict[str, Any]) -> bool:
-    """Whether a checkpoint is at the end of the run that the trainer is to go on with."""
+def finished(trainer: Any, checkpoint: dict[str, Any], path: str) -> bool:
+    """Whether a checkpoint is at the end of the run that the trainer is to go on with.
+
+    Raises:
+        UserError: where what is left is the rest of an epoch that ``max_steps`` has cut, which
+            Lightning takes for a whole one.
+    """
+    from da.errors import UserError
+
     epochs, steps = trainer.max_epochs or 0, trainer.max_steps
-    return 0 < epochs <= checkpoint["epoch"] + 1 or 0 < steps <= checkpoint["global_step"]
+    if 0 < steps <= checkpoint["global_step"]:
+        return True
+    begun = checkpoint["epoch"] + 1
+    whole = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
+    if epochs == begun and not whole:
+        raise UserError(
+            f"trainer.max_epochs: '{path}' lies within epoch {begun}, at step "
+            f"{checkpoint['global_step']}, and the rest of an epoch is trained by steps; give "
+            "--trainer.max_steps instead"
+        )
+    return 0 < epochs <= begun
 
 
 def refuse_trainer(trainer: Any) -> None:
@@ -141,22 +162,59 @@ def refuse_trainer(trainer: Any) -> None:
     for name in ("max_epochs", "max_steps", "limit_train_batches", "limit_val_batches"):
         if getattr(trainer, name) == 0:
             raise UserError(f"trainer.{name}: expected more than 0, or no epoch is trained")
+    if trainer.precision in ("16-true", "bf16-true"):
+        raise UserError(
+            f"trainer.precision: the data are float32, {trainer.precision} is not for them; give "
+            f"{trainer.precision.replace('true', 'mixed')}"
+        )
 
 
 def refuse_other_settings(now: dict[str, Any], before: dict[str, Any], path: str) -> None:
     """Refuses to resume with other settings, some of which Lightning would silently ignore."""
     from da.errors import UserError
 
-    for part in ("model", "data"):
-        new, old = (
-            {"class": s[part]["class_path"], **s[part].get("init_args", {})} for s in (now, before)
-        )
+    def parts(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        found = {name: with_defaults(settings[name]) for name in ("model", "data")}
+        return {**found, "trainer": of_training(settings.get("trainer") or {})}
+
+    earlier = parts(before)
+    for part, new in parts(now).items():
+        old = earlier[part]
         for key in sorted({*new, *old}):
             if new.get(key) != old.get(key):
                 raise UserError(
                     f"{part}.{key}: '{path}' was trained with {old.get(key)}, now {new.get(key)}; "
                     "resume with the same settings, or start a new run"
                 )
+
+
+def with_defaults(part: dict[str, Any]) -> dict[str, Any]:
+    """A class and all of its options: older settings lack those that have come since."""
+    from da.experiments.catalogue import defaults
+
+    module, _, name = part["class_path"].rpartition(".")
+    owner = getattr(importlib.import_module(module), name)
+    linked = {"num_classes", "task", "seed"}  # set from elsewhere
+    options = {k: v for k, v in defaults(owner).items() if k not in linked}
+    return {"class": part["class_path"], **options, **part.get("init_args", {})}
+
+
+def of_training(trainer: dict[str, Any]) -> dict[str, Any]:
+    """What of a trainer's options changes the weights, each in one spelling.
+
+    >>> of_training({"precision": 32}) == of_training({})
+    True
+    """
+    precision = str(trainer.get("precision") or "32-true")
+    clip = trainer.get("gradient_clip_val") or None
+    share = trainer.get("limit_train_batches")
+    return {
+        "precision": PRECISIONS.get(precision, precision),
+        "accumulate_grad_batches": trainer.get("accumulate_grad_batches") or 1,
+        "gradient_clip_val": clip and float(clip),
+        "gradient_clip_algorithm": trainer.get("gradient_clip_algorithm") or "norm",
+        "limit_train_batches": str(1.0 if share is None else share),  # 1 is a batch, 1.0 all
+    }
 
 
 def folder(given: str | None, settings: dict[str, Any], task: str, resumed: str | None) -> Path:

@@ -127,6 +127,7 @@ def measure(cli: CLI, path: str | None) -> list[Layer]:
     """
     from rich.progress import Progress
 
+    from da.acceleration import uncompiled
     from da.evaluation import joined
     from da.experiments.terminal import console
     from da.inspection import as_trained, layers, picked
@@ -141,8 +142,6 @@ def measure(cli: CLI, path: str | None) -> list[Layer]:
     if path is None:
         module.convert(data)  # pretrained weights, as fit would start from them
     count = min(most, *(len(data.set_of(role, split)) for role in ("source", "target")))
-    if path is None:
-        module.convert(data)
     bare = path is None and module.hparams["weights"] is None and bool(batch_norms(module))
     with Progress(console=console(), transient=True, disable=not console().is_terminal) as bar:
         passes = 2 + (bare and 1 + module.uses_target)
@@ -153,7 +152,8 @@ def measure(cli: CLI, path: str | None) -> list[Layer]:
 
         source, target = shown("source"), shown("target")
         seen = reestimated(module, joined(as_trained(module, source, target)))
-        with seen if bare else nullcontext():
+        precision = cli.trainer.precision_plugin.forward_context()
+        with precision, uncompiled(module), seen if bare else nullcontext():
             return layers(module, source, target)
 
 

@@ -18,6 +18,7 @@ examples:
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--out": {
         "type": str | None,
         "default": None,
-        "help": "JSON file of the scores; by default test.json beside the checkpoint",
+        "help": "JSON file of the scores; by default beside the checkpoint, of last.ckpt "
+        "test.json and of NAME.ckpt NAME.test.json",
     },
     "--save": {
         "type": str | None,
@@ -48,7 +50,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def main(argv: list[str]) -> int:
-    """Prints a table of scores, and writes it beside the checkpoint as test.json."""
+    """Prints a table of scores, and writes it beside the checkpoint as JSON."""
     from rich.table import Table
 
     from da.commands._checkpoints import from_checkpoint, save_network
@@ -88,10 +90,32 @@ def main(argv: list[str]) -> int:
             if save:
                 save_network(save, cli, getattr(data, FORMS[form]) if form else before)
     console().print(table)
-    out = Path(cli.config["out"] or Path(path).with_name("test.json"))
-    write_atomically(out, json.dumps({"task": data.task, "checkpoint": path, "scores": found}))
+    out = Path(cli.config["out"] or beside(Path(path)))
+    content = {"task": data.task, "checkpoint": path, "scores": finite(found)}
+    write_atomically(out, json.dumps(content, allow_nan=False))
     print(f"written: {out}" + (f", {save}" if save else ""))
     return 0
+
+
+def beside(checkpoint: Path) -> Path:
+    """The file of a checkpoint's scores; those of others in its folder are left alone.
+
+    >>> beside(Path("run/last.ckpt")).name, beside(Path("run/office.pth")).name
+    ('test.json', 'office.test.json')
+    """
+    name = "test.json" if checkpoint.name == "last.ckpt" else f"{checkpoint.stem}.test.json"
+    return checkpoint.with_name(name)
+
+
+def finite(scores: Any) -> Any:
+    """Nested scores with null for those that JSON has no number for.
+
+    >>> finite({"cross_entropy": float("nan"), "n": 3})
+    {'cross_entropy': None, 'n': 3}
+    """
+    if isinstance(scores, dict):
+        return {name: finite(value) for name, value in scores.items()}
+    return scores if math.isfinite(scores) else None
 
 
 def chosen(names: str | None, module: AdaptationModule) -> list[str]:

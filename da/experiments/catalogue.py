@@ -108,12 +108,22 @@ def _options(where: str, options: dict[str, Any], owner: type, given: set[str]) 
 
 def arguments(owner: type) -> set[str]:
     """The names of a constructor's arguments, and of those that it hands on as ``**kwargs``."""
-    found: set[str] = set()
+    return set(_parameters(owner))
+
+
+def defaults(owner: type) -> dict[str, Any]:
+    """The defaults of those arguments, as settings keep them: lists for tuples."""
+    found = {name: p.default for name, p in _parameters(owner).items() if p.default is not p.empty}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+
+
+def _parameters(owner: type) -> dict[str, inspect.Parameter]:
+    found: dict[str, inspect.Parameter] = {}
     for base in owner.__mro__:
         if "__init__" not in vars(base):
             continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        found |= {p.name for p in parameters}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        parameters = inspect.signature(vars(base)["__init__"]).parameters
+        found = {**parameters, **found}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break
     return found

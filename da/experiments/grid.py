@@ -59,9 +59,8 @@ class Grid(_Strict):
     """The table of tuned rates, relative to the YAML file."""
     tune: Tune = Tune()
     threads: int = Field(default=1, gt=0)
-    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true"] = (
-        "32-true"
-    )
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Images are float32, and weights stay so: the forms are evaluated with them as they are."""
     device: str = "cpu"
 
     @field_validator("methods", "norms", mode="before")
@@ -87,6 +86,14 @@ class Grid(_Strict):
                 continue
             elif isinstance(option, str) and option.lower() in ("yes", "no", "on", "off"):
                 raise ValueError(f"{key}: {option} is a name in YAML 1.2; write true or false")
+        return value
+
+    @field_validator("sweep")
+    @classmethod
+    def _swept_truths(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key, options in value.items():
+            for option in options:
+                cls._truths({key.removeprefix("model."): option})
         return value
 
     @field_validator("tasks", mode="before")
@@ -116,6 +123,8 @@ class Grid(_Strict):
     def _consistent(self) -> Grid:
         if (self.steps_per_epoch is None) == (self.samples is None):
             raise ValueError("give one of steps_per_epoch and samples")
+        if self.precision == "16-mixed" and self.device == "cpu":
+            raise ValueError("precision: 16-mixed needs a GPU; on a cpu give bf16-mixed or 32-true")
         if common := sorted(set(self.tune.seeds) & set(self.seeds)):
             raise ValueError(f"tune.seeds must be outside the table's seeds, both hold {common}")
         for key, values in self.sweep.items():

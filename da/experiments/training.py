@@ -7,8 +7,9 @@ import importlib
 import os
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 import da
+from da.backbones.base import unloaded
 from da.discovery import subclasses
 from da.errors import UserError, unknown
 from da.evaluation import Recorder, Ticks
@@ -71,7 +73,9 @@ def run_cell(cell: Cell, directory: Path, progress: Callable[[float], None]) -> 
         UserError: if the settings don't fit together.
     """
     start = perf_counter()
-    module, data = build(cell)
+    before = usable(directory / "last.ckpt")
+    with unloaded() if before else nullcontext():
+        module, data = build(cell)
     recorder = Recorder()
     checkpoint = ModelCheckpoint(
         directory, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
@@ -88,7 +92,7 @@ def run_cell(cell: Cell, directory: Path, progress: Callable[[float], None]) -> 
         callbacks=[recorder, Ticks(progress), checkpoint],
         default_root_dir=directory,
     )
-    trainer.fit(module, datamodule=data, ckpt_path=usable(directory / "last.ckpt"))
+    trainer.fit(module, datamodule=data, ckpt_path=before)
     return Result(
         schema_version=1,
         cell=cell.id,
@@ -123,7 +127,10 @@ def usable(checkpoint: Path) -> Path | None:
 @cache
 def versions() -> dict[str, str]:
     """Versions of what a result depends on, and a hash of this library's own code."""
-    packages = ("torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn")
+    packages = ["torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn"]
+    with suppress(PackageNotFoundError):  # optional
+        version("timm")
+        packages.append("timm")
     digest = hashlib.sha256()
     for file in sorted(Path(da.__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())

@@ -41,7 +41,7 @@ def run(session: Session, grid: Grid, path: Path, command: str) -> int:
 
     Returns:
         0 when every trial ended, 1 when one failed, 130 or 143 when interrupted. The table is
-        written in both cases: a rate that fails does not work until the command is given again.
+        written in both cases: a trial that fails leaves no rate until the command is given again.
         A rate that diverges is a finding, not a failure, and so is a key that no rate works for.
     """
     cells: list[Cell] = []
@@ -83,7 +83,7 @@ def _failed(session: Session) -> int:
         session.console.print(line, markup=False, soft_wrap=True)
     if failed := len(session.outcome.failed):
         session.console.print(
-            f"{failed} trials failed and count as rates that don't work; the same command tries "
+            f"{failed} trials failed, and without them no rate is chosen; the same command tries "
             "them again",
             markup=False,
         )

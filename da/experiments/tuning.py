@@ -49,7 +49,7 @@ class Entry(_Strict):
     backbone: str
     batch_size: int
     lr: float | None
-    """None where no tried rate works: each diverges or fails with some seed."""
+    """None where each rate diverges with some seed, and until every trial has ended."""
     edge: bool
     """The chosen rate is the smallest or largest tried: a better one may lie beyond."""
     trials: list[Trial]
@@ -118,7 +118,7 @@ def choose(outcomes: Outcomes) -> Entry:
     tried = [_trial(lr, by_lr[lr]) for lr in sorted(by_lr)]
     best = max(tried, key=_merit)
     method, norm, backbone, batch_size = key(outcomes[0][0])
-    works = None not in best.accuracy
+    works = None not in best.accuracy and not _failed(tried)
     return Entry(
         method=method,
         norm=norm,
@@ -128,6 +128,11 @@ def choose(outcomes: Outcomes) -> Entry:
         edge=works and len(tried) > 1 and best in (tried[0], tried[-1]),
         trials=tried,
     )
+
+
+def _failed(tried: list[Trial]) -> list[float]:
+    """The rates of which some trial has neither ended nor diverged: they may be the best ones."""
+    return [trial.lr for trial in tried if not {*trial.states} <= {"done", "diverged"}]
 
 
 def _trial(lr: float, outcomes: Outcomes) -> Trial:
@@ -208,6 +213,9 @@ def previous(path: Path, grid: Grid, task: str) -> Table | None:
 
 def warning(entry: Entry) -> str:
     """What to know of a choice, nothing where it is an ordinary one."""
+    if failed := _failed(entry.trials):
+        which = ", ".join(f"{lr:g}" for lr in failed)
+        return f"WARNING: no rate until the trials that failed end (of {which}); tune again"
     if entry.lr is None:
         rates = [trial.lr for trial in entry.trials]
         return f"WARNING: no rate from {min(rates):g} to {max(rates):g} works; set tune.factors"

@@ -331,7 +331,7 @@ def test_a_trial_that_fails_is_named_and_the_rest_of_the_table_is_written(bench)
     code, said = b.run(command="tune")
     assert code == 1
     assert "failed (ValueError: boom" in said or "failed: a->b M wa seed 100" in said
-    assert "10 trials failed and count as rates that don't work; the same command tries" in said
+    assert "10 trials failed, and without them no rate is chosen; the same command tries" in said
     b.behave({})
     code, said = b.run(command="tune")
     assert code == 0, said

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import run
+from da.backbones.base import backbone
 
 CLASSES = ("blue", "green", "red")
 SHORT = ["--data.steps_per_epoch", "3", "--trainer.max_epochs", "1"]
@@ -173,7 +174,7 @@ def test_a_checkpoint_from_elsewhere_scores_as_in_a_plain_loop_in_every_form(
     assert f"{file}: backbone resnet18 from " in out.splitlines()[0]
     assert "bn@source-stats" in out  # in full where nothing folds lines
     assert ("bottleneck of 16" in out, "left out" in out) == (kind == "split",) * 2
-    scores = json.loads((tmp_path / "test.json").read_text())["scores"]
+    scores = json.loads((tmp_path / "office.test.json").read_text())["scores"]
     assert list(scores) == ["", "source-stats", "target-stats"]
     domains = {role: read(root, name) for role, name in (("source", "bright"), ("target", "dark"))}
     try:
@@ -336,3 +337,96 @@ def test_files_from_elsewhere_that_do_not_fit(refused, tmp_path, data, whole, sp
     said = refused(f"test evil.pth {data}")
     assert "'evil.pth' can't be read: it is no file of tensors; give the .ckpt that fit" in said
     assert not marker.exists()
+
+
+def test_options_that_are_in_no_tensor_are_compared(refused, call, ours):
+    wa = ours / "wa" / "last.ckpt"
+    said = refused(f"test {wa} --model.norm_options.gain balanced")
+    assert said.endswith(
+        "was trained with norm_options {}, the model has {'gain': 'balanced'}; where none are "
+        "given they are the checkpoint's"
+    )
+    call(f"test {wa} --forms trained --out a.json --model.norm_options {{}}")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--trainer.precision bf16-mixed", "precision: '{}' was trained with 32-true, now bf16-m"),
+        ("--trainer.accumulate_grad_batches 2", "accumulate_grad_batches: '{}' was trained with 1"),
+        ("--trainer.gradient_clip_val 1", "gradient_clip_val: '{}' was trained with None, now 1.0"),
+        ("--trainer.limit_train_batches 1", "limit_train_batches: '{}' was trained with 1.0, now"),
+    ],
+)
+def test_training_does_not_go_on_with_another_trainer(refused, ours, option, said):
+    path = ours / "wa" / "last.ckpt"
+    line = f"fit --ckpt_path {path} --model.norm wa {option} --out run --data.steps_per_epoch 3"
+    found = refused(f"{line} --trainer.max_epochs 2")
+    assert found.removeprefix("trainer.").startswith(said.format(path))
+    assert found.endswith("resume with the same settings, or start a new run")
+
+
+def test_a_checkpoint_of_an_earlier_version_is_tested_and_trained_on(tmp_path, call, ours):
+    content = torch.load(ours / "wa" / "last.ckpt", weights_only=True)
+    options = content["settings"]["model"]["init_args"]
+    options["allow_bn_weights"] = True
+    for later in ("channels_last", "compile", "conversion", "conversion_images", "scope"):
+        del options[later]
+    del content["settings"]["trainer"]
+    torch.save(content, tmp_path / "last.ckpt")
+    call("test last.ckpt")
+    line = "fit --ckpt_path last.ckpt --model.norm wa --data.steps_per_epoch 3"
+    call(f"{line} --trainer.precision 32 --trainer.max_epochs 2")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_a_fine_tuned_network_needs_its_starting_weights_no_more(tmp_path, call):
+    torch.save(backbone("digits_resnet").state_dict(), tmp_path / "start.pth")
+    line = "fit --model.weights start.pth --data.steps_per_epoch 3 --trainer.max_epochs"
+    call(f"{line} 1 --out run")
+    (tmp_path / "start.pth").unlink()
+    call("test run/last.ckpt")
+    call(f"{line} 2 --ckpt_path run/last.ckpt --out more")
+    settings = torch.load(tmp_path / "more/last.ckpt", weights_only=True)
+    assert settings["hyper_parameters"]["weights"] == "start.pth"
+    assert settings["hyper_parameters"]["lr"] == 0.01  # the rate of fine-tuning
+    assert settings["global_step"] == 6
+
+
+def test_scores_of_two_files_in_a_folder_and_of_a_diverged_network(tmp_path, call, ours):
+    content = torch.load(ours / "wa" / "last.ckpt", weights_only=True)
+    for name in ("a.ckpt", "b.ckpt"):
+        torch.save(content, tmp_path / name)
+        content["state_dict"]["classifier.bias"] += torch.tensor(float("nan"))
+    first = call("test a.ckpt --forms trained")
+    assert "written: a.test.json" in first
+    before = (tmp_path / "a.test.json").read_bytes()
+    call("test b.ckpt --forms trained")
+    assert (tmp_path / "a.test.json").read_bytes() == before
+    strict = json.loads((tmp_path / "b.test.json").read_text(), parse_constant=pytest.fail)
+    assert strict["scores"][""]["source/test"]["cross_entropy"] is None
+
+
+def test_an_output_that_can_not_be_written_is_one_line(tmp_path, refused, ours):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    wa = ours / "wa" / "last.ckpt"
+    assert refused(f"test {wa} --forms trained --out folder") == "folder: Is a directory"
+    assert refused(f"test {wa} --forms trained --out file/a.json") in (
+        "file: File exists",
+        "file: Not a directory",
+    )
+
+
+def test_the_rest_of_an_epoch_is_not_called_done(tmp_path, call, refused):
+    short = "--data.steps_per_epoch 3"
+    call(f"fit {short} --trainer.max_steps 4 --out run")
+    more = f"fit {short} --ckpt_path run/last.ckpt --trainer"
+    assert refused(f"{more}.max_epochs 2") == (
+        "trainer.max_epochs: 'run/last.ckpt' lies within epoch 2, at step 4, and the rest of an "
+        "epoch is trained by steps; give --trainer.max_steps instead"
+    )
+    assert "already done" in call(f"{more}.max_epochs 1")
+    call(f"{more}.max_steps 6")
+    assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 6
+    assert "already done" in call(f"{more}.max_epochs 2")

@@ -99,6 +99,8 @@ OPTIONS = {
     "--trainer.max_epochs 0": "trainer.max_epochs: expected more than 0",
     "--trainer.precision 7": "trainer.precision: expected one of 64, 32, 16, ",
     "--trainer.accelerator gpuu": "trainer: You selected an invalid accelerator name",
+    "--trainer.precision bf16-true": "trainer.precision: the data are float32, bf16-true is not "
+    "for them; give bf16-mixed",
     "--trainer.devices 99": "trainer.devices: expected 1 device on 1 node, got 99 processes",
     # batches of one under batch norm
     "--data.batch_size 1": "batch_size 1 with norm 'bn': batch norm has no statistics of one image",
@@ -284,7 +286,7 @@ def trained(tmp_path_factory):
 def test_a_checkpoint_of_another_kind_is_refused(call, trained, tmp_path):
     code, said = call(f"test {trained} --model.norm bn --out t.json")
     assert code == 2
-    assert "was trained with norm 'wa', the model has 'bn'; leave --model.norm out" in said
+    assert "was trained with norm 'wa', the model has 'bn'; where none is given it is" in said
     code, said = call(f"test {trained} --model.bottleneck 32 --out t.json")
     assert code == 2
     assert "does not fit the model" in said

@@ -1,8 +1,10 @@
 import pytest
+import torch
 from fake_cells import a_cell
 from pydantic import ValidationError
 
 from da.experiments.cell import Cell
+from da.experiments.training import versions
 
 
 def test_the_identity_is_pinned():
@@ -54,3 +56,14 @@ def test_seed_0_and_names_like_no_work():
     cell = a_cell(seed=0, norm="no")
     assert cell.seed == 0
     assert cell.norm == "no"
+
+
+def test_a_result_names_the_versions_of_what_it_depends_on():
+    found = versions()
+    assert found["torch"] == torch.__version__.partition("+")[0]
+    try:
+        import timm
+    except ImportError:  # optional
+        assert "timm" not in found
+    else:
+        assert found["timm"] == timm.__version__

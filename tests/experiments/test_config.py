@@ -52,6 +52,9 @@ def test_names_like_no_stay_names(tmp_path):
         ("epochs: 3\n", "", "epochs: missing"),
         ("steps_per_epoch: 10\n", "", "give one of steps_per_epoch and samples"),
         ("steps_per_epoch: 10", "samples: 100", "100 is not a multiple of batch size 32 x 3"),
+        ("seeds: [0, 1]", "sweep: {model.channels_last: [off]}", "channels_last: off is a name"),
+        ("seeds: [0, 1]", "precision: bf16-true", "precision: Input should be "),
+        ("seeds: [0, 1]", "precision: 16-mixed", "16-mixed needs a GPU; on a cpu give bf16-mixed"),
         ("lr: published", "lr: best", "got 'best'"),
         ("seeds: [0, 1]", "seeds: [100]", "tune.seeds must be outside the table's seeds"),
         ("seeds: [0, 1]", "sweep: {size: [1]}", "'size' is not batch_size or model.<argument>"),
@@ -91,3 +94,10 @@ def test_the_batch_size_rule():
     grid = read_grid(root() / "configs/ablations/batch_size.yaml", {})
     assert grid.rule_lr(64) == pytest.approx(2 * grid.published_lr)
     assert grid.rule_lr(1) == pytest.approx(grid.published_lr / 32)
+
+
+@pytest.mark.parametrize("where", ["model: {conversion: off}", "sweep: {model.conversion: [off]}"])
+def test_off_is_the_name_of_a_conversion(tmp_path, where):
+    grid = read_grid(written(tmp_path, lambda text: text + where), {})
+    (point,) = grid.points()
+    assert grid.cell("a->b", "M", "wa", point, 0, 0.01).model_args == {"conversion": "off"}

@@ -81,7 +81,7 @@ def test_a_key_that_no_rate_works_for_is_known_and_refused_alone(tmp_path):
     path = tmp_path / "t.yaml"
     cells = tuning.trials(GRID, "a->b")
     found = [
-        (c, made(c) if c.norm == "bn" else "failed" if c.lr > 0.01 else made(c)) for c in cells
+        (c, made(c) if c.norm == "bn" else "diverged" if c.lr > 0.01 else made(c)) for c in cells
     ]
     found = [(c, "diverged" if c.norm == "wa" and c.seed == 101 else r) for c, r in found]
     tuning.write(path, table := tuning.build(GRID, "a->b", "tune", found))
@@ -91,7 +91,7 @@ def test_a_key_that_no_rate_works_for_is_known_and_refused_alone(tmp_path):
         ("bn", 0.001, True),
         ("wa", None, False),
     ]
-    assert table.entries[1].trials[-1].states == ["failed", "diverged"]
+    assert table.entries[1].trials[-1].states == ["diverged", "diverged"]
     grid = GRID.model_copy(update={"tuned": str(path), "lr": ("tuned", "published")})
     plan = plans.plan(grid, ["a->b"], "ablate", "tune")
     cells = {(e.row, e.cell.norm) for e in plan.entries}
@@ -149,3 +149,14 @@ def test_rows_with_equal_rates_share_their_cells(tmp_path):
     grid = GRID.model_copy(update={"tuned": str(path), "lr": ("tuned", "published")})
     plan = plans.plan(grid, ["a->b"], "ablate", "tune")
     assert len(plan.entries) == 2 * len(plan.cells)
+
+
+def test_a_trial_that_failed_leaves_no_rate_whichever_is_the_best():
+    rows = {0.1: [(0.8, 1), "failed"], 0.2: [(0.9, 1), (0.9, 1)], 0.3: [(0.5, 1), "diverged"]}
+    entry = tuning.choose(outcomes(rows))
+    assert (entry.lr, entry.edge) == (None, False)
+    assert tuning.warning(entry) == (
+        "WARNING: no rate until the trials that failed end (of 0.1); tune again"
+    )
+    ended = tuning.choose(outcomes({**rows, 0.1: [(0.8, 1), "diverged"]}))
+    assert (ended.lr, tuning.warning(ended)) == (0.2, "")
