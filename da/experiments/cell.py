@@ -35,6 +35,8 @@ class Cell(BaseModel):
     norm_options: dict[str, Any] = {}
     model_args: dict[str, Any] = {}
     """Arguments that every method takes: backbone, weights, bottleneck, scope, forward, ..."""
+    weights_content: str | None = None
+    """SHA-256 of the file that ``weights`` names: it is in the identity, and the path is not."""
     lr: float = Field(gt=0)
     batch_size: int = Field(gt=0)
     epochs: int = Field(gt=0)
@@ -63,6 +65,10 @@ class Cell(BaseModel):
         settings = self.model_dump(mode="json")
         for name in ("root", "num_workers"):
             settings["data_args"].pop(name, None)
+        if self.weights_content is None:
+            del settings["weights_content"]
+        else:
+            settings["model_args"].pop("weights", None)
         if self.data_version == 1:  # the first version is what cells had before it was counted
             del settings["data_version"]
         return hashlib.sha256(canonical(settings).encode()).hexdigest()[:16]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,6 +179,7 @@ class Grid(_Strict):
         source, target = split_task(task)
         batch_size = point.get("batch_size", self.batch_size)
         swept = {key[6:]: value for key, value in point.items() if key.startswith("model.")}
+        model = {**self.model, **swept}
         return Cell(
             data=self.data,
             data_args=self.data_args,
@@ -187,7 +190,8 @@ class Grid(_Strict):
             method_args=self.methods[method],
             norm=norm,
             norm_options=self.norms[norm],
-            model_args={**self.model, **swept},
+            model_args=model,
+            weights_content=content(model.get("weights")),
             lr=lr,
             batch_size=batch_size,
             epochs=self.epochs,
@@ -197,6 +201,23 @@ class Grid(_Strict):
             precision=self.precision,
             device=self.device,
         )
+
+
+def content(weights: Any) -> str | None:
+    """SHA-256 of a file of weights; None where the weights are no file (``imagenet``)."""
+    if not isinstance(weights, str) or not (file := Path(weights).expanduser()).is_file():
+        return None
+    state = file.stat()
+    return _content(file, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _content(file: Path, changed: int, size: int) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def split_task(task: str) -> tuple[str, str]:

@@ -25,6 +25,7 @@ def test_every_setting_is_part_of_the_identity(field):
         "steps_per_epoch": "longest",
         "precision": "bf16-mixed",
         "device": "cuda",
+        "weights_content": "00ff",
     }
     was = a_cell().model_dump()[field]
     other = values.get(field)
@@ -37,6 +38,14 @@ def test_folders_and_workers_are_no_part_of_the_identity():
     a = a_cell(data_args={"root": "/a", "num_workers": 2, "balanced": True})
     assert a.id == a_cell(data_args={"root": "/b", "balanced": True}).id
     assert a.id != a_cell(data_args={"root": "/a"}).id
+
+
+def test_weights_are_identified_by_their_content_wherever_they_lie():
+    a = a_cell(model_args={"weights": "/a.pth"}, weights_content="00ff")
+    assert a.id == a_cell(model_args={"weights": "/b/c.pth"}, weights_content="00ff").id
+    assert a.id != a_cell(model_args={"weights": "/a.pth"}, weights_content="11ee").id
+    assert a.id != a_cell(model_args={"weights": "/a.pth"}).id
+    assert a.id != a_cell().id
 
 
 def test_the_first_version_of_the_data_is_the_identity_of_cells_without_one():

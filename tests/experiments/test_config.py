@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 
 from da.errors import UserError
@@ -101,3 +103,16 @@ def test_off_is_the_name_of_a_conversion(tmp_path, where):
     grid = read_grid(written(tmp_path, lambda text: text + where), {})
     (point,) = grid.points()
     assert grid.cell("a->b", "M", "wa", point, 0, 0.01).model_args == {"conversion": "off"}
+
+
+def test_weights_are_known_by_their_content(tmp_path):
+    file = tmp_path / "w.pth"
+    file.write_bytes(b"one")
+    grid = read_grid(written(tmp_path, lambda t: t + f"model: {{weights: {file}}}\n"), {})
+    first = grid.cell("a->b", "M", "wa", {}, 0, 0.1)
+    assert first.weights_content == hashlib.sha256(b"one").hexdigest()
+    assert first.model_args == {"weights": str(file)}
+    file.write_bytes(b"other")
+    assert grid.cell("a->b", "M", "wa", {}, 0, 0.1).id != first.id
+    file.unlink()
+    assert grid.cell("a->b", "M", "wa", {}, 0, 0.1).weights_content is None
