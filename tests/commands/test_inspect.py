@@ -214,7 +214,7 @@ def test_help_and_the_list_of_commands(capsys):
 
 
 def test_the_command_does_not_hide_the_standard_librarys_inspect():
-    code = "import da.commands.inspect, inspect; inspect.signature(print); import run; print('ok')"
+    code = "import da.commands.inspect, inspect, run; inspect.signature(run.main); print('ok')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
