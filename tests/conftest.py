@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import run
 from da.types import Batch, Labelled, Unlabelled
 
 torch.set_num_threads(1)
@@ -121,3 +122,21 @@ def publish():
         return path.rename(folder / f"{name}-{digest}.pth").name
 
     return write
+
+
+@pytest.fixture
+def refused_words(tmp_path, monkeypatch, capfd):
+    """Runs a command that is refused in one line and writes nothing; gives the line."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_it(*words):
+        capfd.readouterr()
+        before = sorted(tmp_path.rglob("*"))
+        assert run.main([str(word) for word in words]) == 2
+        out, err = capfd.readouterr()
+        assert sorted(tmp_path.rglob("*")) == before, "something was written"
+        assert err.count("\n") == 1
+        assert "Traceback" not in out + err
+        return err.removeprefix("error: ").strip()
+
+    return run_it

@@ -77,11 +77,6 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def names(text: str) -> list[str]:
-    """A list that is separated by commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def cases_of(options: Any) -> list[Case]:
     """The rows of the table.
 
@@ -90,17 +85,18 @@ def cases_of(options: Any) -> list[Case]:
     """
     from da.backbones.base import backbone
     from da.experiments.bench_norms import Case
+    from da.experiments.config import names
 
     found: list[Case] = []
-    for network in names(options.networks):
+    for network in names(options.networks) or ():
         name, _, size = network.partition("@")
         if not size.isdecimal() or int(size) < 1:
             raise UserError(f"--networks: expected backbone@size such as resnet18@224: {network}")
         backbone(name)  # a wrong name is refused before anything is measured
-        for precision in names(options.precisions):
+        for precision in names(options.precisions) or ():
             if precision not in ("float32", "bfloat16"):
                 raise unknown("precision", precision, ("float32", "bfloat16"))
-            for batch in names(options.batches):
+            for batch in names(options.batches) or ():
                 if not batch.isdecimal() or int(batch) < 1:
                     raise UserError(f"--batches: expected whole numbers from 1, got '{batch}'")
                 found.append(Case(name, int(size), precision, int(batch)))  # type: ignore[arg-type]
@@ -112,8 +108,9 @@ def cases_of(options: Any) -> list[Case]:
 def norms_of(options: Any) -> list[str]:
     """The variants, with the two that the others are compared with."""
     from da.experiments.bench_norms import VARIANTS
+    from da.experiments.config import names
 
-    found = names(options.norms)
+    found = names(options.norms) or []
     for name in found:
         if name not in VARIANTS:
             raise unknown("variant", name, VARIANTS)

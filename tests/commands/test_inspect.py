@@ -69,21 +69,9 @@ def call(tmp_path, monkeypatch, capfd):
 
 
 @pytest.fixture
-def refused(tmp_path, monkeypatch, capfd):
-    """Runs a command that is refused in one line and writes nothing; gives the line."""
-    monkeypatch.chdir(tmp_path)
-
-    def run_it(*words):
-        capfd.readouterr()
-        before = sorted(tmp_path.rglob("*"))
-        assert run.main(["inspect", *map(str, words)]) == 2
-        out, err = capfd.readouterr()
-        assert sorted(tmp_path.rglob("*")) == before, "something was written"
-        assert err.count("\n") == 1
-        assert "Traceback" not in out + err
-        return err.removeprefix("error: ").strip()
-
-    return run_it
+def refused(refused_words):
+    """As ``refused_words``, of ``inspect``."""
+    return lambda *words: refused_words("inspect", *words)
 
 
 def stem(rows, network, of, point="into"):
