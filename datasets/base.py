@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +63,8 @@ class DomainData(LightningDataModule, ABC):
             option of the set holds a part of it out.
         evaluations: what each loader of :meth:`val_dataloader` shows, in order.
         test_evaluations: what each loader of :meth:`test_dataloader` shows, in order.
+        same_as: streams that hold the same images as one of ``evaluations`` and aren't evaluated
+            again, ``{"target/validation": "target/test"}``.
     """
 
     domains: tuple[str, ...]
@@ -80,6 +83,7 @@ class DomainData(LightningDataModule, ABC):
         ("target", "test"),
     )
     test_evaluations: tuple[tuple[Role, Split], ...] = (("source", "test"), ("target", "test"))
+    same_as: dict[str, str] = {}
 
     def __init__(
         self,
@@ -118,6 +122,17 @@ class DomainData(LightningDataModule, ABC):
     def available(cls, root: str | None = None) -> tuple[str, ...]:
         """The domains of the set, where need be as found in its folder."""
         return cls.domains
+
+    def adopt(self, mean: Sequence[float], std: Sequence[float], size: int) -> None:
+        """Prepares images as pretrained weights expect them, where the options leave it open.
+
+        Called before anything is loaded; of use to sets whose images have no size of their own.
+
+        Args:
+            mean: of the normalisation, per channel, of images in [0, 1].
+            std: of the normalisation, per channel.
+            size: side of the images, in pixels.
+        """
 
     @property
     def num_classes(self) -> int:
