@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import run
+from da.ops.files import cache_folder
 from da.types import Batch, Labelled, Unlabelled
 
 torch.set_num_threads(1)
@@ -50,6 +52,19 @@ def batch() -> Batch:
     source = torch.randn(8, 3, 32, 32, generator=generator)
     target = 2 * torch.randn(8, 3, 32, 32, generator=generator) + 1
     return Batch(Labelled(source, torch.arange(8) % 4), Unlabelled(target))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """What tests keep goes into a folder of their own; the embedded digits are shared."""
+    digits = cache_folder() / "digits"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        cache_folder().mkdir()
+        with suppress(OSError):  # where it can't be written or linked, they are made anew
+            digits.mkdir(parents=True, exist_ok=True)
+            (cache_folder() / "digits").symlink_to(digits)
+        yield
 
 
 @pytest.fixture(autouse=True)
