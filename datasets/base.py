@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from da.errors import UserError, unknown
 from da.ops.seeding import derive
 from da.types import Batch, Labelled, Unlabelled
+from datasets.decoding import Reading
 from datasets.images import FileImages, ImageSet, digest, image_files
 from datasets.streams import Chunks, ImageChunks, Pairs, Steps, Stream
 from datasets.transforms import Transform
@@ -222,13 +223,13 @@ class DomainData(LightningDataModule, ABC):
         names, others = image_files(path)
         if not names:
             raise UserError(f"folder '{folder}' holds no images (other files: {others})")
-        data = FileImages(path, names, np.zeros(len(names), np.int64), ("",), self.file_size)
+        data = FileImages(path, names, np.zeros(len(names), np.int64), ("",), self.reading)
         return self._loader(NamedChunks(data, self.transform, self.eval_batch_size))
 
     @property
-    def file_size(self) -> int:
-        """Side that files are resized to before ``transform``; larger where it then crops."""
-        return self.image_size
+    def reading(self) -> Reading:
+        """How files are decoded; larger than ``image_size`` where ``transform`` then crops."""
+        return Reading(self.image_size)
 
     def _stream(self, role: Role) -> Stream:
         return Stream(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from da.errors import UserError
 from da.ops.seeding import derive, permutation
 from datasets.base import DomainData, Split
+from datasets.decoding import Reading
 from datasets.images import FileImages, folders, image_files
 from datasets.transforms import CropAndFlip
 
@@ -175,9 +176,9 @@ class Folder(DomainData):
         return found
 
     @property
-    def file_size(self) -> int:
-        """See :meth:`DomainData.file_size`."""
-        return self.resize
+    def reading(self) -> Reading:
+        """See :meth:`DomainData.reading`."""
+        return Reading(self.resize)
 
     def load(self, domain: str, split: Split) -> FileImages:
         """See :meth:`DomainData.load`."""
@@ -192,5 +193,5 @@ class Folder(DomainData):
                 )
             chosen = np.flatnonzero(~held if split == "train" else held)
         return FileImages(
-            self.path, [paths[i] for i in chosen], labels[chosen], classes, self.resize
+            self.path, [paths[i] for i in chosen], labels[chosen], classes, self.reading
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,23 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from da.errors import UserError
+from datasets.decoding import Reading, read_image, unreadable
 
+Images = Tensor | list[Tensor]
+"""``(B, C, H, W)`` uint8, or B of ``(C, H, W)`` where sizes differ."""
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-
-
-class UnreadableImage(UserError):
-    """An image that can't be read, by its path.
-
-    Raised in a worker of a DataLoader, it is made again in the main process from the worker's whole
-    traceback, which ends with the message: that alone is kept.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].rstrip())
 
 
 class ImageSet(ABC):
@@ -45,8 +35,8 @@ class ImageSet(ABC):
         return len(self.labels)
 
     @abstractmethod
-    def images(self, indices: NDArray[np.int64]) -> Tensor:
-        """The images at ``(B,)`` int64 indices, ``(B, C, H, W)`` uint8."""
+    def images(self, indices: NDArray[np.int64]) -> Images:
+        """The images at ``(B,)`` int64 indices; a list where sizes differ."""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -79,14 +69,14 @@ class ArrayImages(ImageSet):
 
 
 class FileImages(ImageSet):
-    """Images in files, decoded when asked for and resized to a square.
+    """Images in files, decoded when asked for.
 
     Args:
         root: folder that the paths are relative to.
         paths: of N files.
         labels: ``(N,)`` int64.
         classes: names in the order of the labels.
-        size: side of the square in pixels.
+        reading: how they are decoded and resized.
     """
 
     def __init__(
@@ -95,17 +85,19 @@ class FileImages(ImageSet):
         paths: Sequence[str],
         labels: NDArray[np.int64],
         classes: Sequence[str],
-        size: int,
+        reading: Reading,
     ) -> None:
         self.root = root
         self.paths = tuple(paths)
         self.labels = labels
         self.classes = tuple(classes)
-        self.size = size
+        self.reading = reading
 
-    def images(self, indices: NDArray[np.int64]) -> Tensor:
+    def images(self, indices: NDArray[np.int64]) -> Images:
         """See :meth:`ImageSet.images`; C is 3."""
-        decoded = [read_image(self.root / self.paths[i], self.size) for i in indices]
+        decoded = [read_image(self.root / self.paths[i], self.reading) for i in indices]
+        if self.reading.keep_aspect:
+            return [torch.from_numpy(image) for image in decoded]
         return torch.from_numpy(np.stack(decoded))
 
     def fingerprint(self) -> str:
@@ -115,8 +107,39 @@ class FileImages(ImageSet):
             try:
                 sizes.append((self.root / path).stat().st_size)
             except OSError as error:
-                raise _unreadable(self.root / path, error) from error
-        return digest(self.classes, self.labels, self.paths, sizes)
+                raise unreadable(self.root / path, error) from error
+        return digest(self.classes, self.labels, self.paths, sizes, tuple(self.reading))
+
+
+class Part(ImageSet):
+    """Some images of a set.
+
+    Args:
+        data: the set.
+        indices: ``(N,)`` int64, in ``data``.
+        labels: ``(N,)`` int64; those of ``data`` where not given.
+        classes: names in the order of the labels; those of ``data`` where not given.
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        indices: NDArray[np.int64],
+        labels: NDArray[np.int64] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        self.data = data
+        self.indices = indices
+        self.labels = data.labels[indices] if labels is None else labels
+        self.classes = data.classes if classes is None else tuple(classes)
+
+    def images(self, indices: NDArray[np.int64]) -> Images:
+        """See :meth:`ImageSet.images`."""
+        return self.data.images(self.indices[indices])
+
+    def fingerprint(self) -> str:
+        """Of the whole set, and of what of it this is."""
+        return digest(self.data.fingerprint(), self.indices, self.labels, self.classes)
 
 
 def digest(*parts: object) -> str:
@@ -129,44 +152,6 @@ def digest(*parts: object) -> str:
         else:
             total.update(repr(part).encode())
     return total.hexdigest()
-
-
-def read_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """Decodes a file of any mode and resizes it to a square, ``(3, size, size)`` uint8.
-
-    Grey is repeated, palettes and CMYK are converted, 16 bits are scaled to 8 (by 257; Pillow
-    alone would saturate), an alpha channel is dropped, EXIF rotation is not applied (as in
-    torchvision's ``ImageFolder``).
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = _rgb(file)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("floating-point images have no fixed range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("grey values beyond 16 bits; save it with 8 or 16 bits")
-        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
-def _unreadable(path: Path, error: Exception) -> UnreadableImage:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    reason = " ".join(text.split())
-    return UnreadableImage(f"image '{path}' can't be read: {reason}; repair or remove it")
 
 
 def image_files(folder: Path) -> tuple[list[str], int]:

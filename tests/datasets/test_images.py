@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from da.errors import UserError
-from datasets.images import FileImages, folders, image_files, read_image
+from datasets.decoding import Reading, read_image
+from datasets.images import FileImages, folders, image_files
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -20,7 +21,7 @@ def read(path, image, **options):
     image.save(path, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        decoded = read_image(path, 8)
+        decoded = read_image(path, Reading(8))
     assert decoded.shape == (3, 8, 8)
     assert decoded.dtype == np.uint8
     return decoded.transpose(1, 2, 0)
@@ -28,7 +29,7 @@ def read(path, image, **options):
 
 def refused(path):
     with pytest.raises(UserError) as caught:
-        read_image(path, 8)
+        read_image(path, Reading(8))
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(f"image '{path}' can't be read: ")
@@ -71,7 +72,7 @@ def test_16_bits_of_colour_are_scaled_too(tmp_path):
     parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     path = tmp_path / "x.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
-    decoded = read_image(path, 8).transpose(1, 2, 0)
+    decoded = read_image(path, Reading(8)).transpose(1, 2, 0)
     assert np.abs(decoded - values / 257).max() <= 1  # Pillow takes the upper byte
 
 
@@ -133,14 +134,14 @@ def test_any_shape_becomes_a_square(tmp_path):
     path = tmp_path / "x.png"
     Image.fromarray(wide).save(path)
     expected = np.asarray(Image.fromarray(wide).resize((8, 8), Image.Resampling.BILINEAR))
-    assert np.array_equal(read_image(path, 8), expected.transpose(2, 0, 1))
+    assert np.array_equal(read_image(path, Reading(8)), expected.transpose(2, 0, 1))
 
 
 def test_a_wrong_extension_does_not_matter(tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(COLOUR).save(buffer, "PNG")
     (tmp_path / "x.jpg").write_bytes(buffer.getvalue())
-    assert np.array_equal(read_image(tmp_path / "x.jpg", 8), COLOUR.transpose(2, 0, 1))
+    assert np.array_equal(read_image(tmp_path / "x.jpg", Reading(8)), COLOUR.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp", "tif", "ppm"])
@@ -180,7 +181,7 @@ def test_the_fingerprint_follows_names_labels_and_sizes(tmp_path):
         Image.fromarray(COLOUR).save(tmp_path / name)
 
     def fingerprint(paths=("a.png", "b.png"), labels=(0, 1), classes=("x", "y")):
-        return FileImages(tmp_path, paths, np.array(labels), classes, 8).fingerprint()
+        return FileImages(tmp_path, paths, np.array(labels), classes, Reading(8)).fingerprint()
 
     expected = fingerprint()
     assert expected == fingerprint()
