@@ -180,6 +180,8 @@ class Recorder(L.Callback):
                         for name, loader in zip(names, data.val_dataloader(), strict=True)
                         for p in [predict(pl_module, loader)]
                     }
+        for streams in forms.values():  # what holds the same images has the same scores
+            streams.update({name: streams[same] for name, same in data.same_as.items()})
         self.history.append(
             {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "forms": forms}
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from datasets.images import Images
 
 
 def shift(images: Tensor, down: NDArray[np.int64], right: NDArray[np.int64], limit: int) -> Tensor:
@@ -68,12 +71,16 @@ class Transform(ABC):
     draws: int
 
     @abstractmethod
-    def train(self, images: Tensor, draws: NDArray[np.float64]) -> Tensor:
-        """Augments and normalises ``(B, C, H, W)`` uint8 by ``(B, draws)`` numbers."""
+    def train(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
+        """Augments and normalises B uint8 images by ``(B, draws)`` numbers.
+
+        Returns:
+            ``(B, C, H, W)`` float32.
+        """
 
     @abstractmethod
-    def evaluate(self, images: Tensor) -> Tensor:
-        """Normalises ``(B, C, H, W)`` uint8 to float32 without chance."""
+    def evaluate(self, images: Images) -> Tensor:
+        """Normalises B uint8 images to ``(B, C, H, W)`` float32 without chance."""
 
 
 class ShiftAndJitter(Transform):
@@ -103,8 +110,9 @@ class ShiftAndJitter(Transform):
         self.contrast = contrast
         self.brightness = brightness
 
-    def train(self, images: Tensor, draws: NDArray[np.float64]) -> Tensor:
+    def train(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
         """See :meth:`Transform.train`."""
+        images = torch.stack(images) if isinstance(images, list) else images
         moves = np.floor(draws[:, :2] * (2 * self.pixels + 1)).astype(np.int64) - self.pixels
         sway = 2 * draws[:, 2:] - 1
         return normalise(
@@ -115,83 +123,116 @@ class ShiftAndJitter(Transform):
             self.brightness * sway[:, 1],
         )
 
-    def evaluate(self, images: Tensor) -> Tensor:
+    def evaluate(self, images: Images) -> Tensor:
         """See :meth:`Transform.evaluate`."""
+        images = torch.stack(images) if isinstance(images, list) else images
         return normalise(images, self.mean, self.std)
 
 
+Crop = Literal["random_resized", "random", "centre"]
 _TRIES = 10
 
 
 def crop_boxes(
     draws: NDArray[np.float64],
-    side: int,
+    sides: int | NDArray[np.int64],
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> NDArray[np.int64]:
-    """Random boxes of square images, drawn as in torchvision's ``RandomResizedCrop``.
+    """Random boxes of images, drawn as in torchvision's ``RandomResizedCrop``.
 
     The area is uniform and the ratio of the sides log-uniform (Szegedy et al. 2015, Going deeper
     with convolutions, section 6). The first of ten boxes that fits into the image is placed
-    uniformly; where none fits, the box is the whole image.
+    uniformly; where none fits, the box is the largest in the centre whose ratio is allowed.
 
     Args:
         draws: ``(B, 22)`` float64 in [0, 1).
-        side: of the images, in pixels.
+        sides: of square images, in pixels, or ``(B, 2)`` int64 heights and widths.
         scale: smallest and largest area, relative to the image's.
         ratio: smallest and largest width / height.
 
     Returns:
         ``(B, 4)`` int64: top, left, height, width.
     """
-    areas = side**2 * (scale[0] + (scale[1] - scale[0]) * draws[:, :_TRIES])
+    size = np.broadcast_to(np.asarray(sides), (len(draws), 2))
+    whole = size.prod(axis=1, keepdims=True)
+    areas = whole * (scale[0] + (scale[1] - scale[0]) * draws[:, :_TRIES])
     low, high = np.log(ratio)
     ratios = np.exp(low + (high - low) * draws[:, _TRIES : 2 * _TRIES])
-    sides = np.rint(np.sqrt(np.stack([areas / ratios, areas * ratios], axis=2))).astype(np.int64)
-    fits = ((sides > 0) & (sides <= side)).all(axis=2)
-    chosen = sides[np.arange(len(draws)), fits.argmax(axis=1)]
-    boxes = np.where(fits.any(axis=1, keepdims=True), chosen, side)
-    places = np.floor(draws[:, 2 * _TRIES :] * (side - boxes + 1)).astype(np.int64)
-    return np.hstack([places, boxes])
+    boxes = np.rint(np.sqrt(np.stack([areas / ratios, areas * ratios], axis=2))).astype(np.int64)
+    fits = ((boxes > 0) & (boxes <= size[:, None])).all(axis=2)
+    first = boxes[np.arange(len(draws)), fits.argmax(axis=1)]
+    height, width = size[:, 0], size[:, 1]
+    most = np.stack([np.rint(width / ratio[0]), np.rint(height * ratio[1])], 1).astype(np.int64)
+    found = fits.any(axis=1, keepdims=True)
+    boxes = np.where(found, first, np.minimum(size, most))
+    room = size - boxes
+    places = np.where(found, np.floor(draws[:, 2 * _TRIES :] * (room + 1)), room // 2)
+    return np.hstack([places.astype(np.int64), boxes])
+
+
+def resized(image: Tensor, size: int) -> Tensor:
+    """An image ``(C, H, W)`` uint8 as ``(C, size, size)``, bilinear with antialiasing."""
+    if image.shape[1:] == (size, size):
+        return image
+    return functional.interpolate(
+        image[None].float(), (size, size), mode="bilinear", antialias=True
+    )[0]
 
 
 class CropAndFlip(Transform):
-    """Random resized crops and horizontal flips; in evaluation the centre of the image.
-
-    Crops are resized bilinearly with antialiasing, in float32.
+    """Crops and horizontal flips; in evaluation the centre of the image.
 
     Args:
         mean: per channel.
         std: per channel.
         size: side of the square that comes out, at most that of the images.
         flip: mirror half of the images; leave it out where left and right mean something.
+        crop: in training: ``random_resized`` boxes (see :func:`crop_boxes`) that are resized
+            bilinearly with antialiasing, a square of ``size`` at a ``random`` place, or in the
+            ``centre``.
     """
 
     draws = 2 * _TRIES + 3
 
     def __init__(
-        self, mean: tuple[float, ...], std: tuple[float, ...], size: int, flip: bool = True
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        size: int,
+        flip: bool = True,
+        crop: Crop = "random_resized",
     ) -> None:
         self.mean = mean
         self.std = std
         self.size = size
         self.flip = flip
+        self.crop = crop
 
-    def train(self, images: Tensor, draws: NDArray[np.float64]) -> Tensor:
-        """See :meth:`Transform.train`; the images are square."""
-        out = torch.empty(*images.shape[:2], self.size, self.size)
-        boxes = crop_boxes(draws[:, :-1], images.shape[-1])
+    def train(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
+        """See :meth:`Transform.train`."""
+        boxes = self._boxes(images, draws)
+        out = torch.empty(len(images), images[0].shape[0], self.size, self.size)
         for i, (top, left, height, width) in enumerate(boxes.tolist()):
-            crop = images[i : i + 1, :, top : top + height, left : left + width].float()
-            out[i] = functional.interpolate(
-                crop, (self.size, self.size), mode="bilinear", antialias=True
-            )[0]
-            if self.flip and draws[i, -1] < 0.5:
-                out[i] = out[i].flip(-1)
+            image = resized(images[i][:, top : top + height, left : left + width], self.size)
+            out[i] = image.flip(-1) if self.flip and draws[i, -1] < 0.5 else image
         return normalise(out, self.mean, self.std)
 
-    def evaluate(self, images: Tensor) -> Tensor:
+    def _boxes(self, images: Images, draws: NDArray[np.float64]) -> NDArray[np.int64]:
+        sides = np.array([image.shape[1:] for image in images])
+        if self.crop == "random_resized":
+            return crop_boxes(draws[:, :-1], sides)
+        room = sides - self.size
+        shares = draws[:, 2 * _TRIES : -1]
+        places = np.floor(shares * (room + 1)) if self.crop == "random" else room // 2
+        return np.hstack([places.astype(np.int64), np.full_like(sides, self.size)])
+
+    def evaluate(self, images: Images) -> Tensor:
         """See :meth:`Transform.evaluate`."""
-        first = (images.shape[-1] - self.size) // 2
-        inside = slice(first, first + self.size)
-        return normalise(images[:, :, inside, inside], self.mean, self.std)
+        return normalise(
+            torch.stack([self._centre(image) for image in images]), self.mean, self.std
+        )
+
+    def _centre(self, image: Tensor) -> Tensor:
+        top, left = ((side - self.size) // 2 for side in image.shape[1:])
+        return image[:, top : top + self.size, left : left + self.size]

@@ -1,0 +1,83 @@
+"""Files that can't be opened, or hold no image, found before a training begins."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from importlib import import_module
+
+import numpy as np
+
+from da.errors import UserError
+from da.ops.files import cache_folder, write_bytes_atomically
+from datasets.images import FileImages
+
+log = logging.getLogger(__name__)
+
+
+def refuse_unreadable(files: FileImages) -> None:
+    """Refuses files that aren't there, point nowhere or may not be read; none is opened.
+
+    Raises:
+        UserError: names the first, and says how many there are.
+    """
+    bad = [i for i, path in enumerate(files.paths) if not os.access(files.root / path, os.R_OK)]
+    if not bad:
+        return
+    first = files.root / files.paths[bad[0]]
+    if first.is_symlink() and not first.exists():
+        reason = f"it is a link to '{first.readlink()}', which does not exist"
+    elif first.exists():
+        reason = "no permission to read it"
+    else:
+        reason = "it is gone"
+    more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
+    raise UserError(
+        f"image '{first}' can't be read: {reason}{more}; repair or remove it, or set "
+        "skip_unreadable to leave such images out"
+    )
+
+
+def without_unreadable(files: FileImages, domain: str) -> FileImages:
+    """The files that can be decoded; says in one line how many can't.
+
+    All are decoded once; what was found is kept, and holds until a name or a size changes.
+    """
+    bad = _known(files)
+    if not bad:
+        return files
+    log.warning(
+        "domain '%s': %d of %d images can't be read and are left out, the first '%s' "
+        "(data check names all)",
+        *(domain, len(bad), len(files), files.paths[bad[0]]),
+    )
+    good = np.setdiff1d(np.arange(len(files)), bad)
+    if not len(good):
+        raise UserError(f"domain '{domain}' has no image that can be read")
+    return FileImages(
+        files.root, [files.paths[i] for i in good], files.labels[good], files.classes, files.reading
+    )
+
+
+def _known(files: FileImages) -> list[int]:
+    try:
+        key = files.fingerprint()
+    except UserError:  # a file is missing: nothing to look up
+        return sorted(_decoded(files))
+    path = cache_folder() / "unreadable" / f"{key}.json"
+    try:
+        return [int(i) for i in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        pass
+    bad = sorted(_decoded(files))
+    try:
+        write_bytes_atomically(path, json.dumps(bad).encode())
+    except OSError as error:
+        log.warning("%s can't be written (%s): it is not kept", path, error.strerror)
+    return bad
+
+
+def _decoded(files: FileImages) -> dict[int, str]:
+    # Imported when needed: checking is for people first, and brings its progress bar.
+    return import_module("datasets.checking").unreadable(files)
