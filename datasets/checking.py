@@ -1,19 +1,299 @@
-"""Every image is decoded in parallel and each bad one named (seam: one by one)."""
+"""What is wrong with a set's files: every image decoded in parallel, counts against the published.
+
+A check changes nothing. It reads each file once, so that it also knows which are the same.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+import contextlib
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from datasets.decoding import UnreadableImage
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from da.errors import UserError
+from datasets.decoding import Reading
 from datasets.images import FileImages
+from datasets.listing import Listing, opened
+from datasets.looking import Seen, seen, touched
+
+if TYPE_CHECKING:
+    from datasets.file_data import FileData
+
+CHUNK = 16
+"""Images that a worker takes at a time: little enough to stop at once."""
+
+PLAIN_EVERY = 5.0
+"""Seconds between two lines where output is piped."""
+
+
+class _Chunks(Dataset[list[Seen]]):
+    """The files in pieces, looked at where they are asked for."""
+
+    def __init__(self, files: FileImages) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return -(-len(self.files) // CHUNK)
+
+    def __getitem__(self, item: int) -> list[Seen]:
+        paths = self.files.paths[item * CHUNK : (item + 1) * CHUNK]
+        return [seen(self.files.root / path, self.files.reading) for path in paths]
+
+
+def _same(items: Any) -> Any:
+    return items
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def each(files: FileImages, workers: int | None, show: bool, text: str) -> Iterator[Seen]:
+    """Every file in order, decoded by processes; a few chunks are in memory at a time.
+
+    Args:
+        files: what to look at.
+        workers: processes; one per core by default, none for fewer images than four chunks.
+        show: say how far it is, a bar on a terminal, else a line every few seconds.
+        text: what is being done.
+    """
+    if workers is None:
+        workers = 0 if len(files) < 4 * CHUNK else cores()
+    # A generator of its own, as creating an iterator takes from the global one.
+    loader = DataLoader(
+        _Chunks(files),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_same,
+        generator=torch.Generator(),
+    )
+    with _progress(text, len(files), show) as advance:
+        for chunk in loader:
+            yield from chunk
+            advance(len(chunk))
+
+
+@contextmanager
+def _progress(text: str, total: int, show: bool) -> Iterator[Callable[[int], None]]:
+    if not show:
+        yield lambda count: None
+        return
+    if sys.stdout.isatty():
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        with Progress(*columns, TimeRemainingColumn(), transient=True) as bar:
+            task = bar.add_task(text, total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    done, last = 0, time.monotonic()
+
+    def line(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if time.monotonic() - last >= PLAIN_EVERY:
+            last = time.monotonic()
+            print(f"{text}: {done:,} of {total:,} images", flush=True)
+
+    yield line
 
 
 def unreadable(files: FileImages, workers: int | None = None, show: bool = True) -> dict[int, str]:
-    """The images that can't be decoded: their index and why."""
+    """The images that can't be read.
+
+    Args:
+        files: all are decoded.
+        workers: see :func:`each`.
+        show: see :func:`each`.
+
+    Returns:
+        For each of them its index and one line that names the file and the reason.
+    """
     bad = {}
-    for i in range(len(files)):
-        try:
-            files.images(np.array([i]))
-        except UnreadableImage as error:
-            bad[i] = str(error)
+    for i, item in enumerate(each(files, workers, show, "decoding every image")):
+        if item.problem:
+            bad[i] = named(files.root / files.paths[i], item.problem)
     return bad
+
+
+def named(path: Path, problem: str) -> str:
+    """One line for a file that can't be read."""
+    return f"image '{path}' can't be read: {problem}"
+
+
+@dataclass
+class Part:
+    """What was found of one domain, or of one of its published splits.
+
+    Attributes:
+        name: ``"amazon"`` or ``"clipart/train"``.
+        listing: its files; None where it was not found.
+        missing: why it was not found.
+        published: the number of images that it has as published, where that is known.
+        class_counts: the published number of each class; empty where unknown.
+        bad: one line for every file that can't be read.
+        manifest: a checksum of names, labels and sizes; empty where files are missing.
+        kinds: images of each kind.
+        smallest: least width and height.
+        largest: greatest width and height.
+        turned: images with an EXIF orientation.
+        contents: ``(N,)`` uint64, equal for equal files.
+    """
+
+    name: str
+    listing: Listing | None = None
+    missing: str = ""
+    published: int | None = None
+    class_counts: tuple[int, ...] = ()
+    bad: list[str] = field(default_factory=list)
+    manifest: str = ""
+    kinds: Counter[str] = field(default_factory=Counter)
+    smallest: tuple[int, int] = (0, 0)
+    largest: tuple[int, int] = (0, 0)
+    turned: int = 0
+    contents: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Images of each class, ``(K,)``."""
+        assert self.listing is not None
+        return np.bincount(self.listing.labels, minlength=len(self.listing.classes))
+
+    def problems(self) -> list[str]:
+        """What is wrong with it, beside its bad files; one line each."""
+        if self.listing is None:
+            return [f"{self.name}: {self.missing}"]
+        found, count = [], len(self.listing.paths)
+        if self.published is not None and count != self.published:
+            found.append(f"{self.name}: {count:,} images, published are {self.published:,}")
+        if self.class_counts:
+            pairs = zip(self.listing.classes, self.counts, self.class_counts, strict=True)
+            wrong = [f"{name} {got} (published {k})" for name, got, k in pairs if got != k]
+            if wrong:
+                found.append(f"{self.name}: classes of another size: {', '.join(wrong)}")
+        return found
+
+
+@dataclass
+class Report:
+    """What was found of a set."""
+
+    parts: list[Part]
+    decoded: bool
+
+    @property
+    def bad(self) -> list[str]:
+        """One line for every file that can't be read."""
+        return [line for part in self.parts for line in part.bad]
+
+    def problems(self) -> list[str]:
+        """Counts and classes that are not as they should be; one line each."""
+        found = [line for part in self.parts for line in part.problems()]
+        present = [part for part in self.parts if part.listing is not None]
+        for part in present[1:]:
+            first, own = (set(p.listing.classes) for p in (present[0], part) if p.listing)
+            if first != own:
+                found.append(
+                    f"{present[0].name} and {part.name} have different classes: only in "
+                    f"{present[0].name}: {', '.join(sorted(first - own)) or 'none'}; only in "
+                    f"{part.name}: {', '.join(sorted(own - first)) or 'none'} (class_sets allows "
+                    "it)"
+                )
+        return found
+
+    def duplicates(self) -> list[str]:
+        """Files that two domains or splits have in common; one line for each two."""
+        found = []
+        for i, one in enumerate(self.parts):
+            for other in self.parts[i + 1 :]:
+                both, a, b = np.intersect1d(one.contents, other.contents, return_indices=True)
+                both, a, b = (x[both != 0] for x in (both, a, b))
+                if len(both) and one.listing and other.listing:
+                    found.append(
+                        f"{len(both):,} images are the same in {one.name} and {other.name}, such "
+                        f"as '{one.listing.paths[a[0]]}' and '{other.listing.paths[b[0]]}'"
+                    )
+        return found
+
+
+def check(
+    cls: type[FileData],
+    root: str | None,
+    workers: int | None = None,
+    decode: bool = True,
+    show: bool = True,
+) -> Report:
+    """Looks at all files of a set.
+
+    Args:
+        cls: the set.
+        root: its folder.
+        workers: see :func:`each`.
+        decode: decode every image; else only whether files are there, and not empty.
+        show: see :func:`each`.
+
+    Raises:
+        UserError: where none of its domains is found.
+    """
+    path = opened(root, cls.expected())
+    splits: tuple[Any, ...] = ("train", "test") if cls.published_splits else ("",)
+    parts = []
+    for domain in dict.fromkeys(cls.available(root)):
+        for split in splits:
+            part = Part(f"{domain}/{split}" if split else domain)
+            part.published = getattr(cls, "counts", {}).get(part.name)
+            part.class_counts = getattr(cls, "class_counts", {}).get(part.name, ())
+            parts.append(part)
+            try:
+                part.listing = cls.find(path, domain, split or "train")
+            except UserError as error:
+                part.missing = str(error)
+    if all(part.listing is None for part in parts):
+        raise UserError(parts[0].missing)
+    for part in parts:
+        if part.listing is not None:
+            _look(part, part.listing, workers, decode, show)
+    return Report(parts, decode)
+
+
+def _look(part: Part, found: Listing, workers: int | None, decode: bool, show: bool) -> None:
+    files = FileImages(found.root, found.paths, found.labels, found.classes, Reading(256))
+    with contextlib.suppress(UserError):  # a file is missing, and named below
+        part.manifest = files.fingerprint()
+    if not decode:
+        places = (found.root / path for path in found.paths)
+        part.bad = [named(place, text) for place in places if (text := touched(place))]
+        return
+    part.contents = np.zeros(len(files), np.uint64)
+    sizes = np.zeros((len(files), 2), np.int64)
+    for i, item in enumerate(each(files, workers, show, f"decoding {part.name}")):
+        if item.problem:
+            part.bad.append(named(found.root / found.paths[i], item.problem))
+            continue
+        part.kinds[item.kind] += 1
+        part.turned += item.turned
+        part.contents[i], sizes[i] = item.content, item.size
+    good = sizes[sizes[:, 0] > 0]
+    if len(good):
+        (w, h), (wide, high) = good.min(axis=0).tolist(), good.max(axis=0).tolist()
+        part.smallest, part.largest = (w, h), (wide, high)

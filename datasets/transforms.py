@@ -175,9 +175,7 @@ def resized(image: Tensor, size: int) -> Tensor:
     """An image ``(C, H, W)`` uint8 as ``(C, size, size)``, bilinear with antialiasing."""
     if image.shape[1:] == (size, size):
         return image
-    return functional.interpolate(
-        image[None].float(), (size, size), mode="bilinear", antialias=True
-    )[0]
+    return functional.interpolate(image[None], (size, size), mode="bilinear", antialias=True)[0]
 
 
 class CropAndFlip(Transform):

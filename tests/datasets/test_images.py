@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms import v2
 
 from da.errors import UserError
 from datasets.decoding import Reading, read_image
@@ -134,7 +135,60 @@ def test_any_shape_becomes_a_square(tmp_path):
     path = tmp_path / "x.png"
     Image.fromarray(wide).save(path)
     expected = np.asarray(Image.fromarray(wide).resize((8, 8), Image.Resampling.BILINEAR))
-    assert np.array_equal(read_image(path, Reading(8)), expected.transpose(2, 0, 1))
+    decoded = read_image(path, Reading(8)).transpose(1, 2, 0)
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(40, 80), (90, 33), (50, 50)])
+def test_the_shorter_side_is_resized_as_torchvision_does(tmp_path, shape):
+    pixels = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    decoded = read_image(tmp_path / "x.png", Reading(20, keep_aspect=True))
+    expected = np.asarray(v2.Resize(20)(Image.fromarray(pixels))).transpose(2, 0, 1)
+    assert decoded.shape == expected.shape
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+def test_transparent_images_on_white(tmp_path):
+    clear = np.zeros((8, 8, 1), np.uint8)
+    clear[4:] = 255
+    Image.fromarray(np.concatenate([COLOUR, clear], axis=2)).save(tmp_path / "x.png")
+    decoded = read_image(tmp_path / "x.png", Reading(8, alpha="white")).transpose(1, 2, 0)
+    assert (decoded[:4] == 255).all()
+    assert np.array_equal(decoded[4:], COLOUR[4:])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_exif_rotation_is_applied_where_asked_for(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by a quarter to the right
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 255
+    Image.fromarray(pixels).save(tmp_path / f"x.{suffix}", exif=exif)
+    decoded = read_image(tmp_path / f"x.{suffix}", Reading(8, exif=True)).transpose(1, 2, 0)
+    assert np.abs(np.rot90(pixels, -1).astype(int) - decoded).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_both_decoders_of_jpeg_give_the_same_pixels(tmp_path, mode, options):
+    smooth = Image.fromarray(COLOUR).resize((99, 75), Image.Resampling.BICUBIC).convert(mode)
+    smooth.save(tmp_path / "x.jpg", quality=90, **options)
+    expected = np.asarray(Image.open(tmp_path / "x.jpg").convert("RGB")).astype(int)
+    decoded = read_image(tmp_path / "x.jpg", Reading(75, keep_aspect=True)).transpose(1, 2, 0)
+    assert decoded.shape == expected.shape
+    assert np.abs(decoded - expected).max() <= 2
+    assert abs(decoded.mean() - expected.mean()) < 0.05
+
+
+def test_fast_decoding_of_large_jpegs_differs_by_a_few_levels(tmp_path):
+    large = Image.fromarray(COLOUR).resize((800, 600), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "x.jpg", quality=90)
+    exact, fast = (
+        read_image(tmp_path / "x.jpg", Reading(64), f).astype(int) for f in (False, True)
+    )
+    assert 0 < np.abs(exact - fast).max() <= 6
+    assert np.abs(exact - fast).mean() < 0.7
 
 
 def test_a_wrong_extension_does_not_matter(tmp_path):
