@@ -1,17 +1,21 @@
 """Say what data sets there are, what they hold and what they look like.
 
 examples:
-  python run.py data list                                     data sets, domains and classes
-  python run.py data check --data Folder --root my/images     counts and checksums
-  python run.py data sheet --data Digits --out digits.png     some images of every class
+  python run.py data list                            data sets, their domains, classes, citations
+  python run.py data list Office31                   one of them, with all of its classes
+  python run.py data check Folder --root my/images   counts; every image decoded, bad ones named
+  python run.py data check VisDA2017 --root visda --no-decode          a fast count
+  python run.py data sheet Digits --out digits.png   some images of every class
 """
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from da.commands._data_check import arrays, files
+from da.commands._data_list import described, overview
 from da.commands._options import parse, plain_parser
 from da.errors import UserError, unknown
 
@@ -19,26 +23,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PACKAGE = "datasets"
-_SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+_SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
 
 def main(argv: list[str]) -> int:
     """Runs one of ``list``, ``check`` and ``sheet``; returns the exit code."""
     parser = plain_parser("data", __doc__)
     parser.add_argument("what", choices=["list", "check", "sheet"], help="what to do")
-    parser.add_argument("--data", type=str, default="Digits", help="class name, short or dotted")
+    parser.add_argument("name", nargs="?", type=str, help="data set, short or dotted")
+    parser.add_argument("--data", type=str, help="the same as NAME")
     parser.add_argument("--root", type=str, help="folder of the data")
-    parser.add_argument("--out", type=str, help="picture to write: .png, .pdf or .svg")
-    parser.add_argument("--per_class", type=int, default=6, help="images of each class")
+    parser.add_argument("--workers", type=int, help="check: processes, by default one per core")
+    parser.add_argument("--no-decode", action="store_true", help="check: count files, open none")
+    parser.add_argument("--out", type=str, help="sheet: picture to write: .png, .pdf or .svg")
+    parser.add_argument("--per_class", type=int, default=6, help="sheet: images of each class")
     options = parse(parser, argv)
+    name = options.name or options.data
     if options.what == "list":
-        print(listing())
+        print(listing(name))
     elif options.what == "check":
-        print(checked(options.data, options.root))
+        return checked(name or "Digits", options.root, options.workers, not options.no_decode)
     elif options.out is None:
         raise UserError("--out is missing: name the picture to write, such as --out sheet.png")
     else:
-        print(f"wrote {sheet_file(options.data, options.root, options.out, options.per_class)}")
+        file = sheet_file(name or "Digits", options.root, options.out, options.per_class)
+        print(f"wrote {file}")
     return 0
 
 
@@ -56,42 +65,25 @@ def data_class(name: str) -> Any:
         raise unknown("data set", name, _dotted()) from None
 
 
-def listing() -> str:
-    """One paragraph per data set found on disk."""
-    lines = []
-    for name, dotted in zip(_found(), _dotted(), strict=True):
-        cls = data_class(name)
-        lines.append(f"{dotted}: {(cls.__doc__ or '').splitlines()[0].rstrip('.')}")
-        domains = getattr(cls, "domains", None)
-        if domains is None:
-            lines.append("  domains and classes are read from the folder given as root")
-            continue
-        lines.append(f"  domains: {', '.join(domains)}")
-        if cls.development is not None:
-            lines.append(f"  to tune on: {' -> '.join(cls.development)}")
-        classes = cls.classes
-        shown = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-        lines.append(f"  {len(classes)} classes: {shown}")
-        lines.append(f"  images: {cls.image_size} x {cls.image_size}")
-    return "\n".join(lines)
+def listing(name: str | None = None) -> str:
+    """One paragraph per data set found on disk, or all of one."""
+    if name is None:
+        return overview(_found())
+    cls = data_class(name)
+    return "\n".join(described(cls.__name__, cls, whole=True))
 
 
-def checked(name: str, root: str | None) -> str:
-    """A table of counts per domain, split and class, with a checksum for each split."""
-    import numpy as np
-
-    lines = []
-    for domain, sets in _sets(name, root).items():
-        for split, data in sets.items():
-            counts = np.bincount(data.labels, minlength=len(data.classes))
-            lines.append(
-                f"{domain:12} {split:10} {len(data):7} images  {len(data.classes)} classes of "
-                f"{counts.min()} to {counts.max()}  sha256 {data.fingerprint()[:16]}"
-            )
-            empty = [data.classes[k] for k in np.flatnonzero(counts == 0)]
-            if empty:
-                lines.append(f"{'':12} {'':10} without images: {', '.join(empty)}")
-    return "\n".join(lines)
+def checked(name: str, root: str | None, workers: int | None, decode: bool) -> int:
+    """Prints what there is of a set and what is wrong with it; 2 where something is."""
+    if workers is not None and workers < 0:
+        raise UserError(f"--workers: expected a whole number from 0, got {workers}")
+    cls = data_class(name)
+    if not issubclass(cls, importlib.import_module(f"{_PACKAGE}.file_data").FileData):
+        print(arrays(_sets(name, root)))
+        return 0
+    text, well = files(cls, root, workers, decode)
+    print(text)
+    return 0 if well else UserError.exit_code
 
 
 def sheet_file(name: str, root: str | None, out: str, per_class: int) -> Path:
@@ -141,12 +133,19 @@ def contact_sheet(sets: dict[str, dict[str, Any]], per_class: int) -> Figure:
 
 
 def _sets(name: str, root: str | None) -> dict[str, dict[str, Any]]:
-    """All splits of all domains, development included, as image sets."""
+    """All splits of all domains, development included, as image sets.
+
+    Splits that are the same images are one; of files none is put into the cache.
+    """
     cls = data_class(name)
     domains = cls.available(root)
-    module = cls(source=domains[0], target=domains[1], root=root)
+    splits, options = _SPLITS, {}
+    if hasattr(cls, "published_splits"):
+        splits = ("train", "test") if cls.published_splits else ("train",)
+        options = {"cache": False}
+    module = cls(source=domains[0], target=domains[1], root=root, **options)
     names = [*domains, *(cls.development or ())]
-    return {domain: {split: module.load(domain, split) for split in _SPLITS} for domain in names}
+    return {domain: {split: module.load(domain, split) for split in splits} for domain in names}
 
 
 def _found() -> dict[str, type]:
