@@ -4,6 +4,7 @@ benchmarks:
   norms        training step, inference and memory of every normaliser
   step         precision, layout, compilation; what the framework adds to a plain loop
   conversion   pretrained weights made a start for WeightAlign: time, memory, what is kept
+  data         images per second, with and without the cache, against ImageFolder
   scale        activations and gradients of networks at initialisation
 
 examples:

@@ -158,3 +158,27 @@ def test_bench_step_refuses_what_means_nothing_in_one_line(words, text, capsys):
     error = capsys.readouterr().err
     assert text in error
     assert error.count("\n") == 1
+
+
+def test_bench_data_compares_with_image_folder(capsys, tmp_path):
+    words = [
+        "bench",
+        "data",
+        "--images",
+        "32",
+        "--batch",
+        "4",
+        "--workers",
+        "0",
+        "--rounds",
+        "1",
+        "--out",
+    ]
+    assert run.main([*words, str(tmp_path)]) == 0
+    table = list(csv.DictReader((tmp_path / "table.csv").open()))
+    assert [row["loader"] for row in table] == ["ImageFolder", "with the cache", "without a cache"]
+    assert all(float(row["epoch 2"]) > 0 for row in table)
+    assert float(table[0]["ratio 2"]) == 1
+    said = capsys.readouterr().out
+    assert "| 0 | with the cache |" in said
+    assert said.count("building a cache of 16") == 2

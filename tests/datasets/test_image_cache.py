@@ -113,7 +113,7 @@ def test_large_sets_are_re_encoded(root, tmp_path):
     kept = cached(files, tmp_path / "c", limit_gb=1e-9)
     assert kept.encoded
     pixels, exact = (torch.stack(list(x.images(np.arange(6)))).float() for x in (kept, files))
-    assert 0 < (pixels.mean(1) - exact.mean(1)).abs().mean() < 4  # colours are kept more coarsely
+    assert 0 < (pixels.mean(1) - exact.mean(1)).abs().mean() < 8  # colours are kept more coarsely
     assert kept.fingerprint() != files.fingerprint()
 
 
