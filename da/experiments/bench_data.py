@@ -50,7 +50,7 @@ def make_tree(root: Path, images: int) -> None:
         crop = Image.fromarray(photo[top : top + tall, left : left + wide])
         pixels = np.asarray(crop.resize((width, height), Image.Resampling.BICUBIC), np.float32)
         noisy = (pixels + rng.normal(0, 4, (height, width, 1))).clip(0, 255).astype(np.uint8)
-        folder = root / "ab"[i // len(SIDES) % 2] / f"class{i // 2 % CLASSES:02d}"
+        folder = root / "ab"[i // len(SIDES) % 2] / f"class{i // (2 * len(SIDES)) % CLASSES:02d}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(noisy).save(folder / f"{i:05d}.jpg", quality=90)
 
