@@ -41,9 +41,9 @@ for epoch in range(20):
 def test_memory_stays_flat_over_20_epochs_of_100_000_images(tmp_path, workers):
     from PIL import Image
 
-    image = tmp_path / "image.png"
-    Image.new("RGB", (2, 2), "red").save(image)
-    for domain in "ab":
+    for domain in "ab":  # one file for each: a file has 65,000 names at most
+        image = tmp_path / f"{domain}.png"
+        Image.new("RGB", (2, 2), "red").save(image)
         for label in range(50):
             folder = tmp_path / "tree" / domain / f"class{label}"
             folder.mkdir(parents=True)
