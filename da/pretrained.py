@@ -9,6 +9,7 @@ is kept in the user's cache and shared by all runs with the same weights, option
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import sys
 import time
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 import da.backbones
 import da.norms
-from da.backbones.base import Backbone, backbone, downloaded
+from da.backbones.base import Backbone, backbone, downloaded, preprocessing
 from da.errors import UserError, unknown
 from da.norms import WeightAlign, convert_pretrained, normaliser
 from da.norms.aligned import ALIGNED, Aligned
@@ -36,12 +37,48 @@ from da.ops.keeping import Kept, digest, kept
 from da.ops.reading import read_tensors
 from da.ops.seeding import derive, permutation, seeded
 
+log = logging.getLogger(__name__)
+
 Calibration = Literal["source", "both", "off"]
 Head = tuple[Tensor, Tensor | None]
 """Weight and bias of a classifier."""
 
 HELD_OUT = 64
 """Images of the source, beyond those of the conversion, on which it is measured."""
+
+
+def adopt(data: Any, backbone: str, weights: str | None) -> None:
+    """Has the data prepare images as a backbone's weights expect them; called before any is loaded.
+
+    What the user has set stays; where it is another one than the weights', one line says so.
+
+    Args:
+        data: the data module.
+        backbone: name of the network.
+        weights: ``imagenet``, a file, or None for random ones, which expect nothing.
+    """
+    found = preprocessing(backbone, weights)
+    if found is None or not hasattr(data, "adopt"):
+        return
+    data.adopt(*found)
+    given = getattr(data, "given", {})
+    own = {"image_size": found.size, "mean": found.mean, "std": found.std}
+    for name, value in own.items():
+        set_to = given.get(name)
+        chosen = tuple(set_to) if isinstance(set_to, list | tuple) else set_to
+        if chosen is not None and chosen != value:
+            log.warning(
+                "data.%s is %s, and the weights of %s were trained with %s; yours is used",
+                *(name, chosen, backbone, value),
+            )
+
+
+def prepared(data: Any) -> dict[str, Any] | None:
+    """How images are normalised and which size they have, for the result; None where unknown."""
+    try:
+        return {"mean": list(data.mean), "std": list(data.std), "image_size": data.image_size}
+    except (AttributeError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)

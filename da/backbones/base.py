@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from http.client import HTTPException
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,20 @@ from da.ops.reading import read_tensors
 
 #: Whether :func:`backbone` reads the weights that it is told; see :func:`unloaded`.
 _READ: ContextVar[bool] = ContextVar("read", default=True)
+
+
+class Preprocessing(NamedTuple):
+    """How images are to look for pretrained weights.
+
+    Attributes:
+        mean: of the normalisation, per channel, of images in [0, 1].
+        std: of the normalisation, per channel.
+        size: side of the images, in pixels.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
 
 
 class Backbone(nn.Module, ABC):
@@ -46,6 +60,11 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, num_features)`` of images ``(B, 3, H, W)``."""
         raise TypeError(f"{type(self).__name__} must define forward")
+
+    @classmethod
+    def preprocessing(cls, name: str) -> Preprocessing | None:
+        """What the published weights of a network were trained with; None where there are none."""
+        return None
 
 
 def families() -> dict[str, type[Backbone]]:
@@ -83,6 +102,21 @@ def backbone(name: str, weights: str | None = None) -> Backbone:
         UserError: for an unknown name, and for weights that don't exist or don't fit.
     """
     return family(name)(name, weights if _READ.get() else None)
+
+
+def preprocessing(name: str, weights: str | None) -> Preprocessing | None:
+    """How images are to look for a backbone's weights; nothing is downloaded or read.
+
+    Of a file it is taken to be as with the published weights of that network.
+
+    Args:
+        name: as for :func:`backbone`.
+        weights: as for :func:`backbone`.
+
+    Returns:
+        None from random weights, and where nothing is known.
+    """
+    return None if weights is None else family(name).preprocessing(name)
 
 
 @contextmanager
@@ -158,6 +192,17 @@ def torchvision_model(name: str, weights: str | None, head: str) -> nn.Module:
     if weights is not None:
         load_weights(model, weights, ignore=(head,))
     return model
+
+
+def torchvision_preprocessing(name: str) -> Preprocessing | None:
+    """That of torchvision's ``IMAGENET1K_V1``, from its own description."""
+    import torchvision.models as zoo
+
+    weights = zoo.get_model_weights(name)
+    if "IMAGENET1K_V1" not in weights.__members__:
+        return None
+    found = weights["IMAGENET1K_V1"].transforms()
+    return Preprocessing(tuple(found.mean), tuple(found.std), found.crop_size[0])
 
 
 def downloaded(url: str) -> str:

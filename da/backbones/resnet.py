@@ -6,7 +6,12 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from da.backbones.base import Backbone, torchvision_model
+from da.backbones.base import (
+    Backbone,
+    Preprocessing,
+    torchvision_model,
+    torchvision_preprocessing,
+)
 
 
 class ResNet(Backbone):
@@ -33,3 +38,8 @@ class ResNet(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, num_features)`` of images ``(B, 3, H, W)``."""
         return self.network(images)
+
+    @classmethod
+    def preprocessing(cls, name: str) -> Preprocessing | None:
+        """See :meth:`Backbone.preprocessing`."""
+        return torchvision_preprocessing(name)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from da.backbones.base import Backbone, downloaded, load_weights
+from da.backbones.base import Backbone, Preprocessing, downloaded, load_weights
 from da.errors import UserError, unknown
 from da.norms.standardised import SamePadding
 from da.norms.surgery import replace
@@ -65,6 +65,16 @@ class TimmModel(Backbone):
                 f"backbone '{self.name}' does not take images of {got} ({_first_line(error)}); "
                 f"its own size is {own}: give images of that"
             ) from error
+
+    @classmethod
+    def preprocessing(cls, name: str) -> Preprocessing | None:
+        """See :meth:`Backbone.preprocessing`; as timm's entry for the weights says."""
+        timm, model = _timm(name), name.removeprefix(cls.prefix)
+        _check_name(timm, model)
+        found = timm.models.get_pretrained_cfg(model)
+        if found is None:
+            return None
+        return Preprocessing(tuple(found.mean), tuple(found.std), int(found.input_size[-1]))
 
     def example(self) -> Tensor:
         """An image ``(1, 3, H, W)``, for the normalisers where the model can't be traced."""

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from da import yaml12
+from da import pretrained, yaml12
 from da.backbones.base import unloaded
 from da.commands._messages import (
     configurations,
@@ -49,7 +49,12 @@ class CLI(LightningCLI):
         checkpoint: a checkpoint whose settings are the defaults.
         extra: options of the command's own, ``{"--images": {"type": str, …}}``.
         prog: what the help calls the program.
+
+    Attributes:
+        path: the file from elsewhere that the weights are in, if any.
     """
+
+    path: str | None = None
 
     def __init__(
         self,
@@ -140,6 +145,8 @@ class CLI(LightningCLI):
         """Builds model, data and trainer; starting weights are not read where a state follows."""
         with unloaded() if self.checkpoint or self.config.get("ckpt_path") else nullcontext():
             super().instantiate_classes()
+        chosen = self.model.hparams
+        pretrained.adopt(self.datamodule, chosen["backbone"], chosen["weights"] or self.path)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """The trainer; what it refuses is the user's to mend."""
@@ -258,7 +265,11 @@ class KeepSettings(L.Callback):
     """Writes the run's settings into every checkpoint, so that a checkpoint can stand alone."""
 
     def __init__(self, settings: dict[str, Any], data: Any):
-        self.content = {"settings": settings, "classes": list(data.classes)}
+        self.content = {
+            "settings": settings,
+            "classes": list(data.classes),
+            "data_manifest": data.manifest,
+        }
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
     from da.evaluation import Recorder
     from da.experiments.store import write_atomically
     from da.experiments.training import machine, versions
+    from da.pretrained import prepared
 
     extra: dict[str, dict[str, Any]] = {
         "--out": {
@@ -70,6 +71,7 @@ def main(argv: list[str]) -> int:
         return 0
     data.prepare_data()
     data.setup("fit")  # so that bad data is refused before anything is written
+    refuse_other_data(data.manifest, before, resumed)
     module.refuse_batch_of_one(data.batch_size)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "config.json", json.dumps(settings, indent=2))
@@ -93,6 +95,7 @@ def main(argv: list[str]) -> int:
         "task": data.task,
         "versions": versions(),
         "machine": machine(),
+        "preprocessing": prepared(data),
         "data_manifest": data.manifest,
     }
     try:
@@ -186,6 +189,17 @@ def refuse_other_settings(now: dict[str, Any], before: dict[str, Any], path: str
                     f"{part}.{key}: '{path}' was trained with {old.get(key)}, now {new.get(key)}; "
                     "resume with the same settings, or start a new run"
                 )
+
+
+def refuse_other_data(now: str, before: dict[str, Any] | None, path: str) -> None:
+    """Refuses to go on with other images; older checkpoints don't say which theirs were."""
+    from da.errors import UserError
+
+    if before and before.get("data_manifest", now) != now:
+        raise UserError(
+            f"data: '{path}' was trained on other images than there are now (files were added, "
+            "removed or changed); put them back, or start a new run"
+        )
 
 
 def with_defaults(part: dict[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,8 @@ class Result(_Strict):
     initial_loss: float
     clipped_fraction: float | None = None
     conversion: Conversion | None = None
+    preprocessing: dict[str, Any] | None = None
+    """Mean, deviation and size of the images that the network saw."""
     versions: dict[str, str] = {}
     data_manifest: str = ""
     machine: str = ""

@@ -19,6 +19,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 import da
+from da import pretrained
 from da.backbones.base import unloaded
 from da.discovery import subclasses
 from da.errors import UserError, unknown
@@ -62,6 +63,7 @@ def build(cell: Cell, root: str | None = None) -> tuple[AdaptationModule, Any]:
         )
     except TypeError as error:  # an option that no constructor knows
         raise UserError(f"{cell.method}: {error}") from error
+    pretrained.adopt(data, module.hparams["backbone"], module.hparams["weights"])
     return module, data
 
 
@@ -107,6 +109,7 @@ def run_cell(cell: Cell, directory: Path, progress: Callable[[float], None]) -> 
         conversion=module.converted,  # type: ignore[arg-type]
         clipped_fraction=sum(module.clipped) / len(module.clipped) if module.clipped else None,
         versions=versions(),
+        preprocessing=pretrained.prepared(data),
         data_manifest=data.manifest,
         machine=machine(),
     )
