@@ -6,116 +6,42 @@ A check changes nothing. It reads each file once, so that it also knows which ar
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from da.errors import UserError
 from datasets.decoding import Reading
 from datasets.images import FileImages
 from datasets.listing import Listing, opened
 from datasets.looking import Seen, seen, touched
+from datasets.parallel import in_parallel
 
 if TYPE_CHECKING:
     from datasets.file_data import FileData
 
-CHUNK = 16
-"""Images that a worker takes at a time: little enough to stop at once."""
-
-PLAIN_EVERY = 5.0
-"""Seconds between two lines where output is piped."""
-
-
-class _Chunks(Dataset[list[Seen]]):
-    """The files in pieces, looked at where they are asked for."""
-
-    def __init__(self, files: FileImages) -> None:
-        self.files = files
-
-    def __len__(self) -> int:
-        return -(-len(self.files) // CHUNK)
-
-    def __getitem__(self, item: int) -> list[Seen]:
-        paths = self.files.paths[item * CHUNK : (item + 1) * CHUNK]
-        return [seen(self.files.root / path, self.files.reading) for path in paths]
-
-
-def _same(items: Any) -> Any:
-    return items
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
 
 def each(files: FileImages, workers: int | None, show: bool, text: str) -> Iterator[Seen]:
-    """Every file in order, decoded by processes; a few chunks are in memory at a time.
+    """Every file in order, decoded by processes; a few are in memory at a time.
 
     Args:
         files: what to look at.
-        workers: processes; one per core by default, none for fewer images than four chunks.
-        show: say how far it is, a bar on a terminal, else a line every few seconds.
+        workers: processes; one per core by default.
+        show: say how far it is, a bar on a terminal, else a line now and then.
         text: what is being done.
     """
-    if workers is None:
-        workers = 0 if len(files) < 4 * CHUNK else cores()
-    # A generator of its own, as creating an iterator takes from the global one.
-    loader = DataLoader(
-        _Chunks(files),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_same,
-        generator=torch.Generator(),
-    )
-    with _progress(text, len(files), show) as advance:
-        for chunk in loader:
-            yield from chunk
-            advance(len(chunk))
+    where = (files.root, files.reading)
+    return in_parallel(_seen, [(where, path) for path in files.paths], workers, text, show)
 
 
-@contextmanager
-def _progress(text: str, total: int, show: bool) -> Iterator[Callable[[int], None]]:
-    if not show:
-        yield lambda count: None
-        return
-    if sys.stdout.isatty():
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-        with Progress(*columns, TimeRemainingColumn(), transient=True) as bar:
-            task = bar.add_task(text, total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    done, last = 0, time.monotonic()
-
-    def line(count: int) -> None:
-        nonlocal done, last
-        done += count
-        if time.monotonic() - last >= PLAIN_EVERY:
-            last = time.monotonic()
-            print(f"{text}: {done:,} of {total:,} images", flush=True)
-
-    yield line
+def _seen(where: tuple[Path, Reading], path: str) -> Seen:
+    root, reading = where
+    return seen(root / path, reading)
 
 
 def unreadable(files: FileImages, workers: int | None = None, show: bool = True) -> dict[int, str]:
@@ -149,6 +75,7 @@ class Part:
         name: ``"amazon"`` or ``"clipart/train"``.
         listing: its files; None where it was not found.
         missing: why it was not found.
+        needed: some published task has it.
         published: the number of images that it has as published, where that is known.
         class_counts: the published number of each class; empty where unknown.
         bad: one line for every file that can't be read.
@@ -163,6 +90,7 @@ class Part:
     name: str
     listing: Listing | None = None
     missing: str = ""
+    needed: bool = True
     published: int | None = None
     class_counts: tuple[int, ...] = ()
     bad: list[str] = field(default_factory=list)
@@ -182,7 +110,7 @@ class Part:
     def problems(self) -> list[str]:
         """What is wrong with it, beside its bad files; one line each."""
         if self.listing is None:
-            return [f"{self.name}: {self.missing}"]
+            return [f"{self.name}: {self.missing}"] if self.needed else []
         found, count = [], len(self.listing.paths)
         if self.published is not None and count != self.published:
             found.append(f"{self.name}: {count:,} images, published are {self.published:,}")
@@ -220,6 +148,10 @@ class Report:
                     "it)"
                 )
         return found
+
+    def absent(self) -> list[str]:
+        """Domains that were not found, and that no published task needs."""
+        return [part.name for part in self.parts if part.listing is None and not part.needed]
 
     def duplicates(self) -> list[str]:
         """Files that two domains or splits have in common; one line for each two."""
@@ -260,7 +192,7 @@ def check(
     parts = []
     for domain in dict.fromkeys(cls.available(root)):
         for split in splits:
-            part = Part(f"{domain}/{split}" if split else domain)
+            part = Part(f"{domain}/{split}" if split else domain, needed=_needed(cls, domain))
             part.published = getattr(cls, "counts", {}).get(part.name)
             part.class_counts = getattr(cls, "class_counts", {}).get(part.name, ())
             parts.append(part)
@@ -274,6 +206,13 @@ def check(
         if part.listing is not None:
             _look(part, part.listing, workers, decode, show)
     return Report(parts, decode)
+
+
+def _needed(cls: Any, domain: str) -> bool:
+    """Whether a domain is in a published task; all are where there are no such tasks."""
+    if not hasattr(cls, "tasks"):
+        return True
+    return any(cls.symbols.get(domain, domain) in task.split("→") for task in cls.tasks())
 
 
 def _look(part: Part, found: Listing, workers: int | None, decode: bool, show: bool) -> None:

@@ -24,6 +24,7 @@ def files(cls: Any, root: str | None, workers: int | None, decode: bool) -> tupl
     report = importlib.import_module("datasets.checking").check(cls, root, workers, decode)
     lines = [line for part in report.parts if part.listing for line in _part(part, decode)]
     lines += [f"note: {text}" for text in report.duplicates()]
+    lines += [f"note: {name} was not found; no published task needs it" for name in report.absent()]
     bad, problems = report.bad, report.problems()
     lines += [f"bad: {text}" for text in bad[:MOST]]
     if len(bad) > MOST:
@@ -65,15 +66,22 @@ def _part(part: Any, decode: bool) -> list[str]:
     return [*lines, f"  manifest sha256 {part.manifest[:16] or 'none, files are missing'}"]
 
 
-def arrays(sets: dict[str, dict[str, Any]]) -> str:
+def arrays(
+    sets: dict[str, dict[str, Any]], published: dict[str, int] | None = None
+) -> tuple[str, bool]:
     """Counts of sets in memory, per domain and split, with a checksum for each.
 
     Args:
         sets: image sets by domain and split.
+        published: counts by ``"domain/split"``, where there are any.
+
+    Returns:
+        The text, and whether all counts are those that are published.
     """
     import numpy as np
 
     lines = []
+    differ = []
     for domain, splits in sets.items():
         for split, data in splits.items():
             counts = np.bincount(data.labels, minlength=len(data.classes))
@@ -84,4 +92,9 @@ def arrays(sets: dict[str, dict[str, Any]]) -> str:
             empty = [data.classes[k] for k in np.flatnonzero(counts == 0)]
             if empty:
                 lines.append(f"{'':12} {'':10} without images: {', '.join(empty)}")
-    return "\n".join(lines)
+            expected = (published or {}).get(f"{domain}/{split}", len(data))
+            if expected != len(data):
+                differ.append(
+                    f"differs: {domain}/{split}: {len(data):,} images, published are {expected:,}"
+                )
+    return "\n".join(lines + differ), not differ

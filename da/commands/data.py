@@ -75,13 +75,13 @@ def listing(name: str | None = None) -> str:
 
 def checked(name: str, root: str | None, workers: int | None, decode: bool) -> int:
     """Prints what there is of a set and what is wrong with it; 2 where something is."""
-    if workers is not None and workers < 0:
-        raise UserError(f"--workers: expected a whole number from 0, got {workers}")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers: expected a whole number from 1, got {workers}")
     cls = data_class(name)
     if not issubclass(cls, importlib.import_module(f"{_PACKAGE}.file_data").FileData):
-        print(arrays(_sets(name, root)))
-        return 0
-    text, well = files(cls, root, workers, decode)
+        text, well = arrays(_sets(name, root), getattr(cls, "counts", None))
+    else:
+        text, well = files(cls, root, workers, decode)
     print(text)
     return 0 if well else UserError.exit_code
 

@@ -119,7 +119,7 @@ def test_check_counts_and_sheet_draws(tmp_path, capsys):
         (["check", "--data", "datasets.digts.Digits"], "did you mean 'datasets.digits.Digits'?"),
         (["check", "Digit"], "unknown data set 'Digit'; did you mean 'Digits'?"),
         (["check", "Folder", "--root", "no"], "root 'no' is not a folder"),
-        (["check", "Folder", "--workers", "-1"], "--workers: expected a whole number from 0"),
+        (["check", "Folder", "--workers", "-1"], "--workers: expected a whole number from 1"),
         (["check", "--dta", "Digits"], "unknown option '--dta'; did you mean '--data'?"),
         (["sheet", "--per_class", "z"], "--per_class: expected a whole number, got 'z'"),
         (["chek"], "invalid choice: 'chek'"),
