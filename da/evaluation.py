@@ -26,12 +26,13 @@ from da.types import Predictions
 FORMS = {"source-stats": "source", "target-stats": "target"}
 
 
-def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
+def scores(logits: Tensor, labels: Tensor, by_class: bool = False) -> dict[str, Any]:
     """What is kept of the predictions of one stream.
 
     Args:
         logits: ``(N, K)`` float.
         labels: ``(N,)`` int64.
+        by_class: also keep ``per_class``, the accuracy of each class, None where it is absent.
 
     Returns:
         n; accuracy over the samples; class_mean, the mean of the accuracies of the classes that
@@ -42,7 +43,7 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     # is taken here, over the classes that are present.
     per_class = multiclass_accuracy(logits, labels, num_classes=classes, average=None)
     present = torch.bincount(labels, minlength=classes) > 0
-    return {
+    found = {
         "n": len(labels),
         "accuracy": multiclass_accuracy(
             logits, labels, num_classes=classes, average="micro"
@@ -51,6 +52,15 @@ def scores(logits: Tensor, labels: Tensor) -> dict[str, Any]:
         "cross_entropy": F.cross_entropy(logits, labels).item(),
         "information_maximisation": InformationMaximisation()(logits).item(),
     }
+    if by_class:
+        pairs = zip(per_class.tolist(), present.tolist(), strict=True)
+        found["per_class"] = [round(value, 6) if there else None for value, there in pairs]
+    return found
+
+
+def scored(name: str, found: Predictions) -> dict[str, Any]:
+    """The scores of a stream: class by class of the target's test images, which tables show."""
+    return scores(found.logits, found.labels, by_class=name == "target/test")
 
 
 @contextmanager
@@ -165,7 +175,7 @@ class Recorder(L.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         names = ["/".join(pair) for pair in data.evaluations]
         found = dict(zip(names, pl_module.predictions, strict=True))
-        forms = {"": {name: scores(p.logits, p.labels) for name, p in found.items()}}
+        forms = {"": {name: scored(name, p) for name, p in found.items()}}
         if not all(math.isfinite(s["cross_entropy"]) for s in forms[""].values()):
             raise Diverged(
                 f"diverged: predictions after step {trainer.global_step} are not finite; "
@@ -176,9 +186,8 @@ class Recorder(L.Callback):
                 precision: Any = trainer.precision_plugin
                 with precision.forward_context(), restated(pl_module, data, form):
                     forms[form] = {
-                        name: scores(p.logits, p.labels)
+                        name: scored(name, predict(pl_module, loader))
                         for name, loader in zip(names, data.val_dataloader(), strict=True)
-                        for p in [predict(pl_module, loader)]
                     }
         for streams in forms.values():  # what holds the same images has the same scores
             streams.update({name: streams[same] for name, same in data.same_as.items()})

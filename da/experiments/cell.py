@@ -45,6 +45,8 @@ class Cell(BaseModel):
     threads: int = Field(default=1, gt=0)
     precision: str = "32-true"
     device: str = "cpu"
+    forms: bool = True
+    """Whether batch norm is also evaluated with re-estimated statistics."""
 
     @property
     def task(self) -> str:
@@ -71,6 +73,8 @@ class Cell(BaseModel):
             settings["model_args"].pop("weights", None)
         if self.data_version == 1:  # the first version is what cells had before it was counted
             del settings["data_version"]
+        if self.forms:  # as all cells before there was a choice
+            del settings["forms"]
         return hashlib.sha256(canonical(settings).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:

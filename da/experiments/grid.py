@@ -8,24 +8,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from da.errors import UserError, unknown
+from da.errors import unknown
 from da.experiments.cell import Cell
+from da.experiments.checks import Strict, distinct, names, split_task, truths
+from da.experiments.override import Override, Resolved, quick_epochs, resolve
 
 Row = Literal["tuned", "published"]
 ROWS: tuple[Row, ...] = ("tuned", "published")
 REFERENCE_BATCH = 32
 DEFAULT_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
-NAMES = ("conversion",)
-"""Options of which "off" is the name of a choice."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
-
-
-class Tune(_Strict):
+class Tune(Strict):
     """How the learning rate is tuned: never on the seeds of the table or with target labels."""
 
     factors: tuple[float, ...] = Field(default=DEFAULT_FACTORS, min_length=1)
@@ -35,7 +31,7 @@ class Tune(_Strict):
     """``source->target``; the data class's own development task where not given."""
 
 
-class Grid(_Strict):
+class Grid(Strict):
     """Tasks x methods x normalisers x swept settings x seeds, with one budget for all."""
 
     data: str
@@ -60,6 +56,12 @@ class Grid(_Strict):
     tuned: str | None = None
     """The table of tuned rates, relative to the YAML file."""
     tune: Tune = Tune()
+    overrides: tuple[Override, ...] = ()
+    """What some methods or tasks have otherwise; of two for the same, the last one wins."""
+    forms: bool = True
+    """Evaluate batch norm with re-estimated statistics after every epoch, too."""
+    quick: bool = False
+    """At most 5,000 steps of every training, under the same schedules."""
     threads: int = Field(default=1, gt=0)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Images are float32, and weights stay so: the forms are evaluated with them as they are."""
@@ -70,42 +72,34 @@ class Grid(_Strict):
     def _named(cls, value: Any) -> Any:
         """A list of names, or names with their options."""
         if isinstance(value, (list, tuple)):
-            _names(value)
+            names(value)
             return {name: {} for name in value}
         if isinstance(value, dict):
-            _names(value)
+            names(value)
             return {name: {} if options is None else options for name, options in value.items()}
         return value
 
     @field_validator("data_args", "model", "methods", "norms")
     @classmethod
     def _truths(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """``single_image: no`` would be the name "no", which counts as true in Python."""
-        for key, option in value.items():
-            if isinstance(option, dict):
-                cls._truths(option)
-            elif key in NAMES:
-                continue
-            elif isinstance(option, str) and option.lower() in ("yes", "no", "on", "off"):
-                raise ValueError(f"{key}: {option} is a name in YAML 1.2; write true or false")
-        return value
+        return truths(value)
 
     @field_validator("sweep")
     @classmethod
     def _swept_truths(cls, value: dict[str, Any]) -> dict[str, Any]:
         for key, options in value.items():
             for option in options:
-                cls._truths({key.removeprefix("model."): option})
+                truths({key.removeprefix("model."): option})
         return value
 
     @field_validator("tasks", mode="before")
     @classmethod
     def _tasks(cls, value: Any) -> Any:
         if isinstance(value, (list, tuple)):
-            _names(value)
+            names(value)
             for task in value:
                 split_task(task)
-            _distinct("tasks", list(value))
+            distinct("tasks", list(value))
         return value
 
     @field_validator("seeds")
@@ -113,7 +107,7 @@ class Grid(_Strict):
     def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if min(value) < 0:
             raise ValueError(f"seeds are whole numbers from 0, got {min(value)}")
-        _distinct("seeds", list(value))
+        distinct("seeds", list(value))
         return value
 
     @field_validator("lr", mode="before")
@@ -134,9 +128,24 @@ class Grid(_Strict):
                 raise ValueError(f"sweep: '{key}' is not batch_size or model.<argument>")
             if not values:
                 raise ValueError(f"sweep: '{key}' has no values")
+        for number, override in enumerate(self.overrides):
+            self._compatible(f"overrides.{number}", override)
         for point in self.points():
-            self.steps(point.get("batch_size", self.batch_size))
+            for override in (None, *self.overrides):
+                tasks, methods = (override.tasks, override.methods) if override else (None, None)
+                self.length(
+                    self.resolved((tasks or ("",))[0], (methods or ("",))[0], point),
+                )
         return self
+
+    def _compatible(self, where: str, override: Override) -> None:
+        """Refuses an override of what is swept or follows from something else."""
+        swept = {key for key in self.sweep if key == "batch_size" and override.batch_size}
+        swept |= {key for key in self.sweep if key.removeprefix("model.") in override.model}
+        if swept:
+            raise ValueError(f"{where}: {', '.join(sorted(swept))} is swept")
+        if self.samples is not None and override.steps_per_epoch is not None:
+            raise ValueError(f"{where}: steps_per_epoch follows from samples")
 
     def points(self) -> list[dict[str, Any]]:
         """The combinations of the swept settings; one empty point where nothing is swept."""
@@ -146,24 +155,50 @@ class Grid(_Strict):
             for values in itertools.product(*(self.sweep[name] for name in names))
         ]
 
-    def steps(self, batch_size: int) -> int | Literal["source", "target", "longest"]:
-        """Steps per epoch for a batch size."""
-        if self.samples is None:
-            assert self.steps_per_epoch is not None  # for mypy: validated
-            return self.steps_per_epoch
-        steps, rest = divmod(self.samples, batch_size * self.epochs)
-        if rest or not steps:
-            raise ValueError(
-                f"samples: {self.samples} is not a multiple of batch size {batch_size} x "
-                f"{self.epochs} epochs"
-            )
-        return steps
+    def resolved(self, task: str, method: str, point: dict[str, Any]) -> Resolved:
+        """The settings of a method on a task at a point, with the overrides for it."""
+        base = Resolved(
+            lr=self.published_lr,
+            epochs=self.epochs,
+            steps_per_epoch=self.steps_per_epoch,
+            batch_size=self.batch_size,
+            model=self.model,
+            data_args=self.data_args,
+        )
+        found = resolve(base, self.overrides, task, method)
+        swept = {key[6:]: value for key, value in point.items() if key.startswith("model.")}
+        batch_size = point.get("batch_size", found.batch_size)
+        model = {**found.model, **swept}
+        return found.model_copy(update={"batch_size": batch_size, "model": model})
 
-    def rule_lr(self, batch_size: int) -> float:
+    def length(
+        self, settings: Resolved
+    ) -> tuple[int, int | Literal["source", "target", "longest"]]:
+        """Epochs, and steps of each."""
+        epochs, steps = settings.epochs, settings.steps_per_epoch
+        if self.samples is not None:
+            steps, rest = divmod(self.samples, settings.batch_size * epochs)
+            if rest or not steps:
+                raise ValueError(
+                    f"samples: {self.samples} is not a multiple of batch size "
+                    f"{settings.batch_size} x {epochs} epochs"
+                )
+        assert steps is not None  # for mypy: validated
+        return (quick_epochs(epochs, steps), steps) if self.quick else (epochs, steps)
+
+    def steps(self, batch_size: int) -> int | Literal["source", "target", "longest"]:
+        """Steps per epoch for a batch size, where nothing is overridden."""
+        return self.length(self.resolved("", "", {"batch_size": batch_size}))[1]
+
+    def rule_lr(self, batch_size: int, lr: float | None = None) -> float:
         """The published rate, scaled to the batch where the grid says so."""
-        if self.lr_scaling == "linear":
-            return self.published_lr * batch_size / REFERENCE_BATCH
-        return self.published_lr
+        lr = self.published_lr if lr is None else lr
+        return lr * batch_size / REFERENCE_BATCH if self.lr_scaling == "linear" else lr
+
+    def published(self, task: str, method: str, point: dict[str, Any]) -> float:
+        """The published rate of a method on a task at a point."""
+        settings = self.resolved(task, method, point)
+        return self.rule_lr(settings.batch_size, settings.lr)
 
     def cell(
         self,
@@ -177,12 +212,12 @@ class Grid(_Strict):
     ) -> Cell:
         """One cell of the grid; ``version`` is the data class's."""
         source, target = split_task(task)
-        batch_size = point.get("batch_size", self.batch_size)
-        swept = {key[6:]: value for key, value in point.items() if key.startswith("model.")}
-        model = {**self.model, **swept}
+        settings = self.resolved(task, method, point)
+        epochs, steps = self.length(settings)
+        model = settings.model
         return Cell(
             data=self.data,
-            data_args=self.data_args,
+            data_args=settings.data_args,
             data_version=version,
             source=source,
             target=target,
@@ -193,9 +228,10 @@ class Grid(_Strict):
             model_args=model,
             weights_content=content(model.get("weights")),
             lr=lr,
-            batch_size=batch_size,
-            epochs=self.epochs,
-            steps_per_epoch=self.steps(batch_size),
+            batch_size=settings.batch_size,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            forms=self.forms,
             seed=seed,
             threads=self.threads,
             precision=self.precision,
@@ -220,18 +256,6 @@ def _content(file: Path, changed: int, size: int) -> str:
     return digest.hexdigest()
 
 
-def split_task(task: str) -> tuple[str, str]:
-    """The two domains of ``"source->target"``.
-
-    >>> split_task("rendered->optical")
-    ('rendered', 'optical')
-    """
-    source, arrow, target = str(task).partition("->")
-    if not arrow or not source.strip() or not target.strip() or "->" in target:
-        raise UserError(f"a task is written source->target, got '{task}'")
-    return source.strip(), target.strip()
-
-
 def all_tasks(domains: tuple[str, ...]) -> tuple[str, ...]:
     """All ordered pairs.
 
@@ -243,22 +267,11 @@ def all_tasks(domains: tuple[str, ...]) -> tuple[str, ...]:
 
 def check_names(grid: Grid, domains: tuple[str, ...]) -> None:
     """Refuses a task of a domain that does not exist."""
-    for task in grid.tasks if grid.tasks != "all" else ():
+    written = grid.tasks if grid.tasks != "all" else ()
+    for task in (*written, *(task for one in grid.overrides for task in one.tasks or ())):
         for domain in split_task(task):
             if domain not in domains:
                 raise unknown("domain", domain, domains)
-
-
-def _names(values: Any) -> None:
-    for value in values:
-        if not isinstance(value, str):
-            raise ValueError(f"a name is expected, got {value!r}: put it in quotes")
-    _distinct("names", list(values))
-
-
-def _distinct(what: str, values: list[Any]) -> None:
-    if repeated := sorted({str(value) for value in values if values.count(value) > 1}):
-        raise ValueError(f"{what} given twice: {', '.join(repeated)}")
 
 
 def root() -> Path:

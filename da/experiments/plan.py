@@ -71,8 +71,7 @@ def plan(grid: Grid, tasks: list[str], command: str, tune_command: str, version:
                 for method in grid.methods:
                     for point in grid.points():
                         for norm in grid.norms:
-                            batch_size = point.get("batch_size", grid.batch_size)
-                            lr = grid.rule_lr(batch_size)
+                            lr = grid.published(task, method, point)
                             cell = grid.cell(task, method, norm, point, seed, lr, version)
                             if row == "tuned" and table is not None:
                                 entry = _tuned(cell, table, grid.tuned, tune_command)

@@ -27,6 +27,9 @@ class Scores(_Strict):
     cross_entropy: float | None = None
     information_maximisation: float | None = None
     """A score that uses no labels; higher is better."""
+    per_class: list[float | None] | None = None
+    """Accuracy of each class in the order of the labels, none where it is absent; kept of the
+    target's test images."""
 
 
 Forms = dict[str, dict[str, Scores]]

@@ -78,7 +78,7 @@ def run_cell(cell: Cell, directory: Path, progress: Callable[[float], None]) -> 
     before = usable(directory / "last.ckpt")
     with unloaded() if before else nullcontext():
         module, data = build(cell)
-    recorder = Recorder()
+    recorder = Recorder(forms=cell.forms)
     checkpoint = ModelCheckpoint(
         directory, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )

@@ -95,19 +95,18 @@ def trials(grid: Grid, task: str, version: int = 1) -> list[Cell]:
         version: of the data class.
     """
     return [
-        grid.cell(task, method, norm, point, seed, _rounded(grid, point, factor), version)
+        grid.cell(task, method, norm, point, seed, _rounded(lr, factor), version)
         for method in grid.methods
         for norm in grid.norms
         for point in grid.points()
+        for lr in [grid.published(task, method, point)]
         for factor in grid.tune.factors
         for seed in grid.tune.seeds
     ]
 
 
-def _rounded(grid: Grid, point: dict[str, object], factor: float) -> float:
-    batch_size = point.get("batch_size", grid.batch_size)
-    assert isinstance(batch_size, int)  # for mypy: Cell refuses anything else
-    return float(f"{grid.rule_lr(batch_size) * factor:.6g}")
+def _rounded(lr: float, factor: float) -> float:
+    return float(f"{lr * factor:.6g}")
 
 
 def choose(outcomes: Outcomes) -> Entry:
