@@ -203,6 +203,8 @@ def save_network(path: Path, cli: CLI, statistics: str | None) -> None:
         "settings": {**cli.checkpoint.get("settings", {}), **chosen},
         "state_dict": {k: v.cpu() for k, v in cli.model.state_dict().items()},
     }
+    if settings["data"] != cli.checkpoint.get("settings", {}).get("data"):
+        content.pop("data_manifest", None)  # it is of the images that it was trained on
     if statistics is not None:
         content["statistics"] = statistics
     buffer = io.BytesIO()

@@ -81,6 +81,15 @@ def test_check_fit_test_and_resume(images, call):
     for key in ("accuracy", "cross_entropy"):
         assert scores["target/test"][key] == pytest.approx(trained[key], rel=1e-4, abs=1e-6)
 
+    def manifest(options):
+        call(f"test run/last.ckpt --forms target-stats --out t.json {options}")
+        return torch.load("saved.ckpt", weights_only=True).get("data_manifest")
+
+    assert manifest("--save saved.ckpt") == result["data_manifest"]
+    (images.parent / "saved.ckpt").unlink()
+    other = "--data.source b --data.target a"
+    assert manifest(f"--save saved.ckpt {other}") is None, "it is of other images"
+
     # The same data go on; others are refused before anything is trained.
     more = f"fit {FIT} --trainer.max_epochs 2 --ckpt_path run/last.ckpt --out"
     call(f"{more} same")
@@ -96,6 +105,7 @@ def test_check_fit_test_and_resume(images, call):
     call(f"fit {FIT} --trainer.max_epochs 2 --ckpt_path old.ckpt --out old")
 
 
+@pytest.mark.long
 def test_ablate(images, call):
     (images.parent / "grid.yaml").write_text(
         yaml.safe_dump({**GRID, "data_args": {**GRID["data_args"], "root": str(images)}})

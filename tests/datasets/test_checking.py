@@ -198,6 +198,7 @@ def test_no_random_number_is_drawn(root):
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_it_at_once(tmp_path):
     for label in ("cat", "dog"):
         for domain in "ab":
