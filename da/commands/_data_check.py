@@ -98,3 +98,29 @@ def arrays(
                     f"differs: {domain}/{split}: {len(data):,} images, published are {expected:,}"
                 )
     return "\n".join(lines + differ), not differ
+
+
+def published_arrays(cls: Any, root: str | None) -> tuple[str, bool]:
+    """As :func:`arrays` of a set with published lists, one domain after the other.
+
+    Each is loaded as a target, which is never a subset. A domain that is not there is a note where
+    no published task needs it.
+    """
+    from da.errors import UserError
+
+    lines, well, found = [], True, 0
+    for domain in cls.domains:
+        other = next(name for name in cls.domains if name != domain)
+        module = cls(source=other, target=domain, root=root)
+        try:
+            sets = {split: module.load(domain, split) for split in ("train", "test")}
+        except UserError as error:
+            symbol = cls.symbols.get(domain, domain)
+            needed = any(symbol in task.split("→") for task in cls.tasks())
+            lines.append(f"{'differs' if needed else 'note'}: {error}")
+            well = well and not needed
+            continue
+        text, same = arrays({domain: sets}, cls.counts)
+        lines.append(text)
+        well, found = well and same, found + 1
+    return "\n".join(lines), well and found > 0

@@ -14,7 +14,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from da.commands._data_check import arrays, files
+from da.commands._data_check import arrays, files, published_arrays
 from da.commands._data_list import described, overview
 from da.commands._options import parse, plain_parser
 from da.errors import UserError, unknown
@@ -78,7 +78,9 @@ def checked(name: str, root: str | None, workers: int | None, decode: bool) -> i
     if workers is not None and workers < 1:
         raise UserError(f"--workers: expected a whole number from 1, got {workers}")
     cls = data_class(name)
-    if not issubclass(cls, importlib.import_module(f"{_PACKAGE}.file_data").FileData):
+    if not _of_files(cls) and hasattr(cls, "published_splits"):
+        text, well = published_arrays(cls, root)
+    elif not _of_files(cls):
         text, well = arrays(_sets(name, root), getattr(cls, "counts", None))
     else:
         text, well = files(cls, root, workers, decode)
@@ -142,10 +144,14 @@ def _sets(name: str, root: str | None) -> dict[str, dict[str, Any]]:
     splits, options = _SPLITS, {}
     if hasattr(cls, "published_splits"):
         splits = ("train", "test") if cls.published_splits else ("train",)
-        options = {"cache": False}
+        options = {"cache": False} if _of_files(cls) else {}
     module = cls(source=domains[0], target=domains[1], root=root, **options)
     names = [*domains, *(cls.development or ())]
     return {domain: {split: module.load(domain, split) for split in splits} for domain in names}
+
+
+def _of_files(cls: type) -> bool:
+    return issubclass(cls, importlib.import_module(f"{_PACKAGE}.file_data").FileData)
 
 
 def _found() -> dict[str, type]:

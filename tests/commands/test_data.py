@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from da.commands._data_check import published_arrays
 from da.commands._data_list import described
 from da.commands.data import main
 from da.errors import UserError
 from datasets.benchmark import Benchmark
 from datasets.fetching import Download
+from datasets.images import ArrayImages
 
 
 def test_list_names_sets_domains_and_classes(capsys):
@@ -134,3 +136,45 @@ def test_wrong_arguments_are_refused_in_one_line(argv, text):
         main(argv)
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class Arrays:
+    """As much of a set in memory with published lists as a check asks for."""
+
+    domains = ("one", "two", "three")
+    symbols: ClassVar = {"one": "O", "two": "W"}
+    counts: ClassVar = {"one/train": 4, "one/test": 4, "two/train": 4, "two/test": 4}
+    missing: tuple[str, ...] = ("three",)
+
+    def __init__(self, source, target, root):
+        assert source != target
+
+    @classmethod
+    def tasks(cls):
+        return ("O→W",)
+
+    def load(self, domain, split):
+        if domain in self.missing:
+            raise UserError(f"{domain} is not there")
+        pixels = np.zeros((4, 3, 2, 2), np.uint8)
+        return ArrayImages(pixels, np.arange(4) % 2, ("x", "y"))
+
+
+def test_check_of_arrays_with_published_counts():
+    text, well = published_arrays(Arrays, None)
+    assert well
+    assert text.splitlines()[-1] == "note: three is not there"
+
+    class Fewer(Arrays):
+        counts: ClassVar = {**Arrays.counts, "two/test": 5}
+
+    text, well = published_arrays(Fewer, None)
+    assert not well
+    assert "differs: two/test: 4 images, published are 5" in text.splitlines()
+
+    class Gone(Arrays):
+        missing = ("one",)
+
+    text, well = published_arrays(Gone, None)
+    assert not well
+    assert "differs: one is not there" in text.splitlines()

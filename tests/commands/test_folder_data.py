@@ -193,3 +193,9 @@ def test_an_empty_target(images, call):
         path.rmdir()
     _, err = call(f"fit {FIT}", code=2)
     assert "domain 'b' has no folders of classes" in err
+
+
+def test_a_domain_against_itself_is_asked_for(images, call):
+    _, err = call(f"fit {FIT} --data.target a", code=2)
+    assert "source and target are both 'a': choose two domains, or set allow_same" in err
+    call(f"fit {FIT} --data.target a --data.allow_same true --out run")
