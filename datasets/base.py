@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from da.errors import UserError, unknown
@@ -18,7 +18,7 @@ from da.ops.seeding import derive
 from da.types import Batch, Labelled, Unlabelled
 from datasets.decoding import Reading
 from datasets.images import FileImages, ImageSet, digest, image_files
-from datasets.streams import Chunks, ImageChunks, Pairs, Steps, Stream
+from datasets.streams import Chunks, ImageChunks, NamedChunks, Pairs, Steps, Stream
 from datasets.transforms import Transform
 
 Role = Literal["source", "target"]
@@ -197,7 +197,10 @@ class DomainData(LightningDataModule, ABC):
         """Yields :class:`da.types.Batch`, ``steps`` of them, going on from the run's last step."""
         self.setup("fit")
         pairs = Pairs(*(self._stream(role) for role in ROLES))
-        return self._loader(pairs, Steps(self.steps, self._steps_done), persistent=True)
+        # The next full collection would copy what is shared with workers just started: better now
+        # than in the middle of a run.
+        begun = gc.collect if self.num_workers else None
+        return self._loader(pairs, Steps(self.steps, self._steps_done, begun), persistent=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Loaders of :class:`da.types.Labelled`, one for each of ``evaluations``."""
@@ -255,6 +258,7 @@ class DomainData(LightningDataModule, ABC):
             sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=_as_it_is,
+            worker_init_fn=_begin,
             generator=generator,
             persistent_workers=persistent and self.num_workers > 0,
             pin_memory=self.trainer is not None
@@ -323,19 +327,16 @@ class DomainData(LightningDataModule, ABC):
             )
 
 
-class NamedChunks(Chunks):
-    """As :class:`datasets.streams.Chunks`, with the names of the files in place of the labels."""
-
-    data: FileImages
-
-    def __getitem__(self, item: int) -> tuple[Tensor, list[str]]:  # type: ignore[override]
-        indices = self.indices(item)
-        images = self.transform.evaluate(self.data.images(indices))
-        return images, [self.data.paths[i] for i in indices]
-
-
 def _as_it_is(item: Any) -> Any:
     return item
+
+
+def _begin(worker: int) -> None:
+    """Leaves to the parent what a worker has from it.
+
+    A collection would write to every such object, and so copy the memory that both share.
+    """
+    gc.freeze()
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -177,8 +177,8 @@ class Benchmark(FileData):
         names = (domain, *cls.aliases.get(domain, ()))
         folder = find_folder(root, names, cls.names())
         around = [] if folder is None else [root / folder, *(root / folder).parents]
-        inside = [path for path in around if path.is_relative_to(root)]
-        return list(dict.fromkeys((root, file.parent, *reversed(inside))))
+        above = [path for path in (*around, *file.parents) if path.is_relative_to(root)]
+        return list(dict.fromkeys((root, *above)))
 
     @classmethod
     def packed(cls, folder: Path, domain: str) -> list[Path]:

@@ -146,7 +146,7 @@ def find_folder(
     wanted = {plain(name) for name in names}
     known = frozenset(plain(x) for name, aliases in classes.items() for x in (name, *aliases))
     best: tuple[int, str] | None = None
-    for folder in (root, *walk(root, depth, known)):
+    for folder in (root, *walk(root, depth, known - wanted)):  # VisDA's "train" is a class, too
         if plain(folder.name) not in wanted:
             continue
         for inner in (folder, *walk(folder, 1, known)):
@@ -159,12 +159,16 @@ def find_folder(
 def find_file(
     root: Path, names: Sequence[str], skip: frozenset[str], depth: int = 3
 ) -> Path | None:
-    """The first file of one of these names (in any case) in a folder or below it."""
-    wanted = {name.lower() for name in names}
+    """The first file of one of these names (in any case) in a folder or below it.
+
+    A name may have a folder: ``test/image_list.txt``.
+    """
     for folder in (root, *walk(root, depth, skip)):
-        for entry in sorted(folder.iterdir()):
-            if entry.name.lower() in wanted and entry.is_file():
-                return entry
+        inside = {entry.name.lower(): entry for entry in folder.iterdir()}
+        for name in names:
+            found = inside.get(name.lower()) if "/" not in name else folder / name
+            if found is not None and found.is_file():
+                return found
     return None
 
 

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from da.ops.seeding import derive, permutation, uniforms
 from da.types import Batch, Labelled, Unlabelled
-from datasets.images import ImageSet
+from datasets.images import FileImages, ImageSet
 from datasets.transforms import Transform
 
 _order = lru_cache(maxsize=128)(permutation)
@@ -142,15 +142,25 @@ class Steps(Sampler[int]):
     Args:
         length: steps per epoch.
         first: says how many steps of the run are done; asked at the start of every epoch.
+        begun: called once, when the first step of all is asked for: workers are running then.
     """
 
-    def __init__(self, length: int, first: Callable[[], int]) -> None:
+    def __init__(
+        self, length: int, first: Callable[[], int], begun: Callable[[], object] | None = None
+    ) -> None:
         self.length = length
         self.first = first
+        self.begun = begun
 
     def __iter__(self) -> Iterator[int]:
         first = self.first()
-        return iter(range(first, first + self.length))
+        return self._steps(range(first, first + self.length))
+
+    def _steps(self, steps: range) -> Iterator[int]:
+        if self.begun is not None:
+            self.begun()
+            self.begun = None
+        yield from steps
 
     def __len__(self) -> int:
         return self.length
@@ -185,3 +195,14 @@ class ImageChunks(Chunks):
 
     def __getitem__(self, item: int) -> torch.Tensor:  # type: ignore[override]
         return self.transform.evaluate(self.data.images(self.indices(item)))
+
+
+class NamedChunks(Chunks):
+    """As :class:`Chunks`, with the names of the files in place of the labels."""
+
+    data: FileImages
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, list[str]]:  # type: ignore[override]
+        indices = self.indices(item)
+        images = self.transform.evaluate(self.data.images(indices))
+        return images, [self.data.paths[i] for i in indices]

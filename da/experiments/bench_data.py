@@ -67,7 +67,7 @@ def image_folder(root: Path, batch: int, workers: int) -> Iterable[Any]:
             v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ]
     )
-    data = torch.utils.data.ConcatDataset([ImageFolder(root / d, transform) for d in "ab"])
+    data: Any = torch.utils.data.ConcatDataset([ImageFolder(root / d, transform) for d in "ab"])
     return DataLoader(
         data, batch, shuffle=True, drop_last=True, num_workers=workers,
         persistent_workers=workers > 0,

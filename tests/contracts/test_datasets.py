@@ -1,7 +1,9 @@
 """What every data set found on disk must do."""
 
+import bz2
 import inspect
 import itertools
+import struct
 
 import numpy as np
 import pytest
@@ -24,14 +26,16 @@ def found(request, tmp_path_factory):
     """A class and a folder of two domains, for sets that read one; others keep files in it."""
     root = tmp_path_factory.mktemp(request.param)
     cls = FOUND[request.param]
-    example = getattr(cls, "example", None)
-    if example is not None:
-        example(root)
-    else:
-        domains, classes = ("one", "two"), ("cat", "dog")
-        if issubclass(cls, Benchmark):
-            domains, classes = cls.domains[:2], cls.classes
-        tree(root, domains, classes, getattr(cls, "lists", {}))
+    if request.param == "DigitsFive":
+        digits(root)
+        return cls, str(root)
+    domains, classes = ("one", "two"), ("cat", "dog")
+    if issubclass(cls, Benchmark):
+        domains, classes = cls.domains[:2], cls.classes
+    lists = getattr(cls, "lists", {})
+    if request.param == "ImageList":
+        lists = {domain: (f"{domain}.txt",) for domain in domains}
+    tree(root, domains, classes, lists)
     return cls, str(root)
 
 
@@ -45,10 +49,38 @@ def tree(root, domains, classes, lists):
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(path)
-        for split, first in (("train", 1), ("test", 0)):
-            for file in lists.get(f"{domain}/{split}", ())[:1]:
-                rows = [f"{n} {i // each}" for i, n in enumerate(names) if (i % each > 0) == first]
-                (root / file).write_text("\n".join(rows))
+        rows = [f"{name} {i // each}" for i, name in enumerate(names)]
+        for split, chosen in (
+            ("", rows),
+            ("/train", [row for i, row in enumerate(rows) if i % each]),
+            ("/test", rows[::each]),
+        ):
+            for file in lists.get(f"{domain}{split}", ())[:1]:
+                (root / file).parent.mkdir(exist_ok=True)
+                (root / file).write_text("\n".join(chosen))
+
+
+def digits(root):
+    """MNIST and USPS as they are published, ten images of each digit."""
+    rng = np.random.default_rng(0)
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    labels = np.arange(100, dtype=np.uint8) % 10
+    for part, file in (("train", "usps.bz2"), ("t10k", "usps.t.bz2")):
+        images = rng.integers(0, 256, (100, 28, 28), dtype=np.uint8)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 0x803, 100, 28, 28) + images.tobytes()
+        )
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(
+            struct.pack(">II", 0x801, 100) + labels.tobytes()
+        )
+        lines = []
+        for label in labels:
+            values = rng.uniform(-1, 1, 256)
+            lines.append(
+                f"{label + 1} " + " ".join(f"{i}:{v:.4f}" for i, v in enumerate(values, 1))
+            )
+        (root / file).write_bytes(bz2.compress("\n".join(lines).encode()))
 
 
 @pytest.fixture

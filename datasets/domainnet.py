@@ -1,0 +1,161 @@
+"""DomainNet: 345 classes in six looks, and the cleaned subset of 126 in four of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from datasets.base import Split
+from datasets.benchmark import Benchmark
+from datasets.fetching import Download
+from datasets.listing import Listing, find_file, plain
+
+_CLASSES = """
+aircraft_carrier airplane alarm_clock ambulance angel animal_migration ant anvil apple arm
+asparagus axe backpack banana bandage barn baseball baseball_bat basket basketball bat bathtub
+beach bear beard bed bee belt bench bicycle binoculars bird birthday_cake blackberry blueberry
+book boomerang bottlecap bowtie bracelet brain bread bridge broccoli broom bucket bulldozer bus
+bush butterfly cactus cake calculator calendar camel camera camouflage campfire candle cannon
+canoe car carrot castle cat ceiling_fan cello cell_phone chair chandelier church circle clarinet
+clock cloud coffee_cup compass computer cookie cooler couch cow crab crayon crocodile crown
+cruise_ship cup diamond dishwasher diving_board dog dolphin donut door dragon dresser drill
+drums duck dumbbell ear elbow elephant envelope eraser eye eyeglasses face fan feather fence
+finger fire_hydrant fireplace firetruck fish flamingo flashlight flip_flops floor_lamp flower
+flying_saucer foot fork frog frying_pan garden garden_hose giraffe goatee golf_club grapes grass
+guitar hamburger hammer hand harp hat headphones hedgehog helicopter helmet hexagon hockey_puck
+hockey_stick horse hospital hot_air_balloon hot_dog hot_tub hourglass house house_plant
+hurricane ice_cream jacket jail kangaroo key keyboard knee knife ladder lantern laptop leaf leg
+light_bulb lighter lighthouse lightning line lion lipstick lobster lollipop mailbox map marker
+matches megaphone mermaid microphone microwave monkey moon mosquito motorbike mountain mouse
+moustache mouth mug mushroom nail necklace nose ocean octagon octopus onion oven owl paintbrush
+paint_can palm_tree panda pants paper_clip parachute parrot passport peanut pear peas pencil
+penguin piano pickup_truck picture_frame pig pillow pineapple pizza pliers police_car pond pool
+popsicle postcard potato power_outlet purse rabbit raccoon radio rain rainbow rake
+remote_control rhinoceros rifle river roller_coaster rollerskates sailboat sandwich saw
+saxophone school_bus scissors scorpion screwdriver sea_turtle see_saw shark sheep shoe shorts
+shovel sink skateboard skull skyscraper sleeping_bag smiley_face snail snake snorkel snowflake
+snowman soccer_ball sock speedboat spider spoon spreadsheet square squiggle squirrel stairs star
+steak stereo stethoscope stitches stop_sign stove strawberry streetlight string_bean submarine
+suitcase sun swan sweater swing_set sword syringe table teapot teddy-bear telephone television
+tennis_racquet tent The_Eiffel_Tower The_Great_Wall_of_China The_Mona_Lisa tiger toaster toe
+toilet tooth toothbrush toothpaste tornado tractor traffic_light train tree triangle trombone
+truck trumpet t-shirt umbrella underwear van vase violin washing_machine watermelon waterslide
+whale wheel windmill wine_bottle wine_glass wristwatch yoga zebra zigzag
+"""
+"""In the order of the published lists, which ignores case."""
+_CLEANED = """
+aircraft_carrier alarm_clock ant anvil asparagus axe banana basket bathtub bear bee bird
+blackberry blueberry bottlecap broccoli bus butterfly cactus cake calculator camel camera candle
+cannon canoe carrot castle cat ceiling_fan cello cell_phone chair chandelier coffee_cup compass
+computer cow crab crocodile cruise_ship dog dolphin dragon drums duck dumbbell elephant
+eyeglasses feather fence fish flamingo flower foot fork frog giraffe goatee grapes guitar hammer
+helicopter helmet horse kangaroo lantern laptop leaf lion lipstick lobster microphone monkey
+mosquito mouse mug mushroom onion panda peanut pear peas pencil penguin pig pillow pineapple
+potato power_outlet purse rabbit raccoon rhinoceros rifle saxophone screwdriver sea_turtle
+see_saw sheep shoe skateboard snake speedboat spider squirrel strawberry streetlight string_bean
+submarine swan table teapot teddy-bear television The_Eiffel_Tower The_Great_Wall_of_China tiger
+toe train truck umbrella vase watermelon whale zebra
+"""
+_SERVER = "http://csr.bu.edu/ftp/visda/2019/multi-source"
+_LISTS = f"{_SERVER}/domainnet/txt"
+_PAGE = "http://ai.bu.edu/M3SDA/"
+
+
+class DomainNet(Benchmark):
+    """DomainNet: six domains, 345 classes, the cleaned version's lists of training and test.
+
+    The target is trained on its training list and evaluated on its test list.
+    """
+
+    title = "DomainNet"
+    reference = (
+        "Peng, Bai, Xia, Huang, Saenko, Wang: Moment Matching for Multi-Source Domain Adaptation. "
+        "ICCV 2019, arXiv 1812.01754"
+    )
+    licence = "non-commercial research, under the fair-use notice on its page"
+    homepage = _PAGE
+    domains = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
+    symbols = {name: name[0] for name in domains}
+    classes = tuple(_CLASSES.split())
+    transductive = False
+    published_splits = True
+    evaluation_limit = 2000
+    counts = {
+        **{"clipart/train": 33525, "clipart/test": 14604},
+        **{"infograph/train": 36023, "infograph/test": 15582},
+        **{"painting/train": 50416, "painting/test": 21850},
+        **{"quickdraw/train": 120750, "quickdraw/test": 51750},
+        **{"real/train": 120906, "real/test": 52041},
+        **{"sketch/train": 48212, "sketch/test": 20916},
+    }
+    lists = {f"{d}/{s}": (f"{d}_{s}.txt",) for d in domains for s in ("train", "test")}
+    downloads = tuple(
+        download
+        for name, place in {
+            "clipart": "groundtruth/",
+            "infograph": "",
+            "painting": "groundtruth/",
+            "quickdraw": "",
+            "real": "",
+            "sketch": "",
+        }.items()
+        for download in (
+            Download(f"{_SERVER}/{place}{name}.zip", f"{name}.zip"),
+            Download(f"{_LISTS}/{name}_train.txt", f"{name}_train.txt", unpack=False),
+            Download(f"{_LISTS}/{name}_test.txt", f"{name}_test.txt", unpack=False),
+        )
+    )
+    by_hand = (
+        f"open {_PAGE} in a browser, download the six archives (cleaned version) and the twelve "
+        "lists of training and test, and put them into the root: ROOT/clipart.zip or "
+        "ROOT/clipart/aircraft_carrier/*.jpg, ROOT/clipart_train.txt, ROOT/clipart_test.txt, …"
+    )
+
+
+class DomainNet126(Benchmark):
+    """DomainNet-126: clipart, painting, real and sketch, 126 classes with little noise in labels.
+
+    Transductive, by the lists of Saito et al. (labeled_source_images_*.txt), which hold all images
+    of a domain.
+    """
+
+    title = "DomainNet-126"
+    reference = (
+        "Saito, Kim, Sclaroff, Darrell, Saenko: Semi-supervised Domain Adaptation via Minimax "
+        "Entropy. ICCV 2019, arXiv 1904.06487; images: Peng et al. 2019"
+    )
+    licence = DomainNet.licence
+    homepage = "https://github.com/VisionLearningGroup/SSDA_MME"
+    domains = ("clipart", "painting", "real", "sketch")
+    symbols = {"clipart": "C", "painting": "P", "real": "R", "sketch": "S"}
+    classes = tuple(_CLEANED.split())
+    evaluation_limit = 2000
+    lists = {
+        name: (f"labeled_source_images_{name}.txt", f"{name}_list.txt", f"{name}.txt")
+        for name in domains
+    }
+    downloads = tuple(
+        download
+        for name in domains
+        for download in (
+            *(found for found in DomainNet.downloads if found.file == f"{name}.zip"),
+            Download(
+                "https://raw.githubusercontent.com/VisionLearningGroup/SSDA_MME/master/data/txt/"
+                f"multi/labeled_source_images_{name}.txt",
+                f"labeled_source_images_{name}.txt",
+                unpack=False,
+            ),
+        )
+    )
+    by_hand = (
+        f"get the archives of clipart, painting, real and sketch from {_PAGE} and the lists "
+        "labeled_source_images_*.txt from "
+        "https://github.com/VisionLearningGroup/SSDA_MME/tree/master/data/txt/multi, and put both "
+        "into the root"
+    )
+
+    @classmethod
+    def look(cls, root: Path, domain: str, split: Split) -> Listing | None:
+        """By lists alone: the folders hold the other 219 classes, too."""
+        skip = frozenset(plain(name) for name in cls.classes)
+        file = find_file(root, cls.lists[domain], skip)
+        return None if file is None else cls.listed(file, root, domain)
