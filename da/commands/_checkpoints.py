@@ -108,6 +108,8 @@ class Foreign(CLI):
         content: what is in it.
     """
 
+    path: str
+
     def __init__(self, args: list[str], path: str, content: Any, **kwargs: Any):
         self.path = path
         self.tensors = foreign.tensors_of(content, path)
