@@ -4,6 +4,7 @@ examples:
   python run.py data list                            data sets, their domains, classes, citations
   python run.py data list Office31                   one of them, with all of its classes
   python run.py data check Folder --root my/images   counts; every image decoded, bad ones named
+  python run.py data fetch VisDA2017 --root visda    download it, or say what to do by hand
   python run.py data check VisDA2017 --root visda --no-decode          a fast count
   python run.py data sheet Digits --out digits.png   some images of every class
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from da.commands._data_check import arrays, files, published_arrays
+from da.commands._data_fetch import fetched
 from da.commands._data_list import described, overview
 from da.commands._options import parse, plain_parser
 from da.errors import UserError, unknown
@@ -27,9 +29,9 @@ _SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
 
 def main(argv: list[str]) -> int:
-    """Runs one of ``list``, ``check`` and ``sheet``; returns the exit code."""
+    """Runs one of ``list``, ``check``, ``fetch`` and ``sheet``; returns the exit code."""
     parser = plain_parser("data", __doc__)
-    parser.add_argument("what", choices=["list", "check", "sheet"], help="what to do")
+    parser.add_argument("what", choices=["list", "check", "fetch", "sheet"], help="what to do")
     parser.add_argument("name", nargs="?", type=str, help="data set, short or dotted")
     parser.add_argument("--data", type=str, help="the same as NAME")
     parser.add_argument("--root", type=str, help="folder of the data")
@@ -43,6 +45,10 @@ def main(argv: list[str]) -> int:
         print(listing(name))
     elif options.what == "check":
         return checked(name or "Digits", options.root, options.workers, not options.no_decode)
+    elif options.what == "fetch":
+        if name is None:
+            raise UserError("name the data set: python run.py data fetch VisDA2017 --root DIR")
+        return fetched(data_class(name), name.rpartition(".")[2], options.root)
     elif options.out is None:
         raise UserError("--out is missing: name the picture to write, such as --out sheet.png")
     else:

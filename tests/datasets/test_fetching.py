@@ -1,0 +1,236 @@
+import hashlib
+import http.server
+import io
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from da.errors import UserError
+from datasets import fetching
+from datasets.fetching import Download, fetch, fetch_file
+
+ROOT = Path(__file__).parents[2]
+
+
+def packed():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as out:
+        out.writestr("a.jpg", np.random.default_rng(0).bytes(600_000))
+    return buffer.getvalue()
+
+
+CONTENT = packed()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one file under every path; how badly is set by ``plan``, one word per request."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content, self.tag, self.plan, self.asked = CONTENT, '"1"', [], []
+        self.address = f"http://127.0.0.1:{self.server_address[1]}/set.zip"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        server = self.server
+        server.asked.append(self.headers.get("Range"))
+        plan = server.plan.pop(0) if server.plan else "good"
+        if plan.isdecimal():
+            self.send_response(int(plan))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if plan == "redirect":
+            self.send_response(302)
+            self.send_header("Location", server.elsewhere)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if plan in ("html", "sly html"):
+            page = b"<!DOCTYPE html><html>Quota exceeded</html>"
+            self.send_response(200)
+            kind = "text/html; charset=utf-8" if plan == "html" else "application/zip"
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+            return
+        first = 0
+        wanted = self.headers.get("Range")
+        if wanted and plan != "no ranges" and self.headers.get("If-Range") == server.tag:
+            first = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        self.send_response(206 if first else 200)
+        self.send_header("ETag", server.tag)
+        self.send_header("Content-Length", str(len(server.content) - first))
+        self.end_headers()
+        body = server.content[first:]
+        self.wfile.write(body[: len(body) // 2] if plan == "cut" else body)
+        if plan == "cut":
+            self.close_connection = True
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(fetching, "WAIT", 0.01)
+    monkeypatch.setenv("no_proxy", "*")
+    found = Server()
+    thread = threading.Thread(target=found.serve_forever, daemon=True)
+    thread.start()
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+def one(server, **known):
+    return Download(server.address, "set.zip", **known)
+
+
+def refused(call, *words):
+    with pytest.raises(UserError) as caught:
+        call()
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text, text
+    return text
+
+
+def left(root):
+    return sorted(path.name for path in root.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_file_is_downloaded_verified_and_unpacked_once(server, tmp_path, capsys):
+    known = {
+        "size": len(CONTENT),
+        "sha256": hashlib.sha256(CONTENT).hexdigest(),
+        "md5": hashlib.md5(CONTENT).hexdigest(),
+    }
+    fetch("Toy", [one(server, **known)], tmp_path / "new", "by hand")
+    assert left(tmp_path / "new") == ["set.unpacked", "set.zip"]
+    assert (tmp_path / "new" / "set.zip").read_bytes() == CONTENT
+    fetch("Toy", [one(server, **known)], tmp_path / "new", "by hand")
+    assert len(server.asked) == 1
+    assert "there already" in capsys.readouterr().out
+
+
+def test_a_cut_download_goes_on_where_it_stopped(server, tmp_path):
+    server.plan = ["cut", "cut", "good"]
+    assert fetch_file(one(server), tmp_path).read_bytes() == CONTENT
+    half = len(CONTENT) // 2
+    assert server.asked[:2] == [None, f"bytes={half}-"]
+    assert left(tmp_path) == ["set.zip"]
+
+
+def test_it_goes_on_in_a_later_process(server, tmp_path):
+    server.plan = ["cut"] + ["500"] * 4
+    refused(lambda: fetch_file(one(server), tmp_path), "the server answers 500", "5 times")
+    assert left(tmp_path) == ["set.zip.part", "set.zip.part.json"]
+    assert fetch_file(one(server), tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] == f"bytes={len(CONTENT) // 2}-"
+
+
+@pytest.mark.parametrize("how", ["changed", "no ranges"])
+def test_a_file_that_has_changed_or_a_server_without_ranges_begins_anew(server, tmp_path, how):
+    server.plan = ["cut", how]
+    if how == "changed":
+        server.plan[1] = "503"
+        original = server.content
+
+        def later():
+            server.content, server.tag = original[::-1], '"2"'
+
+        threading.Timer(0.005, later).start()
+        fetching.WAIT = 0.05
+    found = fetch_file(Download(server.address, "x.bin", unpack=False), tmp_path).read_bytes()
+    assert found == server.content
+
+
+def test_a_server_that_is_busy_is_asked_again(server, tmp_path):
+    server.plan = ["503", "429", "good"]
+    fetch_file(one(server), tmp_path)
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("kind", ["html", "sly html"])
+def test_a_web_page_is_not_taken_for_the_file(server, tmp_path, kind):
+    server.plan = [kind]
+    refused(lambda: fetch_file(one(server), tmp_path), "gave a web page", "in a browser")
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "known", [{"size": 3}, {"sha256": "0" * 64}, {"md5": "0" * 32}], ids=["size", "sha256", "md5"]
+)
+def test_what_does_not_match_is_not_kept(server, tmp_path, known):
+    refused(lambda: fetch_file(one(server, **known), tmp_path), "expected", "fetch again")
+    assert left(tmp_path) == []
+
+
+def test_what_a_server_refuses_is_said(server, tmp_path):
+    server.plan = ["404"]
+    refused(lambda: fetch_file(one(server), tmp_path), "the server answers 404", server.address)
+    for server.elsewhere in ("file:///etc/passwd", "ftp://127.0.0.1:9/x"):
+        server.plan = ["redirect"]
+        refused(lambda: fetch_file(one(server), tmp_path))
+    refused(lambda: fetch_file(Download("ftp://x/y", "y"), tmp_path), "only http and https")
+    refused(lambda: fetch_file(Download(server.address, "../y"), tmp_path), "outside")
+    nowhere = Download("http://127.0.0.1:9/x.zip", "x.zip")
+    refused(lambda: fetch_file(nowhere, tmp_path), "no connection")
+    assert left(tmp_path) == []
+
+
+def test_one_that_fails_does_not_lose_the_others(server, tmp_path, capsys):
+    server.plan = ["404", "good"]
+    files = [Download(server.address, "a.zip"), Download(server.address, "b.zip")]
+    text = refused(lambda: fetch("Toy", files, tmp_path, "open the page"), "1 of 2 files", "a.zip")
+    assert "By hand: open the page" in text
+    assert left(tmp_path) == ["b.unpacked", "b.zip"]
+    assert "failed: http" in capsys.readouterr().err
+
+
+def test_what_no_program_can_get_is_explained(tmp_path):
+    refused(lambda: fetch("Toy", (), tmp_path / "x", "open the page"), "Toy", "open the page")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_disk_that_is_too_small_is_said_before(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    refused(lambda: fetch_file(one(server), tmp_path), "GB are free", "another root")
+    assert left(tmp_path) == []
+
+
+PROGRAM = """
+import resource, signal, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from datasets.fetching import Download, fetch_file
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    fetch_file(Download(sys.argv[1], "set.zip"), Path(sys.argv[2]))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_disk_that_gets_full_leaves_nothing_that_looks_whole(server, tmp_path):
+    program = PROGRAM.format(root=str(ROOT))
+    out = subprocess.run(
+        [sys.executable, "-c", program, server.address, str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert "UserError" in out.stdout, out.stderr
+    assert "can't be written: File too large" in out.stdout
+    assert "set.zip" not in left(tmp_path)
