@@ -37,14 +37,28 @@ def plain_parser(command: str, description: str | None) -> Any:
     )
 
 
-def grid_parser(command: str, description: str | None) -> Any:
-    """A parser with the options of ``ablate`` and ``tune``."""
+def grid_parser(command: str, description: str | None, published: bool = False) -> Any:
+    """A parser with the options of commands that train grids.
+
+    Args:
+        command: its name.
+        description: its help.
+        published: the grid is named like a benchmark, and has no default.
+    """
     found = plain_parser(command, description)
     default = "configs/ablations/digits.yaml"
-    found.add_argument("config", nargs="?", default=default, help="the grid: a YAML file")
+    if published:
+        found.add_argument(
+            "config", type=str, help="office31, visda or digits; or a file so called"
+        )
+    else:
+        found.add_argument("config", nargs="?", default=default, help="the grid: a YAML file")
+    found.add_argument("--root", type=str, help="folder of the data")
+    found.add_argument("--device", type=str, help="cpu or cuda, in place of the grid's")
     found.add_argument("--out", type=str, help="output folder, by default under runs/")
     found.add_argument("--tasks", type=str, help='all, or "source->target,..." in quotes')
-    found.add_argument("--methods", type=str, help="some of them: SourceOnly,DANN,...")
+    both = ["--method", "--methods"] if published else ["--methods"]
+    found.add_argument(*both, dest="methods", type=str, help="some of them: SourceOnly,DANN,...")
     found.add_argument("--norms", type=str, help="normalisers: bn,wa,wa+bn,...")
     found.add_argument("--workers", type=int, help="cells at a time, by default one per core")
     found.add_argument("--keep", action="store_true", help="keep checkpoints of finished cells")
@@ -84,6 +98,9 @@ def overrides(options: Any) -> dict[str, Any]:
         "norms": names(options.norms),
         "seeds": numbers(getattr(options, "seeds", None)),
         "lr": rows(getattr(options, "lr", None)),
+        "device": options.device,
+        "root": options.root,
+        "quick": True if getattr(options, "quick", False) else None,
     }
 
 
@@ -109,8 +126,10 @@ def load(options: Any) -> tuple[Path, Grid]:
     return config, read_grid(config, overrides(options))
 
 
-def session(options: Any, name: str, threads: int, train: str | None, check: str | None) -> Session:
-    """How the cells run, in ``--out`` or ``runs/<name>``."""
+def session(
+    options: Any, name: str, grid: Grid | None, train: str | None, check: str | None
+) -> Session:
+    """How the cells run, in ``--out`` or ``runs/<name>``; one at a time on a GPU unless told."""
     from da.experiments.session import CHECK, TRAIN, Session
     from da.experiments.store import Store
     from da.experiments.terminal import console
@@ -119,8 +138,8 @@ def session(options: Any, name: str, threads: int, train: str | None, check: str
     return Session(
         store=Store(out),
         console=console(),
-        workers=options.workers,
-        threads=threads,
+        workers=options.workers or (1 if grid and grid.device != "cpu" else None),
+        threads=grid.threads if grid else 1,
         keep=options.keep,
         train=train or TRAIN,
         check=check or CHECK,

@@ -35,7 +35,7 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
     config, grid = load(options)
     run = ablation.dry_run if options.dry_run else ablation.run
     return run(
-        session(options, config.stem, grid.threads, train, check),
+        session(options, config.stem, grid, train, check),
         grid,
         command_line("ablate", argv),
         command_line("tune", [options.config]),

@@ -35,7 +35,7 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
     table = options.table or grid.tuned
     if table is None:
         raise UserError(f"{config} names no table under 'tuned:'; name one with --table")
-    where = session(options, f"tune-{config.stem}", grid.threads, train, check)
+    where = session(options, f"tune-{config.stem}", grid, train, check)
     if options.dry_run:
         return tuner.dry_run(where, grid)
     return tuner.run(where, grid, Path(table), command_line("tune", argv))

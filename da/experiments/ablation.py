@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from da.experiments import plan as plans
 from da.experiments.grid import Grid
 from da.experiments.plan import Plan
+from da.experiments.runs import Run
 from da.experiments.session import Session, interruptible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+Show = Callable[[Session, Plan], tuple[list[Run], str]]
 
-def run(session: Session, grid: Grid, command: str, tune: str) -> int:
+
+def run(session: Session, grid: Grid, command: str, tune: str, show: Show | None = None) -> int:
     """Trains the cells that have no result, then writes and prints the report.
 
     Args:
@@ -22,6 +26,7 @@ def run(session: Session, grid: Grid, command: str, tune: str) -> int:
         grid: what.
         command: what the user typed, to go on after an interruption.
         tune: the command that makes missing learning rates.
+        show: writes and shows what the results say; by default the report.
 
     Returns:
         0 when every cell is done, 1 when one failed or has no rate that works, 3 when one diverged
@@ -37,19 +42,25 @@ def run(session: Session, grid: Grid, command: str, tune: str) -> int:
                 made.append(plans.plan(grid, known["tasks"], command, tune, known["version"]))
                 plans.write(session.store.root, made[0])
                 session.run(pool, made[0].cells)
-            return _end(session, made[0])
+            return _end(session, made[0], show or report_of)
 
     return interruptible(session, lambda: made[0].cells if made else [], command, body)
 
 
-def _end(session: Session, plan: Plan) -> int:
+def report_of(session: Session, plan: Plan) -> tuple[list[Run], str]:
+    """Writes and shows the report; gives the runs, and the files in words."""
     from da.experiments import report, terminal
 
     out = session.store.root
     runs, tables = report.write(out, plan)
     terminal.show(session.console, out, plan, runs, tables)
+    return runs, report.files(out)
+
+
+def _end(session: Session, plan: Plan, show: Show) -> int:
+    runs, files = show(session, plan)
     states = {run.state for run in runs}
-    session.console.print(f"written: {report.files(out)}", markup=False, soft_wrap=True)
+    session.console.print(f"written: {files}", markup=False, soft_wrap=True)
     if session.outcome.finished:
         session.console.print(session.split(), markup=False, soft_wrap=True)
     if states - {"done", "diverged"} or plan.refused:

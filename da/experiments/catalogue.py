@@ -34,6 +34,7 @@ def check(settings: dict[str, Any]) -> Known:
     data = _data_class(grid.data)
     _options("data_args", grid.data_args, data, GIVEN_DATA)
     _check_methods(grid)
+    _check_overrides(grid, data)
     _check_norms(grid)
     _check_starts(grid)
     domains = getattr(data, "domains", None)
@@ -76,6 +77,19 @@ def _check_methods(grid: Grid) -> None:
         if name not in methods:
             raise unknown("method", name, methods)
         _options(f"methods.{name}", options, methods[name], GIVEN)
+
+
+def _check_overrides(grid: Grid, data: type) -> None:
+    """An override may be for a method that the command line has left out, but for none unknown."""
+    from da.module import AdaptationModule
+
+    methods = subclasses("da.methods", AdaptationModule)
+    for number, override in enumerate(grid.overrides):
+        for name in override.methods or ():
+            if name not in methods:
+                raise unknown("method", name, methods)
+        _options(f"overrides.{number}.data_args", override.data_args, data, GIVEN_DATA)
+        _options(f"overrides.{number}.model", override.model, AdaptationModule, GIVEN)
 
 
 def _check_norms(grid: Grid) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from da import yaml12
 from da.errors import UserError, unknown
 from da.experiments.grid import Grid, Tune, root
+from da.experiments.override import Override
 
 
 class _Loader(yaml12.Loader):
@@ -31,7 +32,7 @@ def find(name: str) -> Path:
     for path in (Path(name), root() / name):
         if path.is_file():
             return path
-    known = sorted(p.relative_to(root()).as_posix() for p in root().glob("configs/ablations/*"))
+    known = sorted(p.relative_to(root()).as_posix() for p in root().glob("configs/[ap]*/*.yaml"))
     raise UserError(f"no such configuration: {name}; those at hand: {', '.join(known)}")
 
 
@@ -57,8 +58,9 @@ def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:
 
     Args:
         path: the YAML file. ``tuned`` is taken from the folder in which it lies.
-        overrides: ``tasks``, ``methods``, ``norms``, ``seeds`` or ``lr`` to a list; methods and
-            normalisers that the file names keep the options that it gives them.
+        overrides: ``tasks``, ``methods``, ``norms``, ``seeds`` or ``lr`` to a list, ``device``,
+            ``quick``, and ``root``, the data's; methods and normalisers that the file names keep
+            the options that it gives them.
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
@@ -66,6 +68,9 @@ def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:
     settings = dict(content)
     for key, value in overrides.items():
         if value is None:
+            continue
+        if key == "root":
+            settings["data_args"] = {**(settings.get("data_args") or {}), "root": value}
             continue
         given = settings.get(key)
         if key in ("methods", "norms") and isinstance(given, dict):
@@ -99,7 +104,7 @@ def _line(error: ValidationError) -> str:
     place = [str(part) for part in first["loc"]]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
-        owner: type[BaseModel] = Tune if place[0] == "tune" else Grid
+        owner: type[BaseModel] = {"tune": Tune, "overrides": Override}.get(place[0], Grid)
         return str(unknown("setting", key, _fields(owner, place[:-1])))
     value = first["input"]
     message = first["msg"].removeprefix("Value error, ")

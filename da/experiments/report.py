@@ -145,7 +145,11 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
         if grid.samples
         else f"{grid.epochs} epochs x {grid.steps_per_epoch} steps"
     )
-    batches = grid.sweep.get("batch_size", (grid.batch_size,))
+    batches: tuple[Any, ...] = grid.sweep.get("batch_size", (grid.batch_size,))
+    if grid.overrides or grid.quick:  # they differ by method or task: what the cells say
+        lengths = {c.method: f"{c.epochs} epochs x {c.steps_per_epoch} steps" for c in plan.cells}
+        length = ", ".join(f"{method} {text}" for method, text in lengths.items())
+        batches = tuple(dict.fromkeys(c.batch_size for c in plan.cells))
     results = [run.result for run in runs if run.result is not None]
     facts = [
         f"- command: `{plan.command}`",
@@ -207,14 +211,14 @@ def _differences(table: Table) -> list[str]:
 
 def _rates(runs: list[Run]) -> list[str]:
     """Learning rates by method, normaliser and batch size."""
-    rates: dict[tuple[str, ...], str] = {}
+    rates: dict[tuple[str, ...], dict[str, None]] = {}
     for run in runs:
         cell = run.entry.cell
         key = (run.entry.row, cell.method, cell.norm, str(cell.batch_size))
-        rates[key] = f"{cell.lr:g}"
+        rates.setdefault(key, {})[f"{cell.lr:g}"] = None  # by task, where overrides say so
     return grid_table(
         ["row", "method", "normaliser", "batch", "learning rate"],
-        [[*key, value] for key, value in rates.items()],
+        [[*key, ", ".join(values)] for key, values in rates.items()],
     )
 
 

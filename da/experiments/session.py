@@ -102,7 +102,9 @@ class Session:
         each = sum(sizes) / len(sizes) if sizes else BYTES_PER_CELL
         each += BYTES_PER_CHECKPOINT if self.keep and not sizes else 0
         source = (
-            f"from {len(finished)} finished cells" if estimate.measured else "from stated constants"
+            f"from {len(finished)} finished cells"
+            if estimate.measured
+            else "from stated constants, which are those of the small digits network"
         )
         return (
             f"{len(waiting)} of {len(cells)} cells to run: about {duration(seconds)} with "

@@ -1,0 +1,152 @@
+"""Published settings from their files to the table beside the published numbers."""
+
+import csv
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import run
+from da.errors import UserError
+from da.experiments.catalogue import check
+from da.experiments.config import find, read_grid
+from da.experiments.references import AVERAGE, config, published, read
+from datasets.office31 import Office31
+from datasets.visda import VisDA2017
+
+SMALL = {"image_size": 32, "resize": 36, "num_workers": 0, "cache": False}
+
+
+def tree(folder, kind, domains, layout, each=2):
+    """A set of the published shape with generated images."""
+    generator = np.random.default_rng(0)
+    for domain in domains:
+        for name in kind.classes:
+            place = folder / layout.format(domain=domain) / name
+            place.mkdir(parents=True)
+            for i in range(each):
+                pixels = generator.integers(0, 255, (40, 48, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"frame_{i:04}.jpg")
+    return folder
+
+
+def cut(name, folder, epochs=1, steps=2):
+    """The published settings as they are, with a small network, small images and few steps."""
+    settings = yaml.safe_load(config(name).read_text())
+    settings["data_args"] |= SMALL
+    settings["model"] |= {"backbone": "digits_resnet", "weights": None}
+    settings |= {"epochs": epochs, "steps_per_epoch": steps, "batch_size": 8, "device": "cpu"}
+    for override in settings["overrides"]:
+        override |= {"epochs": epochs, "steps_per_epoch": steps}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", published())
+def test_published_settings_are_grids_of_what_exists(name):
+    grid = read_grid(config(name), {})
+    if name != "digits":
+        check(grid.model_dump(mode="json"))
+    quick = read_grid(config(name), {"quick": True})
+    for task in grid.tasks:
+        for method in grid.methods:
+            cell = quick.cell(task, method, "bn", {}, 0, 0.1)
+            assert cell.epochs * cell.steps_per_epoch <= 5000
+
+
+def test_the_published_settings_of_each_method():
+    grid = read_grid(find("configs/published/office31.yaml"), {})
+    task = "amazon->webcam"
+    erm, dann = (
+        grid.cell(task, m, "bn", {}, 0, grid.published(task, m, {})) for m in ("SourceOnly", "DANN")
+    )
+    assert (erm.lr, erm.epochs, erm.steps_per_epoch) == (1e-3, 5, 500)
+    assert (dann.lr, dann.epochs, dann.steps_per_epoch) == (1e-2, 20, 1000)
+    assert erm.model_args["bottleneck"] is None
+    assert erm.model_args["anneal_alpha"] == pytest.approx(3e-4 * 10_000)
+    assert dann.model_args["anneal_alpha"] == pytest.approx(1e-3 * 10_000)
+
+
+@pytest.mark.parametrize("name", ["office31", "visda"])
+def test_published_averages_agree_with_their_parts(name):
+    rows = read(name)
+    wholes = [r for r in rows if (r.task, r.metric) == (AVERAGE, "accuracy")]
+    wholes += [r for r in rows if r.metric == "class_mean"]
+    compared = 0
+    for whole in wholes:
+        mine = [r for r in rows if (r.method, r.source) == (whole.method, whole.source)]
+        parts = [
+            r.value
+            for r in mine
+            if r.metric.startswith("class:")
+            or (whole.task == AVERAGE and r.metric == "accuracy" and r.task != AVERAGE)
+        ]
+        if parts:
+            compared += 1
+            assert np.mean(parts) == pytest.approx(whole.value, abs=0.0801), whole
+    assert compared >= 12
+
+
+def test_dann_on_a_tree_of_the_shape_of_office31(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tree(tmp_path / "data", Office31, Office31.domains, "{domain}/images")
+    line = ["reproduce", cut("office31", tmp_path), "--method", "dann", "--root", str(root)]
+    assert run.main([*line, "--seeds", "0", "--workers", "1", "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    for label, value in (("A→W", 91.4), ("W→A", 70.4), ("average (6 of 6 tasks)", 86.1)):
+        assert f"| {label} | mean over samples | {value} | oracle |" in said
+    assert "OUTSIDE (±1.5, one seed: error unknown)" in said
+    rows = list(csv.DictReader((tmp_path / "out/reproduce.csv").open()))
+    assert len(rows) == 7
+    ours = [float(r["oracle mean"]) for r in rows]
+    assert ours[-1] == pytest.approx(np.mean(ours[:-1]), abs=1e-3)
+    # The finished grid is compared again, by what it holds.
+    assert run.main(["reproduce", "office31", "--out", "out", "--compare"]) == 0
+    assert capsys.readouterr().out.count("| oracle |") == 1 + 7  # and the head
+    next((tmp_path / "out/cells").glob("*/result.json")).unlink()
+    assert run.main(["reproduce", "office31", "--out", "out", "--compare"]) == 0
+    said = capsys.readouterr().out
+    assert "missing (0 of 1)" in said
+    assert "missing (5 of 6)" in said
+
+
+def test_visda_shows_both_means_and_twelve_classes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tree(tmp_path / "data", VisDA2017, ("train", "validation"), "{domain}")
+    line = ["reproduce", cut("visda", tmp_path), "--method", "source_only", "--root", str(root)]
+    assert run.main([*line, "--seeds", "0", "--workers", "1", "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "| synthetic→real | mean over classes | 51.7 | oracle |" in said
+    assert "| synthetic→real | mean over samples | 56.9 | oracle |" in said
+    assert "| aeroplane | 63.6 | " in said
+    assert "| truck | 4.7 | " in said
+
+
+def test_wrong_names_are_refused(refused_words):
+    assert "unknown benchmark 'office'; did you mean 'office31'" in refused_words(
+        "reproduce", "office"
+    )
+    assert "unknown method 'mcd'" in refused_words("reproduce", "office31", "--method", "mcd")
+    assert "name the folder of a finished grid" in refused_words(
+        "reproduce", "office31", "--compare"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"methods": ["DANN"]}, "it changes nothing"),
+        ({"lr": 0.1}, "name the methods or the tasks"),
+        ({"methods": ["DANN"], "lr": -1}, "greater than 0"),
+        ({"methods": ["DANN"], "epoch": 3}, "did you mean 'overrides.0.epochs'"),
+        ({"tasks": ["a-b"], "lr": 1}, "a task is written source->target"),
+    ],
+)
+def test_a_wrong_override_is_one_line(override, message, tmp_path):
+    settings = yaml.safe_load(config("office31").read_text()) | {"overrides": [override]}
+    (tmp_path / "g.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(UserError, match=message) as error:
+        read_grid(tmp_path / "g.yaml", {})
+    assert "\n" not in str(error.value)
