@@ -62,10 +62,11 @@ class Cell(BaseModel):
     def id(self) -> str:
         """The first 16 hex digits of the SHA-256 of the settings' canonical JSON.
 
-        Without the data's folder and number of workers, which change no batch.
+        Without the data's folder, number of workers and cache, which change no batch. (A limit of
+        the cache is in it where one is given: what is re-encoded beyond it has other pixels.)
         """
         settings = self.model_dump(mode="json")
-        for name in ("root", "num_workers"):
+        for name in ("root", "num_workers", "cache", "cache_folder"):
             settings["data_args"].pop(name, None)
         if self.weights_content is None:
             del settings["weights_content"]

@@ -37,7 +37,8 @@ def test_every_setting_is_part_of_the_identity(field):
 
 def test_folders_and_workers_are_no_part_of_the_identity():
     a = a_cell(data_args={"root": "/a", "num_workers": 2, "balanced": True})
-    assert a.id == a_cell(data_args={"root": "/b", "balanced": True}).id
+    kept = {"cache": False, "cache_folder": "/c"}
+    assert a.id == a_cell(data_args={"root": "/b", "balanced": True, **kept}).id
     assert a.id != a_cell(data_args={"root": "/a"}).id
 
 
