@@ -47,6 +47,12 @@ def test_a_class_that_is_predicted_but_absent_does_not_count():
     assert scores(10 * torch.eye(4)[predicted[:2]], labels[:2])["class_mean"] == 0.5
 
 
+def test_classes_come_one_by_one_and_an_absent_one_has_no_accuracy():
+    labels = torch.tensor([0, 0, 1, 1])
+    found = scores(10 * torch.eye(4)[torch.tensor([0, 2, 1, 1])], labels, by_class=True)
+    assert found["per_class"] == [0.5, 1.0, None, None]
+
+
 def test_the_class_mean_is_not_the_sample_mean():
     labels = torch.tensor([0] * 9 + [1])
     found = scores(10 * torch.eye(2)[torch.zeros(10, dtype=int)], labels)
@@ -165,7 +171,9 @@ def test_the_recorder_scores_every_stream_in_every_form_after_every_epoch(norm):
             for name, loader in zip(STREAMS, data.val_dataloader(), strict=True):
                 p = predict(module, loader)
                 expected = scores(p.logits, p.labels)
-                found = recorder.history[-1]["forms"][form][name]
+                found = dict(recorder.history[-1]["forms"][form][name])
+                by_class = found.pop("per_class", None)
+                assert (by_class is not None) == (name == "target/test")
                 assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), (form, name)
     if "bn" in norm:
         last = recorder.history[-1]["forms"]

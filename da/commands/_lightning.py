@@ -28,6 +28,7 @@ from da.commands._messages import (
     refuse_linked,
     refuse_no_value,
 )
+from da.commands._published import without_grids
 from da.discovery import modules
 from da.errors import UserError, unknown
 from da.experiments.training import methods
@@ -126,6 +127,7 @@ class CLI(LightningCLI):
             name = value_of(option, args)
             if name and "." not in name and name not in known:
                 raise unknown(kind, name, known)
+        args = without_grids(args, value_of)
         refuse_linked(given(args))
         files = configurations(args)
         for content in files:
