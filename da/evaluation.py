@@ -43,7 +43,7 @@ def scores(logits: Tensor, labels: Tensor, by_class: bool = False) -> dict[str, 
     # is taken here, over the classes that are present.
     per_class = multiclass_accuracy(logits, labels, num_classes=classes, average=None)
     present = torch.bincount(labels, minlength=classes) > 0
-    found = {
+    found: dict[str, Any] = {
         "n": len(labels),
         "accuracy": multiclass_accuracy(
             logits, labels, num_classes=classes, average="micro"

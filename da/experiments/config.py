@@ -104,7 +104,8 @@ def _line(error: ValidationError) -> str:
     place = [str(part) for part in first["loc"]]
     key = ".".join(place)
     if first["type"] == "extra_forbidden":
-        owner: type[BaseModel] = {"tune": Tune, "overrides": Override}.get(place[0], Grid)
+        parts: dict[str, type[BaseModel]] = {"tune": Tune, "overrides": Override}
+        owner = parts.get(place[0], Grid)
         return str(unknown("setting", key, _fields(owner, place[:-1])))
     value = first["input"]
     message = first["msg"].removeprefix("Value error, ")

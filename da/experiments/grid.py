@@ -131,8 +131,10 @@ class Grid(Strict):
         for number, override in enumerate(self.overrides):
             self._compatible(f"overrides.{number}", override)
         for point in self.points():
-            for override in (None, *self.overrides):
-                tasks, methods = (override.tasks, override.methods) if override else (None, None)
+            for tasks, methods in (
+                (None, None),
+                *((override.tasks, override.methods) for override in self.overrides),
+            ):
                 self.length(
                     self.resolved((tasks or ("",))[0], (methods or ("",))[0], point),
                 )

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from da.errors import UserError, unknown
 from da.experiments.grid import root
@@ -70,17 +71,16 @@ def read(name: str) -> list[Reference]:
     """The numbers of a benchmark."""
     path = folder() / "references" / f"{name}.csv"
     with path.open(encoding="utf-8", newline="") as file:
-        return [
-            Reference(
-                **{
-                    **row,
-                    "value": float(row["value"]),
-                    "std": float(row["std"]) if row["std"] else None,
-                    "seeds": int(row["seeds"]) if row["seeds"] else None,
-                }
-            )
-            for row in csv.DictReader(file)
-        ]
+        return [_reference(row) for row in csv.DictReader(file)]
+
+
+def _reference(row: dict[str, Any]) -> Reference:
+    numbers: dict[str, Any] = {
+        "value": float(row["value"]),
+        "std": float(row["std"]) if row["std"] else None,
+        "seeds": int(row["seeds"]) if row["seeds"] else None,
+    }
+    return Reference(**{**row, **numbers})
 
 
 def same_task(a: str, b: str) -> bool:
