@@ -46,6 +46,19 @@ def fake_trainer(monkeypatch):
 
 
 @pytest.fixture
+def alike():
+    """Whether two sets of scores agree, class by class as well: ``alike(found, expected, rel)``."""
+
+    def compare(found, expected, rel):
+        found, expected = dict(found), dict(expected)
+        classes = found.pop("per_class", None), expected.pop("per_class", None)
+        same = pytest.approx(classes[1], rel=rel, abs=1e-6) == classes[0]
+        return same and found == pytest.approx(expected, rel=rel, abs=1e-6)
+
+    return compare
+
+
+@pytest.fixture
 def batch() -> Batch:
     """Eight images of each domain, four classes, the target shifted and scaled."""
     generator = torch.Generator().manual_seed(0)
