@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from da.discovery import subclasses
 from da.errors import UserError, unknown
-from da.experiments.grid import Grid, all_tasks, check_names
+from da.experiments.grid import Grid, all_tasks, check_names, split_task
 
 GIVEN = {"num_classes", "task", "seed", "norm", "norm_options", "lr", "self", "args", "kwargs"}
 """Arguments of a method that the grid sets by itself."""
@@ -40,6 +40,8 @@ def check(settings: dict[str, Any]) -> Known:
     domains = getattr(data, "domains", None)
     if not isinstance(domains, (list, tuple)):
         domains = None  # known only once its folder is read
+        if grid.tasks == "all" and (root := grid.data_args.get("root")):
+            domains = data.available(root)  # type: ignore[attr-defined]
     if domains is not None:
         check_names(grid, (*domains, *(getattr(data, "development", None) or ())))
     elif grid.tasks == "all":
@@ -52,6 +54,29 @@ def check(settings: dict[str, Any]) -> Known:
         development="->".join(development) if pair and development else None,
         version=getattr(data, "version", 1),
     )
+
+
+def ready(settings: dict[str, Any], tasks: list[str]) -> None:
+    """Refuses what no cell could begin with: a device that is not there, data that can't be found.
+
+    Args:
+        settings: of a :class:`~da.experiments.grid.Grid`.
+        tasks: those of the grid.
+    """
+    import torch
+
+    grid = Grid.model_validate(settings)
+    if grid.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device: cuda, but PyTorch finds no such device on this machine; give --device cpu, or "
+            "device: cpu in the grid"
+        )
+    data: Any = _data_class(grid.data)
+    for source, target in map(split_task, tasks):
+        found = data(source=source, target=target, **grid.data_args)
+        for domain in (source, target):
+            if hasattr(found, "listing"):
+                found.listing(domain)
 
 
 def _data_class(path: str) -> type:

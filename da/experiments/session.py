@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TRAIN = "da.experiments.training:run_cell"
 CHECK = "da.experiments.catalogue:check"
+READY = "da.experiments.catalogue:ready"
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """How the system says that a disk takes no more."""
@@ -66,7 +67,10 @@ class Session:
 
     def known(self, pool: Pool, grid: Grid) -> Known:
         """Checks the grid's names in a worker, since that needs torch and the driver does not."""
-        found: Known = pool.ask(self.check, grid.model_dump(mode="json"))
+        settings = grid.model_dump(mode="json")
+        found: Known = pool.ask(self.check, settings)
+        if self.check == CHECK:
+            pool.ask(READY, settings, found["tasks"])
         return found
 
     def run(self, pool: Pool, cells: list[Cell]) -> Outcome:

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -164,3 +165,36 @@ def test_fit_takes_the_published_settings_of_a_method(tmp_path, monkeypatch):
     assert (model["lr"], model["horizon"], model["norm"]) == (0.01, 10_000, "wa")
     assert (data["batch_size"], data["steps_per_epoch"], data["resize"]) == (8, 2, 36)
     assert kept["trainer"]["max_epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--root", "nowhere", "--device", "cpu"], "root 'nowhere' is not a folder"),
+        (["--device", "cpu"], "root is missing"),
+        (["--root", ".", "--device", "cpu"], "domain 'amazon' of Office-31 is not in"),
+        (["--root", ".", "--device", "cuda"], "PyTorch finds no such device"),
+    ],
+)
+def test_what_no_cell_could_begin_with_is_refused_at_once(
+    tmp_path, monkeypatch, capfd, options, words
+):
+    if "cuda" in options and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.chdir(tmp_path)
+    code = run.main(["reproduce", "office31", "--method", "dann", "--out", "out", *options])
+    error = capfd.readouterr().err
+    assert (code, error.count("\n")) == (2, 1)
+    assert words in error
+
+
+def test_all_tasks_of_a_folder(tmp_path):
+    for domain in "abc":
+        (tmp_path / domain / "cat").mkdir(parents=True)
+    settings = {
+        **yaml.safe_load(find("configs/ablations/digits_small.yaml").read_text()),
+        "data": "datasets.folder.Folder",
+        "data_args": {"root": str(tmp_path)},
+        "tasks": "all",
+    }
+    assert len(check(settings)["tasks"]) == 6
