@@ -95,10 +95,9 @@ class FileImages(ImageSet):
 
     def images(self, indices: NDArray[np.int64]) -> Images:
         """See :meth:`ImageSet.images`; C is 3."""
-        decoded = [read_image(self.root / self.paths[i], self.reading) for i in indices]
-        if self.reading.keep_aspect:
-            return [torch.from_numpy(image) for image in decoded]
-        return torch.from_numpy(np.stack(decoded))
+        return [
+            torch.from_numpy(read_image(self.root / self.paths[i], self.reading)) for i in indices
+        ]
 
     def fingerprint(self) -> str:
         """Of the class names, labels, paths and sizes of the files; their content is not read."""

@@ -56,6 +56,13 @@ def normalise(
     return images.float().mul_(_maps(scale)).add_(_maps(offset))
 
 
+def _factors(
+    mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Per channel what pixels from 0 to 255 are multiplied by, and what is then added."""
+    return 1 / (255 * np.array(std)), -np.array(mean) / np.array(std)
+
+
 def _maps(values: NDArray[np.float64]) -> Tensor:
     """``(B, C)`` float64 as ``(B, C, 1, 1)`` float32."""
     return torch.from_numpy(values.astype(np.float32))[:, :, None, None]
@@ -175,7 +182,9 @@ def resized(image: Tensor, size: int) -> Tensor:
     """An image ``(C, H, W)`` uint8 as ``(C, size, size)``, bilinear with antialiasing."""
     if image.shape[1:] == (size, size):
         return image
-    return functional.interpolate(image[None], (size, size), mode="bilinear", antialias=True)[0]
+    # Only in this layout the fast kernel is taken; a part of an image is copied into it.
+    one = image[None].contiguous(memory_format=torch.channels_last)
+    return functional.interpolate(one, (size, size), mode="bilinear", antialias=True)[0]
 
 
 class CropAndFlip(Transform):
@@ -209,12 +218,19 @@ class CropAndFlip(Transform):
 
     def train(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
         """See :meth:`Transform.train`."""
-        boxes = self._boxes(images, draws)
-        out = torch.empty(len(images), images[0].shape[0], self.size, self.size)
-        for i, (top, left, height, width) in enumerate(boxes.tolist()):
+        crops = []
+        for i, (top, left, height, width) in enumerate(self._boxes(images, draws).tolist()):
             image = resized(images[i][:, top : top + height, left : left + width], self.size)
-            out[i] = image.flip(-1) if self.flip and draws[i, -1] < 0.5 else image
-        return normalise(out, self.mean, self.std)
+            crops.append(image.flip(-1) if self.flip and draws[i, -1] < 0.5 else image)
+        return self._normalised(crops)
+
+    def _normalised(self, images: list[Tensor]) -> Tensor:
+        """As :func:`normalise`, one image at a time: it then stays in the processor's cache."""
+        scale, offset = (_maps(x[None])[0] for x in _factors(self.mean, self.std))
+        out = torch.empty(len(images), *images[0].shape)
+        for place, image in zip(out, images, strict=True):
+            place.copy_(image).mul_(scale).add_(offset)
+        return out
 
     def _boxes(self, images: Images, draws: NDArray[np.float64]) -> NDArray[np.int64]:
         sides = np.array([image.shape[1:] for image in images])

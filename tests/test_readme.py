@@ -76,7 +76,7 @@ def test_the_contract_suite_covers_the_recipes(copy):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-@pytest.mark.parametrize("folder", ["digits", "batch_size", "deep", "norms"])
+@pytest.mark.parametrize("folder", ["digits", "batch_size", "deep", "norms", "data"])
 def test_the_results_shown_are_those_of_the_report(folder):
     """Every line of a table in the README's results is in the committed report, word for word."""
     report = (ROOT / "results" / folder / "report.md").read_text().splitlines()
