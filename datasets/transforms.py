@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Literal
 
@@ -11,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import get_worker_info
 
 from datasets.images import Images
 
@@ -136,6 +138,15 @@ class ShiftAndJitter(Transform):
         return normalise(images, self.mean, self.std)
 
 
+def _batch(*shape: int) -> Tensor:
+    """An empty float32 tensor; of a worker in memory that it shares with the main process."""
+    if get_worker_info() is None:
+        return torch.empty(shape)
+    # As in torch's own collate function: a batch made elsewhere would be copied once more.
+    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape), device="cpu")
+    return torch.empty(0).set_(storage).view(shape)
+
+
 Crop = Literal["random_resized", "random", "centre"]
 _TRIES = 10
 
@@ -227,7 +238,7 @@ class CropAndFlip(Transform):
     def _normalised(self, images: list[Tensor]) -> Tensor:
         """As :func:`normalise`, one image at a time: it then stays in the processor's cache."""
         scale, offset = (_maps(x[None])[0] for x in _factors(self.mean, self.std))
-        out = torch.empty(len(images), *images[0].shape)
+        out = _batch(len(images), *images[0].shape)
         for place, image in zip(out, images, strict=True):
             place.copy_(image).mul_(scale).add_(offset)
         return out

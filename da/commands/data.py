@@ -123,14 +123,14 @@ def contact_sheet(sets: dict[str, dict[str, Any]], per_class: int) -> Figure:
         axis.set_axis_off()
     for axis, (domain, splits) in zip(axes, sets.items(), strict=False):
         data = splits["train"]
-        side = data.images(np.zeros(1, np.int64)).shape[-1]
+        side = data.images(np.zeros(1, np.int64))[0].shape[-1]
         step = side + pad
         canvas = np.full((per_class * step, wide * step, 3), 255, np.uint8)
         for label in range(wide):
             chosen = np.flatnonzero(data.labels == label)[:per_class]
-            for row, image in enumerate(data.images(chosen).numpy() if len(chosen) else ()):
+            for row, image in enumerate(data.images(chosen) if len(chosen) else ()):
                 top, left = row * step, label * step
-                canvas[top : top + side, left : left + side] = image.transpose(1, 2, 0)
+                canvas[top : top + side, left : left + side] = image.permute(1, 2, 0).numpy()
         axis.imshow(canvas, interpolation="nearest")
         total = sum(len(split) for split in splits.values())
         axis.set_title(f"{domain} ({total:,} images)", fontsize=9, loc="left", pad=14)
