@@ -222,6 +222,11 @@ def _members(archive: Path) -> Iterator[Member]:
             if inside is None:
                 raise _no_file(archive, item.name)
             yield Member(item.name, item.size, inside)
+        # tarfile takes what is no header for the end; a whole archive ends in a block of zeros.
+        assert tar.fileobj is not None  # for mypy: it is open
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(512) != bytes(512):
+            raise tarfile.ReadError("it has no end")
 
 
 def _no_file(archive: Path, name: str) -> UserError:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import sys
 import time
 import urllib.error
@@ -69,6 +70,8 @@ def fetch(name: str, downloads: Sequence[Download], root: Path, by_hand: str) ->
     """
     if not downloads:
         raise UserError(f"{name} can't be downloaded by a program: {by_hand}")
+    if root.exists() and not root.is_dir():
+        raise UserError(f"root '{root}' is a file: name a folder to download into")
     root.mkdir(parents=True, exist_ok=True)
     failed = []
     for download in downloads:
@@ -164,6 +167,10 @@ def _receive(download: Download, part: Path) -> None:
         request = urllib.request.Request(_checked(download.address), headers=headers)
         with _opener().open(request, timeout=TIMEOUT) as answer:
             going_on = answer.status == 206
+            place = answer.headers.get("Content-Range", "")
+            if going_on and not place.startswith(f"bytes {begun}-"):
+                _forget(part)
+                raise _Retry("the server sent another part than was asked for")
             length = answer.headers.get("Content-Length")
             total = int(length) + (begun if going_on else 0) if length else download.size
             kind = answer.headers.get_content_type()
@@ -190,7 +197,7 @@ def _receive(download: Download, part: Path) -> None:
                 f"{download.address}: no such host, or no connection to the internet"
             ) from None
         raise _Retry(f"no connection ({_text(reason)})") from None
-    except (TimeoutError, http.client.HTTPException, ConnectionError) as error:
+    except (TimeoutError, http.client.HTTPException, ConnectionError, ssl.SSLError) as error:
         raise _Retry(f"the connection was cut ({_text(error)})") from None
     except OSError as error:
         raise UserError(f"'{part}' can't be written: {_text(error)}") from None

@@ -122,6 +122,13 @@ def test_broken_archives_are_refused(tmp_path, suffix):
     refused(archive, f"'{archive}'")
 
 
+@pytest.mark.parametrize("place", [1024, 1100])
+def test_a_tar_that_is_cut_between_its_files_is_refused(tmp_path, place):
+    archive = pack(tmp_path / "x.tar", {"a": b"1", "b": b"2", "c": b"3"})
+    archive.write_bytes(archive.read_bytes()[:place])
+    refused(archive, "can't be unpacked", "get it again")
+
+
 def test_a_name_that_comes_twice_and_an_empty_archive_are_refused(tmp_path):
     archive = tmp_path / "x.tar"
     with tarfile.open(archive, "w") as out:

@@ -72,6 +72,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             first = int(wanted.removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if first else 200)
         self.send_header("ETag", server.tag)
+        if first:
+            start = 0 if plan == "wrong range" else first
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.send_header("Content-Length", str(len(server.content) - first))
         self.end_headers()
         body = server.content[first:]
@@ -156,6 +159,12 @@ def test_a_file_that_has_changed_or_a_server_without_ranges_begins_anew(server, 
     assert found == server.content
 
 
+def test_another_part_than_was_asked_for_is_not_taken(server, tmp_path):
+    server.plan = ["cut", "wrong range", "good"]
+    assert fetch_file(one(server), tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] is None
+
+
 def test_a_server_that_is_busy_is_asked_again(server, tmp_path):
     server.plan = ["503", "429", "good"]
     fetch_file(one(server), tmp_path)
@@ -202,6 +211,11 @@ def test_one_that_fails_does_not_lose_the_others(server, tmp_path, capsys):
 def test_what_no_program_can_get_is_explained(tmp_path):
     refused(lambda: fetch("Toy", (), tmp_path / "x", "open the page"), "Toy", "open the page")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_root_that_is_a_file_is_refused(server, tmp_path):
+    (tmp_path / "x").write_text("")
+    refused(lambda: fetch("Toy", [one(server)], tmp_path / "x", "open the page"), "is a file")
 
 
 def test_a_disk_that_is_too_small_is_said_before(server, tmp_path, monkeypatch):
