@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import stat
@@ -12,19 +11,11 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
 from da.errors import UserError
-from da.ops.files import cache_folder, write_bytes_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes that unpack at once then both do
-    fcntl = None  # type: ignore[assignment]
-
-log = logging.getLogger(__name__)
+from da.ops.files import SPARE, alone, cache_folder, write_bytes_atomically
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _OTHERS = (".rar", ".7z")
@@ -34,8 +25,6 @@ MOST_RATIO = 200
 """Unpacked over packed bytes; images hardly get smaller, a bomb is a thousand times as large."""
 _FREE_RATIO = 2**20
 """Bytes up to which the ratio is not looked at."""
-_SPARE = 2**28
-"""Bytes that stay free on the disk."""
 _BLOCK = 2**20
 _MARK = ".unpacked.json"
 
@@ -84,8 +73,7 @@ def unpacked(archive: Path, into: Path | None = None) -> Path:
         return target
     if not os.access(target.parent, os.W_OK):
         target = cache_folder() / "unpacked" / f"{_stem(archive.name)}-{state.st_mtime_ns:x}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(target):
+    with alone(target.with_name(f".{target.name}.lock")):
         if not _done(target, key):
             _unpack(archive, target, key)
     return target
@@ -104,19 +92,11 @@ def _done(target: Path, key: list[int]) -> bool:
         return False
 
 
-@contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    with (target.parent / f".{target.name}.lock").open("ab") as lock:
-        with suppress(OSError, AttributeError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _unpack(archive: Path, target: Path, key: list[int]) -> None:
     prefix = f".{target.name}.part-"
     for left in target.parent.glob(f"{prefix}*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
-    free = shutil.disk_usage(target.parent).free - _SPARE
+    free = shutil.disk_usage(target.parent).free - SPARE
     print(f"unpacking '{archive}' ({key[0] / 2**20:,.0f} MB) into '{target}'", flush=True)
     partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:

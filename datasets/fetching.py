@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from da.errors import UserError
+from da.ops.files import SPARE
 from datasets.archives import safe_parts, unpacked
 
 TRIES = 5
@@ -28,7 +29,6 @@ WAIT = 1.0
 """Seconds before the second try; twice as long before each further one."""
 TIMEOUT = 60.0
 _BLOCK = 2**18
-_SPARE = 2**28
 
 
 class Download(NamedTuple):
@@ -256,7 +256,7 @@ class _Shown:
 
 def _refuse_small_disk(part: Path, missing: int, download: Download) -> None:
     free = shutil.disk_usage(part.parent).free
-    if missing + _SPARE > free:
+    if missing + SPARE > free:
         raise UserError(
             f"{download.file} needs {missing / 2**30:.1f} GB, but {free / 2**30:.1f} GB are free "
             f"in '{part.parent}': free some, or name another root"

@@ -14,8 +14,6 @@ import logging
 import mmap
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +22,17 @@ import torch
 from numpy.typing import NDArray
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
-from da.ops.files import cache_folder, write_bytes_atomically
+from da.ops.files import SPARE, alone, cache_folder, write_bytes_atomically
 from datasets.decoding import read_image
 from datasets.image_hashes import content_hashes
 from datasets.images import FileImages, Images, ImageSet, digest
 from datasets.parallel import in_parallel
-
-try:
-    import fcntl
-except ImportError:  # Windows: builds at once are then made twice
-    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
 QUALITY = 95
 """Of re-encoded images."""
-_SPARE = 2**28
-"""Bytes that stay free on the disk."""
 
 
 class CachedImages(ImageSet):
@@ -108,8 +99,9 @@ def cached(
         UnreadableImage: names the first image that can't be read; nothing is kept then.
     """
     place = cache_folder() / "images" if folder is None else folder
+    name = digest(str(files.root.resolve()), len(files), tuple(files.reading))[:16]
     try:
-        with _alone(place, files):
+        with alone(place / f"{name}.lock"):
             return _opened(files, place, limit_gb, workers)
     except OSError as error:
         log.warning("no cache of decoded images in '%s' (%s)", place, error.strerror or error)
@@ -143,7 +135,7 @@ def _build(path: Path, files: FileImages, encoded: bool, workers: int | None) ->
     how = f"re-encoded as JPEG of quality {QUALITY}" if encoded else "decoded"
     free = shutil.disk_usage(path.parent).free
     what = f"cache of {len(files):,} {how} images, {size / 2**30:.2f} GB, in '{path.parent}'"
-    if size + _SPARE > free:
+    if size + SPARE > free:
         log.warning("%s: only %.2f GB are free, so images are read from files", what, free / 2**30)
         return False
     print(f"building a {what} (--data.cache false: none)", flush=True)
@@ -193,14 +185,3 @@ def _index(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s is broken (%s): making it again", path.with_suffix(".json"), error)
         return None
-
-
-@contextmanager
-def _alone(place: Path, files: FileImages) -> Iterator[None]:
-    """Waits until no other process builds the cache of the same listing, where locks work."""
-    place.mkdir(parents=True, exist_ok=True)
-    name = digest(str(files.root.resolve()), len(files), tuple(files.reading))[:16]
-    with (place / f"{name}.lock").open("ab") as lock:
-        with suppress(OSError, AttributeError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

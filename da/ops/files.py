@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+SPARE = 2**28
+"""Bytes that are left free on a disk by what fills it on purpose."""
 
 
 def cache_folder() -> Path:
     """The project's folder in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "da"
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Waits until no other process is in such a block for the same file, where locks work.
+
+    Args:
+        lock: made where it is missing, with its folder, and left there.
+
+    Raises:
+        OSError: where it can't be made.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:

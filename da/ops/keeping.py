@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from da.ops.files import write_bytes_atomically
+from da.ops.files import alone, write_bytes_atomically
 
 log = logging.getLogger(__name__)
 
@@ -47,23 +46,10 @@ def kept(
         shapes: of the tensors that are expected, by name.
         make: makes them.
     """
-    with _alone(path):
+    with ExitStack() as held:
+        with suppress(OSError):  # a folder that can't be written to: everyone makes what it needs
+            held.enter_context(alone(path.with_suffix(".lock")))
         return _read_or_made(path, shapes, make)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Waits until no other process is in such a block for the same file, where locks work."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock").open("ab")
-    except OSError:  # a folder that can't be written to: everyone makes what it needs
-        yield
-        return
-    with lock:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _read_or_made(
