@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
@@ -38,33 +38,8 @@ class Digits(DomainData):
     std = _HALF
     transform = ShiftAndJitter(_HALF, _HALF)
 
-    def __init__(
-        self,
-        source: str = "rendered",
-        target: str = "optical",
-        batch_size: int = 32,
-        steps_per_epoch: int | Literal["source", "target", "longest"] = "longest",
-        balanced: bool = False,
-        augment: bool = True,
-        num_workers: int = 0,
-        eval_batch_size: int = 256,
-        seed: int = 0,
-        root: str | None = None,
-        allow_same: bool = False,
-    ) -> None:
-        super().__init__(
-            source,
-            target,
-            batch_size=batch_size,
-            steps_per_epoch=steps_per_epoch,
-            balanced=balanced,
-            augment=augment,
-            num_workers=num_workers,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            root=root,
-            allow_same=allow_same,
-        )
+    def __init__(self, source: str = "rendered", target: str = "optical", **kwargs: Any) -> None:
+        super().__init__(source, target, **kwargs)
 
     def load(self, domain: str, split: Split) -> ArrayImages:
         """See :meth:`DomainData.load`."""

@@ -99,7 +99,6 @@ class FileData(DomainData):
     Args:
         source: the labelled domain.
         target: the domain without labels.
-        batch_size: see :class:`DomainData`, as for what follows up to ``allow_same``.
         root: folder of the data, or an archive of it.
         image_size: side of the images that the network sees, in pixels; by default what the
             pretrained weights were trained with, else 224.
@@ -135,15 +134,7 @@ class FileData(DomainData):
         self,
         source: str,
         target: str,
-        batch_size: int = 32,
-        steps_per_epoch: int | Literal["source", "target", "longest"] = "longest",
-        balanced: bool = False,
-        augment: bool = True,
-        num_workers: int = 0,
-        eval_batch_size: int = 256,
-        seed: int = 0,
         root: str | None = None,
-        allow_same: bool = False,
         image_size: int | None = None,
         resize: int | None = None,
         keep_aspect: bool = False,
@@ -159,21 +150,10 @@ class FileData(DomainData):
         cache: bool = True,
         cache_folder: str | None = None,
         cache_limit: float = 8.0,
+        **kwargs: Any,
     ) -> None:
         self.path = opened(root, self.expected())
-        super().__init__(
-            source,
-            target,
-            batch_size=batch_size,
-            steps_per_epoch=steps_per_epoch,
-            balanced=balanced,
-            augment=augment,
-            num_workers=num_workers,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            root=root,
-            allow_same=allow_same,
-        )
+        super().__init__(source, target, root=root, **kwargs)
         if not 0 <= validation < 1:
             raise UserError(f"validation is {validation}: it must be at least 0 and less than 1")
         if std is not None and min(std) <= 0:
