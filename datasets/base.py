@@ -158,10 +158,10 @@ class DomainData(LightningDataModule, ABC):
     @property
     def manifest(self) -> str:
         """A SHA-256 of the classes and of both domains in all their splits."""
-        return digest(
-            *((role, split, self.set_of(role, split).fingerprint())
-              for role in ROLES for split in SPLITS)
-        )  # fmt: skip
+        found = [(role, split, self.set_of(role, split)) for role in ROLES for split in SPLITS]
+        # Splits are often one and the same set, and a fingerprint asks after every file.
+        known = {id(data): data.fingerprint() for data in {id(d): d for *_, d in found}.values()}
+        return digest(*((role, split, known[id(data)]) for role, split, data in found))
 
     def set_of(self, role: Role, split: Split) -> ImageSet:
         """The images of one split of the source or the target, loaded when first asked for."""
@@ -302,9 +302,8 @@ class DomainData(LightningDataModule, ABC):
         source, target = (self.set_of(role, "train").classes for role in ROLES)
         if source != target:
             raise UserError(
-                f"'{self.source}' and '{self.target}' have different classes: only in "
-                f"'{self.source}': {_listed(source, target)}; only in '{self.target}': "
-                f"{_listed(target, source)}; rename or remove them so that both agree"
+                f"{differing(self.source, source, self.target, target)}; rename or remove them so "
+                "that both agree"
             )
 
     def _check_sizes(self) -> None:
@@ -344,5 +343,12 @@ def _at_least(name: str, value: int, least: int) -> None:
         raise UserError(f"{name} is {value}: it must be at least {least}")
 
 
-def _listed(names: tuple[str, ...], without: tuple[str, ...]) -> str:
-    return ", ".join(name for name in names if name not in without) or "none"
+def differing(a: str, of_a: Sequence[str], b: str, of_b: Sequence[str]) -> str:
+    """Says which classes only one of two domains has."""
+    only_a, only_b = (
+        ", ".join(name for name in names if name not in others) or "none"
+        for names, others in ((of_a, of_b), (of_b, of_a))
+    )
+    return (
+        f"'{a}' and '{b}' have different classes: only in '{a}': {only_a}; only in '{b}': {only_b}"
+    )

@@ -21,6 +21,7 @@ from datasets.listing import (
     plain,
     read_list,
     resolved,
+    spellings,
 )
 
 
@@ -137,6 +138,11 @@ class Benchmark(FileData):
             folder = find_folder(root, (domain, *cls.aliases.get(domain, ())), cls.names())
             if folder is not None:
                 return class_folders(root, folder, cls.names(), domain)
+        return cls.by_list(root, domain, split)
+
+    @classmethod
+    def by_list(cls, root: Path, domain: str, split: Split) -> Listing | None:
+        """A list file in or below a folder; None where there is none."""
         skip = frozenset(plain(name) for name in cls.classes)
         file = find_file(root, cls.lists.get(cls.key(domain, split), ()), skip)
         return None if file is None else cls.listed(file, root, domain)
@@ -150,11 +156,8 @@ class Benchmark(FileData):
         """
         lines = read_list(file)
         paths = resolved(file, lines, cls.bases(file, root, domain), root)
-        label = {
-            plain(x): i
-            for i, (name, aliases) in enumerate(cls.names().items())
-            for x in (name, *aliases)
-        }
+        place = {name: label for label, name in enumerate(cls.classes)}
+        label = {spelt: place[name] for spelt, name in spellings(cls.names()).items()}
         labels = np.array(
             [
                 label.get(plain(Path(path).parent.name), line.label)

@@ -18,7 +18,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from da.errors import UserError
 
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
 _END_OF_JPEG = b"\xff\xd9"
 
 
@@ -81,7 +81,7 @@ def read_image(path: Path, reading: Reading, fast: bool = False) -> NDArray[np.u
 def _decoded(content: bytes, reading: Reading, fast: bool) -> Tensor:
     """The pixels of a file, ``(3, H, W)`` uint8."""
     with Image.open(io.BytesIO(content)) as file:
-        turned = reading.exif and file.getexif().get(_ORIENTATION, 1) != 1
+        turned = reading.exif and file.getexif().get(ORIENTATION, 1) != 1
         plain = file.format == "JPEG" and file.mode in ("RGB", "L") and not turned
         # torchvision's decoder takes two thirds of the time of Pillow's. What is missing of a file
         # that was cut short it fills with grey, so that such a file is left to Pillow.

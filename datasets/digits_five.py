@@ -20,6 +20,7 @@ from datasets.base import DomainData, Split
 from datasets.decoding import Reading, read_image
 from datasets.images import ArrayImages, image_files
 from datasets.listing import find_file, find_folder, read_list, resolved
+from datasets.streams import fixed_subset
 from datasets.transforms import CropAndFlip
 
 log = logging.getLogger(__name__)
@@ -196,8 +197,7 @@ class DigitsFive(DomainData):
             held = max(1, round(self.validation * len(whole)))
             chosen = np.sort(order[held:] if split == "train" else order[:held])
         if split != "train" and (domain, split) != (self.target, "test"):
-            order = permutation(derive(0, domain, "evaluation"), 0, len(chosen))
-            chosen = np.sort(chosen[order[: self.evaluation_limit]])
+            chosen = fixed_subset(chosen, domain, self.evaluation_limit)
         return ArrayImages(whole.array.numpy()[chosen], whole.labels[chosen], self.classes)
 
     def _all(self, domain: str, train: bool) -> ArrayImages:

@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets.base import Split
 from datasets.benchmark import Benchmark
 from datasets.fetching import Download
-from datasets.listing import Listing, find_file, plain
+from datasets.listing import Listing
 
 _CLASSES = """
 aircraft_carrier airplane alarm_clock ambulance angel animal_migration ant anvil apple arm
@@ -156,6 +156,4 @@ class DomainNet126(Benchmark):
     @classmethod
     def look(cls, root: Path, domain: str, split: Split) -> Listing | None:
         """By lists alone: the folders hold the other 219 classes, too."""
-        skip = frozenset(plain(name) for name in cls.classes)
-        file = find_file(root, cls.lists[domain], skip)
-        return None if file is None else cls.listed(file, root, domain)
+        return cls.by_list(root, domain, split)

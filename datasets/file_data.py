@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from da.errors import UserError
 from da.ops.seeding import derive, permutation
-from datasets.base import DomainData, Role, Split
+from datasets.base import DomainData, Role, Split, differing
 from datasets.decoding import Reading
 from datasets.image_cache import cached
 from datasets.images import FileImages, ImageSet, Part
 from datasets.listing import Listing, opened
 from datasets.readable import refuse_unreadable, without_unreadable
+from datasets.streams import fixed_subset
 from datasets.transforms import CropAndFlip
 
 log = logging.getLogger(__name__)
@@ -71,9 +72,8 @@ def relabelled(
     if (extra and allowed != "open") or (missing and allowed == "same"):
         hint = f"set class_sets to {'open' if extra else 'partial'}"
         raise UserError(
-            f"'{source}' and '{target}' have different classes: only in '{source}': "
-            f"{', '.join(missing) or 'none'}; only in '{target}': {', '.join(extra) or 'none'}; "
-            f"rename or remove them so that both agree, or {hint}"
+            f"{differing(source, classes, target, listing.classes)}; rename or remove them so that "
+            f"both agree, or {hint}"
         )
     if len(extra) == len(listing.classes):
         raise UserError(f"'{source}' and '{target}' have no class in common")
@@ -218,8 +218,7 @@ class FileData(DomainData):
         """The files of a domain, or of one of its published splits; listed once."""
         key = (domain, self._list_of(split))
         if key not in self._listings:
-            found = self.find(self.path, domain, key[1] or "train")
-            self._listings[key] = found
+            self._listings[key] = self.find(self.path, domain, key[1] or "train")
         return self._listings[key]
 
     def _list_of(self, split: Split) -> Split | None:
@@ -247,7 +246,7 @@ class FileData(DomainData):
         whole = self.whole(domain, split)
         labels, classes = whole.labels, whole.classes
         if domain == self.target and domain != self.source:
-            classes = self._source_classes()
+            classes = self.listing(self.source).classes
             found = self.listing(domain, split)._replace(labels=labels, classes=whole.classes)
             labels = relabelled(found, classes, self.class_sets, self.source, self.target)
         role: Role = "source" if domain == self.source else "target"
@@ -255,9 +254,6 @@ class FileData(DomainData):
         if len(chosen) == len(labels) and classes == whole.classes:
             return whole
         return Part(whole, chosen, labels[chosen], classes)
-
-    def _source_classes(self) -> tuple[str, ...]:
-        return self.listing(self.source).classes
 
     def _chosen(
         self, role: Role, domain: str, split: Split, labels: NDArray[np.int64]
@@ -277,9 +273,7 @@ class FileData(DomainData):
         indices = np.flatnonzero(chosen)
         limit = self.evaluation_limit
         if limit and split != "train" and (role, split) != ("target", "test"):
-            # Fixed: it depends on nothing that a run could choose.
-            order = permutation(derive(0, domain, "evaluation"), 0, len(indices))
-            indices = np.sort(indices[order[:limit]])
+            indices = fixed_subset(indices, domain, limit)
         return indices
 
     @property

@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from da.errors import UserError
 from datasets.images import folders, image_files
 
-IMAGES = "images"
-"""Folder that some sets have between a domain and its classes."""
-
 
 class Listing(NamedTuple):
     """The images of a domain; none of them is opened.
@@ -44,6 +41,11 @@ def plain(name: str) -> str:
     True
     """
     return re.sub(r"[\s_-]+", "", name).lower()
+
+
+def spellings(classes: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The class that each name means, plain, of classes with their other names."""
+    return {plain(x): name for name, aliases in classes.items() for x in (name, *aliases)}
 
 
 def opened(root: str | None, expected: str = "DOMAIN/CLASS/IMAGE") -> Path:
@@ -105,7 +107,7 @@ def matched(
     found: Sequence[str], classes: Mapping[str, Sequence[str]], domain: str, where: Path
 ) -> list[tuple[str, str]]:
     """Pairs each class with its folder; refuses folders that are no classes, and missing ones."""
-    known = {plain(x): name for name, aliases in classes.items() for x in (name, *aliases)}
+    known = spellings(classes)
     folder = {known[plain(name)]: name for name in found if plain(name) in known}
     extra = [name for name in found if plain(name) not in known]
     missing = [name for name in classes if name not in folder]
@@ -144,7 +146,7 @@ def find_folder(
     (``amazon/images/CLASS``). None where there is none.
     """
     wanted = {plain(name) for name in names}
-    known = frozenset(plain(x) for name, aliases in classes.items() for x in (name, *aliases))
+    known = frozenset(spellings(classes))
     best: tuple[int, str] | None = None
     for folder in (root, *walk(root, depth, known - wanted)):  # VisDA's "train" is a class, too
         if plain(folder.name) not in wanted:

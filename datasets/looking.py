@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from datasets.decoding import Reading, UnreadableImage, read_image
+from datasets.decoding import ORIENTATION, Reading, UnreadableImage, read_image
 
-_ORIENTATION = 0x0112
 _KINDS = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "CMYK", "F": "float"}
 
 
@@ -100,5 +99,5 @@ def _kind(image: Image.Image) -> str:
 
 def _turned(image: Image.Image) -> bool:
     with contextlib.suppress(Exception):  # EXIF that can't be read turns nothing
-        return image.getexif().get(_ORIENTATION, 1) != 1
+        return image.getexif().get(ORIENTATION, 1) != 1
     return False

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import torch
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -60,8 +61,7 @@ def in_parallel(
 def _spread(call: Callable[..., T], jobs: Sequence[tuple[Any, ...]], count: int) -> Iterator[T]:
     shared = jobs[0][0]
     chunks = ([job[1:] for job in jobs[i : i + _CHUNK]] for i in range(0, len(jobs), _CHUNK))
-    # Forked where that is safe to do it costs nothing; a process with threads of its own starts
-    # others afresh.
+    # A fork costs next to nothing, but is safe on Linux alone.
     context = multiprocessing.get_context("spawn" if sys.platform != "linux" else "fork")
     pool = ProcessPoolExecutor(count, context, _start, (call, shared))
     waiting: list[Future[list[T]]] = [pool.submit(_run, c) for c in islice(chunks, 2 * count)]
@@ -101,8 +101,6 @@ def _shown(results: Iterator[T], total: int, title: str) -> Iterator[T]:
     if not sys.stderr.isatty():
         yield from _lines(results, total, title)
         return
-    from rich.console import Console
-
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from importlib import import_module
 
 import numpy as np
 
 from da.errors import UserError
 from da.ops.files import cache_folder, write_bytes_atomically
+from datasets.checking import unreadable
 from datasets.images import FileImages
+from datasets.looking import touched
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +27,7 @@ def refuse_unreadable(files: FileImages) -> None:
     if not bad:
         return
     first = files.root / files.paths[bad[0]]
-    if first.is_symlink() and not first.exists():
-        reason = f"it is a link to '{first.readlink()}', which does not exist"
-    elif first.exists():
-        reason = "no permission to read it"
-    else:
-        reason = "it is gone"
+    reason = touched(first)
     more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
     raise UserError(
         f"image '{first}' can't be read: {reason}{more}; repair or remove it, or set "
@@ -64,20 +60,15 @@ def _known(files: FileImages) -> list[int]:
     try:
         key = files.fingerprint()
     except UserError:  # a file is missing: nothing to look up
-        return sorted(_decoded(files))
+        return sorted(unreadable(files))
     path = cache_folder() / "unreadable" / f"{key}.json"
     try:
         return [int(i) for i in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError):
         pass
-    bad = sorted(_decoded(files))
+    bad = sorted(unreadable(files))
     try:
         write_bytes_atomically(path, json.dumps(bad).encode())
     except OSError as error:
         log.warning("%s can't be written (%s): it is not kept", path, error.strerror)
     return bad
-
-
-def _decoded(files: FileImages) -> dict[int, str]:
-    # Imported when needed: checking is for people first, and brings its progress bar.
-    return import_module("datasets.checking").unreadable(files)

@@ -70,6 +70,18 @@ def balanced(key: int, positions: NDArray[np.int64], members: Sequence[NDArray])
     return Picks(cycles, indices)
 
 
+def fixed_subset(indices: NDArray[np.int64], domain: str, most: int | None) -> NDArray[np.int64]:
+    """At most so many of the indices, sorted; they depend on the domain, and on no choice of a run.
+
+    Args:
+        indices: ``(N,)`` int64.
+        domain: its name.
+        most: how many; None for all.
+    """
+    order = permutation(derive(0, domain, "evaluation"), 0, len(indices))
+    return np.sort(indices[order[:most]])
+
+
 class Stream:
     """An endless sequence of training batches of one domain, addressed by step.
 

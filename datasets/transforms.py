@@ -51,18 +51,22 @@ def normalise(
         contrast: ``(B,)`` float64 factors, or None for 1.
         brightness: ``(B,)`` float64 offsets, or None for 0.
     """
+    scale, offset = _factors(mean, std, contrast, brightness)
+    return images.float().mul_(scale).add_(offset)
+
+
+def _factors(
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    contrast: NDArray[np.float64] | None = None,
+    brightness: NDArray[np.float64] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What pixels are multiplied by, and what is then added, ``(B or 1, C, 1, 1)`` float32."""
     a = np.ones(1) if contrast is None else contrast
     b = np.zeros(1) if brightness is None else brightness
     scale = a[:, None] / (255 * np.array(std))
     offset = ((1 - a[:, None]) / 2 + b[:, None] - np.array(mean)) / np.array(std)
-    return images.float().mul_(_maps(scale)).add_(_maps(offset))
-
-
-def _factors(
-    mean: tuple[float, ...], std: tuple[float, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Per channel what pixels from 0 to 255 are multiplied by, and what is then added."""
-    return 1 / (255 * np.array(std)), -np.array(mean) / np.array(std)
+    return _maps(scale), _maps(offset)
 
 
 def _maps(values: NDArray[np.float64]) -> Tensor:
@@ -237,7 +241,7 @@ class CropAndFlip(Transform):
 
     def _normalised(self, images: list[Tensor]) -> Tensor:
         """As :func:`normalise`, one image at a time: it then stays in the processor's cache."""
-        scale, offset = (_maps(x[None])[0] for x in _factors(self.mean, self.std))
+        scale, offset = (factor[0] for factor in _factors(self.mean, self.std))
         out = _batch(len(images), *images[0].shape)
         for place, image in zip(out, images, strict=True):
             place.copy_(image).mul_(scale).add_(offset)

@@ -72,11 +72,13 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
             "device: cpu in the grid"
         )
     data: Any = _data_class(grid.data)
+    looked: set[str] = set()
     for source, target in map(split_task, tasks):
         found = data(source=source, target=target, **grid.data_args)
         for domain in (source, target):
-            if hasattr(found, "listing"):
+            if domain not in looked and hasattr(found, "listing"):
                 found.listing(domain)
+            looked.add(domain)
 
 
 def _data_class(path: str) -> type:
