@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusing import refused
 
-from da.errors import UserError
 from datasets import fetching
 from datasets.fetching import Download, fetch, fetch_file
 
@@ -97,16 +97,6 @@ def server(monkeypatch):
 
 def one(server, **known):
     return Download(server.address, "set.zip", **known)
-
-
-def refused(call, *words):
-    with pytest.raises(UserError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert word in text, text
-    return text
 
 
 def left(root):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from PIL import Image
+from refusing import refused
 
-from da.errors import UserError
 from datasets.benchmark import Benchmark
 
 CLASSES = ("back_pack", "bike", "mug")
@@ -53,16 +53,6 @@ def root(tmp_path):
 def build(root, cls=Toy, **options):
     given = {"source": "amazon", "target": "webcam", "root": str(root), "batch_size": 2}
     return cls(**given | {"image_size": 8, "resize": 8} | options)
-
-
-def refused(call, *words):
-    with pytest.raises(UserError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert word in text, text
-    return text
 
 
 def test_labels_are_the_published_ones_whatever_the_folders_are_called(root):

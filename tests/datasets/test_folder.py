@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from refusing import refused
 
 from da.errors import UserError
 from datasets.file_data import held_out
@@ -39,14 +40,6 @@ def make(tree):
         return Folder(**given | {"image_size": 16, "resize": 20} | options)
 
     return build
-
-
-def refused(make):
-    with pytest.raises(UserError) as caught:
-        make()
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 def test_domains_and_classes_are_read_from_disk(make, tree):

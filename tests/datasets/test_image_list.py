@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
+from refusing import refused
 
-from da.errors import UserError
 from datasets.image_list import ImageList
 
 
@@ -30,14 +30,6 @@ def write(root, file, domain, classes, prefix="/home/x/data"):
 
 def build(root):
     return ImageList("amazon", "webcam", root=str(root), batch_size=2, image_size=8, resize=8)
-
-
-def refused(call, *words):
-    with pytest.raises(UserError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
 
 
 def test_lists_are_domains_and_folders_name_the_classes(root):

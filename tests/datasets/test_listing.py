@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from refusing import refused
 
-from da.errors import UserError
 from datasets.listing import (
     class_folders,
     find_file,
@@ -22,16 +22,6 @@ def put(root, *paths):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(b"")
     return root
-
-
-def refused(call, *words):
-    with pytest.raises(UserError) as caught:
-        call()
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert word in text
-    return text
 
 
 @pytest.mark.parametrize(
