@@ -1,9 +1,13 @@
 import hashlib
 import http.server
 import io
+import os
+import pty
+import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -33,6 +37,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.tag, self.plan, self.asked = CONTENT, '"1"', [], []
+        self.half, self.go_on = threading.Event(), threading.Event()
         self.address = f"http://127.0.0.1:{self.server_address[1]}/set.zip"
 
 
@@ -66,18 +71,42 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(page)
             return
+        if plan == "endless":  # no length, as of a program that makes the file while it sends
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for i in range(0, len(CONTENT), 100_000):
+                block = CONTENT[i : i + 100_000]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block))
+            self.wfile.write(b"0\r\n\r\n")
+            return
         first = 0
         wanted = self.headers.get("Range")
         if wanted and plan != "no ranges" and self.headers.get("If-Range") == server.tag:
             first = int(wanted.removeprefix("bytes=").removesuffix("-"))
+        if first >= len(server.content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(server.content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.send_response(206 if first else 200)
-        self.send_header("ETag", server.tag)
+        self.send_header("ETag", '"another"' if plan == "careless" else server.tag)
+        if plan == "gzip":
+            self.send_header("Content-Encoding", "gzip")
         if first:
             start = 0 if plan == "wrong range" else first
             self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.send_header("Content-Length", str(len(server.content) - first))
         self.end_headers()
         body = server.content[first:]
+        if plan == "slow":
+            half = len(body) // 2
+            self.wfile.write(body[:half])
+            server.half.set()
+            server.go_on.wait(30)
+            self.wfile.write(body[half:])
+            return
         self.wfile.write(body[: len(body) // 2] if plan == "cut" else body)
         if plan == "cut":
             self.close_connection = True
@@ -149,8 +178,9 @@ def test_a_file_that_has_changed_or_a_server_without_ranges_begins_anew(server, 
     assert found == server.content
 
 
-def test_another_part_than_was_asked_for_is_not_taken(server, tmp_path):
-    server.plan = ["cut", "wrong range", "good"]
+@pytest.mark.parametrize("how", ["wrong range", "careless"])
+def test_another_part_than_was_asked_for_is_not_taken(server, tmp_path, how):
+    server.plan = ["cut", how, "good"]
     assert fetch_file(one(server), tmp_path).read_bytes() == CONTENT
     assert server.asked[-1] is None
 
@@ -161,19 +191,58 @@ def test_a_server_that_is_busy_is_asked_again(server, tmp_path):
     assert len(server.asked) == 3
 
 
+@pytest.mark.parametrize("unpack", [True, False])
 @pytest.mark.parametrize("kind", ["html", "sly html"])
-def test_a_web_page_is_not_taken_for_the_file(server, tmp_path, kind):
+def test_a_web_page_is_not_taken_for_the_file(server, tmp_path, kind, unpack):
     server.plan = [kind]
-    refused(lambda: fetch_file(one(server), tmp_path), "gave a web page", "in a browser")
+    found = one(server, unpack=unpack, size=len(CONTENT))
+    refused(lambda: fetch_file(found, tmp_path), "gave a web page", "in a browser")
     assert left(tmp_path) == []
+
+
+def test_a_web_page_does_not_replace_what_is_there(server, tmp_path):
+    server.plan = ["cut", "html"]
+    refused(lambda: fetch_file(one(server), tmp_path), "gave a web page")
+    assert (tmp_path / "set.zip.part").stat().st_size == len(CONTENT) // 2
+    assert fetch_file(one(server), tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] == f"bytes={len(CONTENT) // 2}-"
+
+
+def test_a_whole_part_is_not_downloaded_again(server, tmp_path):
+    (tmp_path / "set.zip.part").write_bytes(CONTENT)
+    (tmp_path / "set.zip.part.json").write_text('{"mark": "\\"1\\""}')
+    assert fetch_file(one(server), tmp_path).read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(CONTENT)}-"]
+    assert left(tmp_path) == ["set.zip"]
+    (tmp_path / "set.zip").unlink()
+    (tmp_path / "set.zip.part").write_bytes(CONTENT + b"more")
+    (tmp_path / "set.zip.part.json").write_text('{"mark": "\\"1\\""}')
+    assert fetch_file(one(server), tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] is None
+
+
+def test_a_server_may_be_silent_on_the_length_but_must_not_pack(server, tmp_path):
+    server.plan = ["endless", "gzip"]
+    assert fetch_file(one(server), tmp_path / "a").read_bytes() == CONTENT
+    refused(lambda: fetch_file(one(server), tmp_path / "b"), "packs the file (gzip)")
+
+
+def test_a_mirror_is_asked_where_the_first_fails(server, tmp_path):
+    server.plan = ["404", "cut", "good", "404", "403"]
+    found = one(server, mirrors=(f"{server.address}?mirror",))
+    assert fetch_file(found, tmp_path / "a").read_bytes() == CONTENT
+    refused(lambda: fetch_file(found, tmp_path / "b"), "answers 404", "?mirror", "answers 403")
 
 
 @pytest.mark.parametrize(
     "known", [{"size": 3}, {"sha256": "0" * 64}, {"md5": "0" * 32}], ids=["size", "sha256", "md5"]
 )
 def test_what_does_not_match_is_not_kept(server, tmp_path, known):
-    refused(lambda: fetch_file(one(server, **known), tmp_path), "expected", "fetch again")
+    found = one(server, **known)
+    refused(lambda: fetch_file(found, tmp_path), server.address, "expected", "get")
     assert left(tmp_path) == []
+    (tmp_path / "set.zip").write_bytes(CONTENT)
+    refused(lambda: fetch_file(found, tmp_path), "set.zip' has", "remove it and fetch again")
 
 
 def test_what_a_server_refuses_is_said(server, tmp_path):
@@ -219,22 +288,73 @@ import resource, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from datasets.fetching import Download, fetch_file
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+if len(sys.argv) > 3:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
-    fetch_file(Download(sys.argv[1], "set.zip"), Path(sys.argv[2]))
+    print("done", fetch_file(Download(sys.argv[1], "set.zip"), Path(sys.argv[2])))
 except Exception as error:
     print(type(error).__name__, error)
 """
 
 
-def test_a_disk_that_gets_full_leaves_nothing_that_looks_whole(server, tmp_path):
-    program = PROGRAM.format(root=str(ROOT))
-    out = subprocess.run(
-        [sys.executable, "-c", program, server.address, str(tmp_path)],
-        capture_output=True,
-        text=True,
+def start(server, root, *limit, stderr=subprocess.PIPE):
+    words = [PROGRAM.format(root=str(ROOT)), server.address, str(root), *map(str, limit)]
+    return subprocess.Popen(
+        [sys.executable, "-c", *words], stdout=subprocess.PIPE, stderr=stderr, text=True
     )
-    assert "UserError" in out.stdout, out.stderr
-    assert "can't be written: File too large" in out.stdout
+
+
+def test_a_disk_that_gets_full_leaves_nothing_that_looks_whole(server, tmp_path):
+    out, err = start(server, tmp_path, 100_000).communicate()
+    assert "UserError" in out, err
+    assert "can't be written: File too large; what is there is kept" in out
     assert "set.zip" not in left(tmp_path)
+    assert fetch_file(one(server), tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1] == "bytes=100000-"
+
+
+def test_one_of_two_processes_downloads_and_the_other_waits(server, tmp_path):
+    server.plan = ["slow"]
+    first = start(server, tmp_path)
+    assert server.half.wait(60)
+    second = start(server, tmp_path)
+    assert "waiting for another process: it downloads set.zip" in second.stderr.readline()
+    server.go_on.set()
+    found = [process.communicate()[0] for process in (first, second)]
+    assert all("done" in out for out in found), found
+    assert "there already" in found[1]
+    assert server.asked == [None]
+    assert (tmp_path / "set.zip").read_bytes() == CONTENT
+
+
+def test_a_process_that_is_killed_is_gone_on_with(server, tmp_path):
+    server.plan = ["slow"]
+    process = start(server, tmp_path)
+    assert server.half.wait(60)
+    part = tmp_path / "set.zip.part"
+    while not part.exists() or not part.stat().st_size:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    server.go_on.set()
+    assert left(tmp_path) == ["set.zip.part", "set.zip.part.json"]
+    assert fetch_file(one(server), tmp_path).read_bytes() == CONTENT
+    assert server.asked[-1].startswith("bytes=")
+
+
+def test_a_terminal_shows_a_bar_with_an_estimate(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    server.plan = ["slow"]
+    ours, theirs = pty.openpty()
+    process = start(server, tmp_path, stderr=theirs)
+    os.close(theirs)
+    assert server.half.wait(60)
+    said = b""
+    while b"262.1/600.1 kB" not in said:
+        said += os.read(ours, 1000)
+    server.go_on.set()
+    assert b"set.zip" in said
+    assert "done" in process.communicate()[0]
+    os.close(ours)
