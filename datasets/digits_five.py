@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,15 +15,16 @@ from PIL import Image
 from torch.nn import functional
 
 from da.errors import UserError
+from da.ops.files import write_bytes_atomically
 from da.ops.seeding import derive, permutation
 from datasets.base import DomainData, Split
 from datasets.decoding import Reading, read_image
+from datasets.fetching import Download, fetch
 from datasets.images import ArrayImages, image_files
 from datasets.listing import find_file, find_folder, read_list, resolved
 from datasets.streams import fixed_subset
 from datasets.transforms import CropAndFlip
 
-log = logging.getLogger(__name__)
 _HALF = (0.5, 0.5, 0.5)
 
 
@@ -39,25 +40,25 @@ class Digits(NamedTuple):
     labels: NDArray[np.int64]
 
 
-def mnist(root: Path, train: bool, download: bool = False) -> Digits:
+def mnist(root: Path, train: bool) -> Digits:
     """MNIST, read by torchvision."""
-    data = published.MNIST(root, train, download=download)
+    data = published.MNIST(root, train)
     return Digits(data.data.numpy(), data.targets.numpy())
 
 
-def usps(root: Path, train: bool, download: bool = False) -> Digits:
+def usps(root: Path, train: bool) -> Digits:
     """USPS, read by torchvision."""
-    data = published.USPS(root, train, download=download)
+    data = published.USPS(root, train)
     return Digits(data.data, np.array(data.targets, np.int64))
 
 
-def svhn(root: Path, train: bool, download: bool = False) -> Digits:
+def svhn(root: Path, train: bool) -> Digits:
     """SVHN's cropped digits, read by torchvision."""
-    data = published.SVHN(root, "train" if train else "test", download=download)
+    data = published.SVHN(root, "train" if train else "test")
     return Digits(data.data.transpose(0, 2, 3, 1), data.labels)
 
 
-def synth(root: Path, train: bool, download: bool = False) -> Digits:
+def synth(root: Path, train: bool) -> Digits:
     """Synthetic digits: the .mat files of Ganin and Lempitsky, ``X`` and ``y``."""
     import scipy.io
 
@@ -69,7 +70,7 @@ def synth(root: Path, train: bool, download: bool = False) -> Digits:
     return Digits(content["X"].transpose(3, 0, 1, 2), content["y"].astype(np.int64).ravel())
 
 
-def mnistm(root: Path, train: bool, download: bool = False) -> Digits:
+def mnistm(root: Path, train: bool) -> Digits:
     """MNIST-M: folders with lists, or folders of classes, ``mnist_m/…``."""
     part = "train" if train else "test"
     classes = {str(digit): () for digit in range(10)}
@@ -94,7 +95,7 @@ def mnistm(root: Path, train: bool, download: bool = False) -> Digits:
     return Digits(images.transpose(0, 2, 3, 1), np.array(labels, np.int64))
 
 
-READERS: dict[str, Callable[..., Digits]] = {
+READERS: dict[str, Callable[[Path, bool], Digits]] = {
     "mnist": mnist,
     "usps": usps,
     "svhn": svhn,
@@ -175,15 +176,16 @@ class DigitsFive(DomainData):
 
     @classmethod
     def fetch(cls, root: Path) -> None:
-        """Downloads MNIST, USPS and SVHN through torchvision; the rest is to be got by hand."""
-        root.mkdir(parents=True, exist_ok=True)
+        """Downloads MNIST, USPS and SVHN from where torchvision does; the rest is to be got by
+        hand.
+
+        Raises:
+            UserError: names the files that failed; the others are there all the same.
+        """
+        fetch(cls.title, published_files(), root, cls.by_hand, then=_without_gzip)
         for name in ("mnist", "usps", "svhn"):
             for train in (True, False):
-                try:
-                    count = len(READERS[name](root, train, True).labels)
-                except (OSError, RuntimeError, ValueError) as error:
-                    reason = " ".join(str(error).split())
-                    raise UserError(f"{name} can't be downloaded: {reason}; try again") from error
+                count = len(_read(name, root, train).labels)
                 print(f"{name}, {'training' if train else 'test'}: {count:,} images")
         print(f"by hand: {cls.by_hand}")
 
@@ -202,17 +204,47 @@ class DigitsFive(DomainData):
 
     def _all(self, domain: str, train: bool) -> ArrayImages:
         if (domain, train) not in self._read:
-            try:
-                found = READERS[domain](Path(str(self.root)).expanduser(), train)
-            except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-                raise UserError(
-                    f"domain '{domain}' can't be read from '{self.root}' "
-                    f"({' '.join(str(error).split()) or type(error).__name__}); 'python run.py "
-                    "data fetch DigitsFive --root DIR' gets it or says how"
-                ) from error
+            found = _read(domain, Path(str(self.root)).expanduser(), train)
             images = _square(found.images, self.image_size)
             self._read[domain, train] = ArrayImages(images, found.labels, self.classes)
         return self._read[domain, train]
+
+
+def published_files() -> tuple[Download, ...]:
+    """MNIST, USPS and SVHN where torchvision's classes look for them, by their checksums."""
+    first, *others = published.MNIST.mirrors
+    found = []
+    for file, md5 in published.MNIST.resources:
+        mirrors = tuple(f"{mirror}{file}" for mirror in others)
+        place = f"MNIST/raw/{file}"
+        found.append(Download(f"{first}{file}", place, md5=md5, unpack=False, mirrors=mirrors))
+    for splits in (published.USPS.split_list, published.SVHN.split_list):
+        for split in ("train", "test"):
+            address, file, md5 = splits[split]
+            found.append(Download(address, file, md5=md5, unpack=False))
+    return tuple(found)
+
+
+def _without_gzip(download: Download, path: Path) -> None:
+    """Puts MNIST's files beside those of gzip, as torchvision reads them: whole or not at all."""
+    if path.suffix == ".gz":
+        content = gzip.decompress(path.read_bytes())
+        plain = path.with_suffix("")
+        if not plain.exists() or plain.stat().st_size != len(content):
+            write_bytes_atomically(plain, content)
+
+
+def _read(domain: str, root: Path, train: bool) -> Digits:
+    try:
+        return READERS[domain](root, train)
+    except UserError:
+        raise
+    except Exception as error:  # torchvision and scipy have many kinds for a broken file
+        raise UserError(
+            f"domain '{domain}' can't be read from '{root}' "
+            f"({' '.join(str(error).split()) or type(error).__name__}); 'python run.py "
+            "data fetch DigitsFive --root DIR' gets it or says how"
+        ) from error
 
 
 def _square(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
