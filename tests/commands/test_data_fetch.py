@@ -1,6 +1,8 @@
 import hashlib
+import re
 
 import run
+from datasets.domainnet import DomainNet, DomainNet126
 from datasets.fetching import Download
 from datasets.office31 import Office31
 
@@ -43,3 +45,16 @@ def test_a_set_is_downloaded_and_the_next_step_said(capsys, tmp_path, monkeypatc
     assert code == 0
     assert (tmp_path / "set" / "list.txt").read_bytes() == content
     assert f"next: python run.py data check Office31 --root {tmp_path}/set" in out
+
+
+def test_what_is_published_of_domainnet_is_compared():
+    for found in DomainNet.downloads:
+        assert re.fullmatch("[0-9a-f]{64}", found.sha256)
+        assert found.address.endswith(f"/{found.file}")
+        assert found.unpack == found.file.endswith(".zip")
+    # Every line of quickdraw's lists has the same length but for its class.
+    size = {found.file: found.size for found in DomainNet.downloads}
+    assert size["quickdraw_train.txt"] * 3 == size["quickdraw_test.txt"] * 7
+    assert len({found.sha256 for found in DomainNet.downloads}) == 18
+    archives = [found for found in DomainNet126.downloads if found.unpack]
+    assert [found.size for found in archives] == [size[found.file] for found in archives]
