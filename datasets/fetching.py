@@ -97,9 +97,14 @@ def fetch_file(download: Download, root: Path) -> Path:
     """
     path = root.joinpath(*safe_parts(download.file, root))
     if not path.exists():
-        with in_turn(path.with_name(f".{path.name}.lock"), f"it downloads {download.file}"):
-            if not path.exists():
-                return _downloaded(download, path)
+        try:
+            with in_turn(path.with_name(f".{path.name}.lock"), f"it downloads {download.file}"):
+                if not path.exists():
+                    return _downloaded(download, path)
+        except OSError as error:
+            raise UserError(
+                f"'{path.parent}' can't be written to: {error.strerror}; name another root"
+            ) from None
     verify(path, download)
     print(f"{download.file}: there already", flush=True)
     return path

@@ -277,6 +277,12 @@ def test_a_root_that_is_a_file_is_refused(server, tmp_path):
     refused(lambda: fetch("Toy", [one(server)], tmp_path / "x", "open the page"), "is a file")
 
 
+@pytest.mark.skipif(not Path("/sys").is_dir(), reason="nobody can make files in /sys, even root")
+def test_a_folder_that_cannot_be_written_to_is_said(server):
+    refused(lambda: fetch_file(one(server), Path("/sys")), "'/sys' can't be written to", "root")
+    assert server.asked == []
+
+
 def test_a_disk_that_is_too_small_is_said_before(server, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     refused(lambda: fetch_file(one(server), tmp_path), "GB are free", "another root")
