@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 SECONDS_PER_STEP = 0.004
 SECONDS_PER_SAMPLE = 0.0005
 SECONDS_PER_EVALUATION = 0.4
-"""One core, the digits network: what is assumed before a cell has finished."""
+"""One core, the digits network: what is assumed before a cell of it has finished."""
+
+MEASURED = (("default", "cpu"), ("digits_resnet", "cpu"))
+"""Backbones and devices that these constants hold for; of others nothing is assumed."""
 
 STARTUP = 10.0
 """Seconds until the workers have imported their libraries."""
@@ -42,43 +45,55 @@ class Estimate:
     """Seconds of cells to come, from those that have finished.
 
     A cell is expected to take what its like took (method, normaliser, backbone, batch size); where
-    none of these has finished, the constants are scaled by how far off they were for the others.
+    none of these has finished, the constants are scaled by how far off they were for others of the
+    backbone. Before any has, the time is known of the network alone that they were measured on.
     """
 
     def __init__(self) -> None:
         self._likes: dict[tuple[object, ...], list[float]] = {}
-        self._ratios: list[float] = []
+        self._ratios: dict[tuple[str, str], list[float]] = {}
 
     def add(self, cell: Cell, seconds: float) -> None:
         """Learns from a finished cell."""
         self._likes.setdefault(_like(cell), []).append(seconds)
-        self._ratios.append(seconds / assumed(cell))
+        self._ratios.setdefault(_network(cell), []).append(seconds / assumed(cell))
 
     @property
     def measured(self) -> bool:
         """Some cell has finished."""
         return bool(self._ratios)
 
-    def seconds(self, cell: Cell) -> float:
-        """The expected time of a cell."""
+    def seconds(self, cell: Cell) -> float | None:
+        """The expected time of a cell, None where there is nothing to expect it from."""
         if like := self._likes.get(_like(cell)):
             return sum(like) / len(like)
-        ratio = sum(self._ratios) / len(self._ratios) if self._ratios else 1.0
-        return ratio * assumed(cell)
+        if ratios := self._ratios.get(_network(cell)):
+            return sum(ratios) / len(ratios) * assumed(cell)
+        return assumed(cell) if _network(cell) in MEASURED else None
+
+    def unknown(self, cells: Iterable[Cell]) -> list[str]:
+        """The backbones, with the device, of cells whose time nothing is known of."""
+        missing = (_network(cell) for cell in cells if self.seconds(cell) is None)
+        return [" on ".join(network) for network in dict.fromkeys(missing)]
 
     def left(
         self, pending: Iterable[Cell], running: Iterable[Running], workers: int, now: float
-    ) -> float:
+    ) -> float | None:
         """Seconds until all is done: no less than the longest cell takes."""
-        rest = [self._rest(item, now) for item in running]
-        waiting = [self.seconds(cell) for cell in pending]
-        return max([0.0, (sum(rest) + sum(waiting)) / workers, *rest, *waiting])
+        each = [*(self._rest(item, now) for item in running), *map(self.seconds, pending)]
+        known = [seconds for seconds in each if seconds is not None]
+        return max([0.0, sum(known) / workers, *known]) if len(known) == len(each) else None
 
-    def _rest(self, item: Running, now: float) -> float:
+    def _rest(self, item: Running, now: float) -> float | None:
         elapsed = now - item.started
         if item.fraction > 0.1:
             return elapsed * (1 - item.fraction) / item.fraction
-        return max(0.0, self.seconds(item.cell) - elapsed)
+        expected = self.seconds(item.cell)
+        return None if expected is None else max(0.0, expected - elapsed)
+
+
+def _network(cell: Cell) -> tuple[str, str]:
+    return cell.backbone, cell.device
 
 
 def _like(cell: Cell) -> tuple[object, ...]:
@@ -177,7 +192,8 @@ class Display:
         ]
         if diverged:
             parts.append(f"{diverged} diverged")
-        return ", ".join(parts) + f", about {duration(left)} left"
+        time_left = "time left unknown yet" if left is None else f"about {duration(left)} left"
+        return ", ".join([*parts, time_left])
 
     def _learn(self, outcome: Outcome) -> None:
         states = (("failed", outcome.failed), ("diverged", outcome.diverged))

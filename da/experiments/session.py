@@ -100,19 +100,26 @@ class Session:
         """The time and the disk that the cells without a result will take."""
         waiting = self.pending(cells)
         estimate = self.estimate(cells)
-        seconds = estimate.left(waiting, [], self.size, 0.0) + (STARTUP if waiting else 0)
         finished = [c for c in cells if self.store.result(c) is not None]
         sizes = [size(self.store.directory(cell)) for cell in finished]
         each = sum(sizes) / len(sizes) if sizes else BYTES_PER_CELL
+        number = f"{len(waiting)} of {len(cells)} cells to run"
+        if unknown := estimate.unknown(waiting):
+            kept = " and their checkpoints" if self.keep and not sizes else ""
+            return (
+                f"{number}: time unknown for {', '.join(unknown)} until a cell of each has "
+                f"finished; about {each * len(waiting) / 1e6:.1f} MB of results{kept}"
+            )
         each += BYTES_PER_CHECKPOINT if self.keep and not sizes else 0
+        seconds = (estimate.left(waiting, [], self.size, 0.0) or 0.0) + (STARTUP if waiting else 0)
         source = (
             f"from {len(finished)} finished cells"
             if estimate.measured
             else "from stated constants, which are those of the small digits network"
         )
         return (
-            f"{len(waiting)} of {len(cells)} cells to run: about {duration(seconds)} with "
-            f"{self.size} workers, about {each * len(waiting) / 1e6:.1f} MB ({source})"
+            f"{number}: about {duration(seconds)} with {self.size} workers, "
+            f"about {each * len(waiting) / 1e6:.1f} MB ({source})"
         )
 
     def split(self) -> str:

@@ -198,3 +198,14 @@ def test_all_tasks_of_a_folder(tmp_path):
         "tasks": "all",
     }
     assert len(check(settings)["tasks"]) == 6
+
+
+def test_dry_run_gives_no_time_for_what_was_never_timed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    line = ["reproduce", "office31", "--method", "DANN", "--root", ".", "--dry-run"]
+    assert run.main([*line, "--quick"]) == 0
+    *cells, cost = capsys.readouterr().out.splitlines()
+    assert len(cells) == 6
+    assert all("lr 0.01     batch 32 steps 5 x 1000 seeds 0,1,2" in cell for cell in cells)
+    assert cost.startswith("18 of 18 cells to run: time unknown for resnet50 on cuda until")
+    assert not list(tmp_path.iterdir())
