@@ -18,6 +18,7 @@ from da.ops.seeding import derive
 from da.types import Batch, Labelled, Unlabelled
 from datasets.decoding import Reading
 from datasets.images import FileImages, ImageSet, digest, image_files
+from datasets.loading import Loader, finished
 from datasets.streams import Chunks, ImageChunks, NamedChunks, Pairs, Steps, Stream
 from datasets.transforms import Transform
 
@@ -191,16 +192,22 @@ class DomainData(LightningDataModule, ABC):
         source, target = (
             [x.to(device, non_blocking=not waiting) for x in domain] for domain in batch
         )
-        return Batch(Labelled(*source), Unlabelled(*target))
+        return finished(Batch(Labelled(*source), Unlabelled(*target)), self.transform)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Yields :class:`da.types.Batch`, ``steps`` of them, going on from the run's last step."""
+        """Yields :class:`da.types.Batch`, ``steps`` of them, going on from the run's last step.
+
+        For a CUDA device images are normalised there, by :meth:`transfer_batch_to_device`: a
+        quarter of the bytes is moved then.
+        """
         self.setup("fit")
         pairs = Pairs(*(self._stream(role) for role in ROLES))
         # The next full collection would copy what is shared with workers just started: better now
         # than in the middle of a run.
         begun = gc.collect if self.num_workers else None
-        return self._loader(pairs, Steps(self.steps, self._steps_done, begun), persistent=True)
+        return self._loader(
+            pairs, Steps(self.steps, self._steps_done, begun), persistent=True, raw=self._on_cuda
+        )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Loaders of :class:`da.types.Labelled`, one for each of ``evaluations``."""
@@ -248,22 +255,26 @@ class DomainData(LightningDataModule, ABC):
         return self._loader(Chunks(self.set_of(role, split), self.transform, self.eval_batch_size))
 
     def _loader(
-        self, data: Dataset[Any], sampler: Sampler[int] | None = None, persistent: bool = False
-    ) -> DataLoader[Any]:
-        """A loader whose items are whole batches; it takes nothing from torch's global state."""
-        generator = torch.Generator().manual_seed(derive(self.seed, self.task, "loader"))
-        return DataLoader(
+        self,
+        data: Dataset[Any],
+        sampler: Sampler[int] | None = None,
+        persistent: bool = False,
+        raw: bool = False,
+    ) -> Loader:
+        """A loader of batches; ``raw`` ones are finished when they are on the device."""
+        return Loader(
             data,
-            batch_size=None,
-            sampler=sampler,
+            sampler,
+            None if raw else self.transform,
+            derive(self.seed, self.task, "loader"),
             num_workers=self.num_workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_begin,
-            generator=generator,
             persistent_workers=persistent and self.num_workers > 0,
-            pin_memory=self.trainer is not None
-            and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=self._on_cuda,
         )
+
+    @property
+    def _on_cuda(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _steps_done(self) -> int:
         """Steps that the run has behind it, also in another process before a resume.
@@ -324,18 +335,6 @@ class DomainData(LightningDataModule, ABC):
                 f"source '{self.source}' has no training images of {', '.join(missing)}: it can't "
                 "be drawn by class; leave out balanced"
             )
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
-
-
-def _begin(worker: int) -> None:
-    """Leaves to the parent what a worker has from it.
-
-    A collection would write to every such object, and so copy the memory that both share.
-    """
-    gc.freeze()
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -72,10 +72,22 @@ def read_image(path: Path, reading: Reading, fast: bool = False) -> NDArray[np.u
             pixels = _decoded(path.read_bytes(), reading, fast)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise unreadable(path, error) from error
-    size = _size((pixels.shape[2], pixels.shape[1]), reading)[::-1]
-    if tuple(pixels.shape[1:]) != size:
-        pixels = functional.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
-    return pixels.numpy()
+    width, height = _size((pixels.shape[2], pixels.shape[1]), reading)
+    return resized(pixels, height, width).numpy()
+
+
+def resized(image: Tensor, height: int, width: int) -> Tensor:
+    """An image ``(3, H, W)`` uint8 as ``(3, height, width)``, bilinear with antialiasing.
+
+    It comes out in memory pixel by pixel, as decoders have it.
+    """
+    if image.shape[1:] == (height, width):
+        return image
+    # Only in this layout, which torch does not see in one image by itself, a fast kernel is taken.
+    # Part of an image is copied into it, by numpy: in one thread, and sooner.
+    pixels = torch.from_numpy(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+    one = pixels[None].permute(0, 3, 1, 2)
+    return functional.interpolate(one, (height, width), mode="bilinear", antialias=True)[0]
 
 
 def _decoded(content: bytes, reading: Reading, fast: bool) -> Tensor:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import logging
 import mmap
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from datasets.parallel import in_parallel
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 QUALITY = 95
 """Of re-encoded images."""
 
@@ -53,6 +54,7 @@ class CachedImages(ImageSet):
             raise FileNotFoundError(path)
         self.encoded = bool(index["encoded"])
         self.starts: NDArray[np.int64] = index["starts"]
+        self.lengths: NDArray[np.int64] = index["lengths"]
         self.sizes: NDArray[np.int32] = index["sizes"]
         self._map: mmap.mmap | None = None
 
@@ -68,8 +70,8 @@ class CachedImages(ImageSet):
             with self.path.with_suffix(".bin").open("rb") as file:
                 # Copy-on-write, since a tensor can't be of read-only memory; nothing writes to it.
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        start, end = self.starts[i], self.starts[i + 1]
-        data = torch.frombuffer(self._map, dtype=torch.uint8, count=end - start, offset=start)
+        start, length = int(self.starts[i]), int(self.lengths[i])
+        data = torch.frombuffer(self._map, dtype=torch.uint8, count=length, offset=start)
         if self.encoded:
             return decode_jpeg(data.clone(), mode=ImageReadMode.RGB)
         height, width = self.sizes[i].tolist()
@@ -139,34 +141,51 @@ def _build(path: Path, files: FileImages, encoded: bool, workers: int | None) ->
         log.warning("%s: only %.2f GB are free, so images are read from files", what, free / 2**30)
         return False
     print(f"building a {what} (--data.cache false: none)", flush=True)
-    starts, sizes = [0], []
     partial = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        with partial.open("wb") as out:
-            jobs = [(files, i, encoded) for i in range(len(files))]
-            for content, shape in in_parallel(_made, jobs, workers, "decoding images"):
-                out.write(content)
-                starts.append(starts[-1] + len(content))
-                sizes.append(shape)
-            out.flush()
+        partial.write_bytes(b"")
+        # Processes write by themselves, each image where there is room next: what they would send
+        # to this one would be copied twice.
+        into = _Into(files, encoded, partial, multiprocessing.Value("q", 0))
+        jobs = [(into, i) for i in range(len(files))]
+        made = list(in_parallel(_write, jobs, workers, "decoding images"))
+        with partial.open("rb") as out:
             os.fsync(out.fileno())
         partial.replace(path.with_suffix(".bin"))
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    header = {"encoded": encoded, "bytes": starts[-1], "starts": starts, "sizes": sizes}
-    write_bytes_atomically(path.with_suffix(".json"), json.dumps(header).encode())
+    header = {"encoded": encoded, "bytes": into.end.value}
+    columns = dict(zip(("starts", "lengths", "sizes"), zip(*made, strict=True), strict=True))
+    write_bytes_atomically(path.with_suffix(".json"), json.dumps(header | columns).encode())
     return True
 
 
-def _made(files: FileImages, i: int, encoded: bool) -> tuple[bytes, tuple[int, int]]:
-    """What is kept of one image, and its height and width."""
-    pixels = read_image(files.root / files.paths[i], files.reading, fast=encoded)
+class _Into(NamedTuple):
+    """Where images are written: a file, and its end so far, which all processes share."""
+
+    files: FileImages
+    encoded: bool
+    path: Path
+    end: Any
+
+
+def _write(into: _Into, i: int) -> tuple[int, int, tuple[int, int]]:
+    """Writes what is kept of one image; says where it begins, its bytes, its height and width."""
+    files = into.files
+    pixels = read_image(files.root / files.paths[i], files.reading, fast=into.encoded)
     shape = (pixels.shape[1], pixels.shape[2])
-    if encoded:
+    content = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    if into.encoded:
         image = torch.from_numpy(np.ascontiguousarray(pixels))
-        return encode_jpeg(image, quality=QUALITY).numpy().tobytes(), shape
-    return np.ascontiguousarray(pixels.transpose(1, 2, 0)).tobytes(), shape
+        content = encode_jpeg(image, quality=QUALITY).numpy()
+    with into.end.get_lock():
+        start = into.end.value
+        into.end.value += content.nbytes
+    with into.path.open("r+b") as out:
+        out.seek(start)
+        out.write(content.data)
+    return start, content.nbytes, shape
 
 
 def _index(path: Path) -> dict[str, Any] | None:
@@ -178,6 +197,7 @@ def _index(path: Path) -> dict[str, Any] | None:
         return {
             "encoded": header["encoded"],
             "starts": np.array(header["starts"], np.int64),
+            "lengths": np.array(header["lengths"], np.int64),
             "sizes": np.array(header["sizes"], np.int32),
         }
     except FileNotFoundError:

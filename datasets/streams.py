@@ -123,16 +123,16 @@ class Stream:
         return shuffled(self.key, positions, len(self.data))
 
     def images(self, picks: Picks) -> torch.Tensor:
-        """The images of these samples, augmented and normalised, ``(B, C, H, W)`` float32."""
+        """The images of these samples, augmented and still to be finished, ``(B, C, H, W)``."""
         images = self.data.images(picks.indices)
         if not self.augment:
-            return self.transform.evaluate(images)
+            return self.transform.prepare(images)
         draws = uniforms(self.augmentation_key, *picks, self.transform.draws)
-        return self.transform.train(images, draws)
+        return self.transform.augment(images, draws)
 
 
 class Pairs(Dataset[Batch]):
-    """Training batches of two streams; item k is step k of the run.
+    """Training batches of two streams, their images to be finished; item k is step k of the run.
 
     The labels of the target stop here: nothing of them is put into a batch.
     """
@@ -179,7 +179,10 @@ class Steps(Sampler[int]):
 
 
 class Chunks(Dataset[Labelled]):
-    """Evaluation batches of a set in its own order; the last one may be smaller, none is empty."""
+    """Evaluation batches of a set in its own order; the last one may be smaller, none is empty.
+
+    As all batches here they are finished by the loader, see :meth:`Transform.finish`.
+    """
 
     def __init__(self, data: ImageSet, transform: Transform, batch_size: int) -> None:
         self.data = data
@@ -198,15 +201,15 @@ class Chunks(Dataset[Labelled]):
 
     def __getitem__(self, item: int) -> Labelled:
         indices = self.indices(item)
-        images = self.transform.evaluate(self.data.images(indices))
+        images = self.transform.prepare(self.data.images(indices))
         return Labelled(images, torch.from_numpy(self.data.labels[indices]))
 
 
 class ImageChunks(Chunks):
-    """As :class:`Chunks`, images alone: ``(B, C, H, W)`` float32."""
+    """As :class:`Chunks`, images alone."""
 
     def __getitem__(self, item: int) -> torch.Tensor:  # type: ignore[override]
-        return self.transform.evaluate(self.data.images(self.indices(item)))
+        return self.transform.prepare(self.data.images(self.indices(item)))
 
 
 class NamedChunks(Chunks):
@@ -216,5 +219,5 @@ class NamedChunks(Chunks):
 
     def __getitem__(self, item: int) -> tuple[torch.Tensor, list[str]]:  # type: ignore[override]
         indices = self.indices(item)
-        images = self.transform.evaluate(self.data.images(indices))
+        images = self.transform.prepare(self.data.images(indices))
         return images, [self.data.paths[i] for i in indices]

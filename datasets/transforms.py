@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import get_worker_info
 
+from datasets.decoding import resized
 from datasets.images import Images
 
 
@@ -51,7 +53,7 @@ def normalise(
         contrast: ``(B,)`` float64 factors, or None for 1.
         brightness: ``(B,)`` float64 offsets, or None for 0.
     """
-    scale, offset = _factors(mean, std, contrast, brightness)
+    scale, offset = (x.to(images.device) for x in _factors(mean, std, contrast, brightness))
     return images.float().mul_(scale).add_(offset)
 
 
@@ -77,6 +79,9 @@ def _maps(values: NDArray[np.float64]) -> Tensor:
 class Transform(ABC):
     """What happens to images between the set and the network.
 
+    In two parts, so that little has to go from the processes that make batches to the one that
+    trains: pixels are still bytes where ``finish``, in the latter, has yet to make numbers of them.
+
     Attributes:
         draws: random numbers in [0, 1) that each sample takes in training.
     """
@@ -84,16 +89,33 @@ class Transform(ABC):
     draws: int
 
     @abstractmethod
+    def augment(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
+        """Augments B uint8 images by ``(B, draws)`` numbers, for ``finish``."""
+
+    @abstractmethod
+    def prepare(self, images: Images) -> Tensor:
+        """What of B uint8 images is evaluated, for ``finish``, without chance."""
+
+    def finish(self, images: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
+        """Normalises images that are not yet; ``(B, C, H, W)`` float32.
+
+        Args:
+            images: of ``augment`` or ``prepare``, on any device.
+            empty: makes the memory of the result on the CPU from its shape.
+        """
+        return images
+
     def train(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
         """Augments and normalises B uint8 images by ``(B, draws)`` numbers.
 
         Returns:
             ``(B, C, H, W)`` float32.
         """
+        return self.finish(self.augment(images, draws))
 
-    @abstractmethod
     def evaluate(self, images: Images) -> Tensor:
         """Normalises B uint8 images to ``(B, C, H, W)`` float32 without chance."""
+        return self.finish(self.prepare(images))
 
 
 class ShiftAndJitter(Transform):
@@ -123,8 +145,8 @@ class ShiftAndJitter(Transform):
         self.contrast = contrast
         self.brightness = brightness
 
-    def train(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
-        """See :meth:`Transform.train`."""
+    def augment(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
+        """See :meth:`Transform.augment`; normalised already."""
         images = torch.stack(images) if isinstance(images, list) else images
         moves = np.floor(draws[:, :2] * (2 * self.pixels + 1)).astype(np.int64) - self.pixels
         sway = 2 * draws[:, 2:] - 1
@@ -136,19 +158,24 @@ class ShiftAndJitter(Transform):
             self.brightness * sway[:, 1],
         )
 
-    def evaluate(self, images: Images) -> Tensor:
-        """See :meth:`Transform.evaluate`."""
+    def prepare(self, images: Images) -> Tensor:
+        """See :meth:`Transform.prepare`; normalised already."""
         images = torch.stack(images) if isinstance(images, list) else images
         return normalise(images, self.mean, self.std)
 
 
-def _batch(*shape: int) -> Tensor:
-    """An empty float32 tensor; of a worker in memory that it shares with the main process."""
+def _stacked(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Images ``(C, H, W)`` as ``(B, C, H, W)`` uint8, of a worker in memory that is shared."""
+    shape = (len(images), *images[0].shape)
+    out = torch.empty(0, dtype=torch.uint8)
     if get_worker_info() is None:
-        return torch.empty(shape)
-    # As in torch's own collate function: a batch made elsewhere would be copied once more.
-    storage = torch.UntypedStorage._new_shared(4 * math.prod(shape), device="cpu")
-    return torch.empty(0).set_(storage).view(shape)
+        out = out.new_empty(shape)
+    else:  # as in torch's own collate function: what is made elsewhere would be copied once more
+        storage = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
+        out = out.set_(storage).view(shape)
+    for place, image in zip(out.numpy(), images, strict=True):
+        place[...] = image
+    return out
 
 
 Crop = Literal["random_resized", "random", "centre"]
@@ -193,15 +220,6 @@ def crop_boxes(
     return np.hstack([places.astype(np.int64), boxes])
 
 
-def resized(image: Tensor, size: int) -> Tensor:
-    """An image ``(C, H, W)`` uint8 as ``(C, size, size)``, bilinear with antialiasing."""
-    if image.shape[1:] == (size, size):
-        return image
-    # Only in this layout the fast kernel is taken; a part of an image is copied into it.
-    one = image[None].contiguous(memory_format=torch.channels_last)
-    return functional.interpolate(one, (size, size), mode="bilinear", antialias=True)[0]
-
-
 class CropAndFlip(Transform):
     """Crops and horizontal flips; in evaluation the centre of the image.
 
@@ -231,20 +249,30 @@ class CropAndFlip(Transform):
         self.flip = flip
         self.crop = crop
 
-    def train(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
-        """See :meth:`Transform.train`."""
+    def augment(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
+        """See :meth:`Transform.augment`; ``(B, C, H, W)`` uint8."""
         crops = []
         for i, (top, left, height, width) in enumerate(self._boxes(images, draws).tolist()):
-            image = resized(images[i][:, top : top + height, left : left + width], self.size)
-            crops.append(image.flip(-1) if self.flip and draws[i, -1] < 0.5 else image)
-        return self._normalised(crops)
+            part = images[i][:, top : top + height, left : left + width]
+            image = resized(part, self.size, self.size)
+            pixels = image.numpy()
+            crops.append(pixels[..., ::-1] if self.flip and draws[i, -1] < 0.5 else pixels)
+        return _stacked(crops)
 
-    def _normalised(self, images: list[Tensor]) -> Tensor:
-        """As :func:`normalise`, one image at a time: it then stays in the processor's cache."""
-        scale, offset = (factor[0] for factor in _factors(self.mean, self.std))
-        out = _batch(len(images), *images[0].shape)
-        for place, image in zip(out, images, strict=True):
-            place.copy_(image).mul_(scale).add_(offset)
+    def finish(self, images: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
+        """See :meth:`Transform.finish`."""
+        if images.dtype != torch.uint8:
+            return images
+        if images.device.type != "cpu":
+            return normalise(images, self.mean, self.std)
+        scale, offset = (factor[0].numpy() for factor in _factors(self.mean, self.std))
+        out = empty(*images.shape)
+        # By numpy, in one thread: torch's others would wait for the processes that make batches.
+        # By image, since one stays in the processor's cache.
+        for place, image in zip(out.numpy(), images.numpy(), strict=True):
+            place[...] = image
+            place *= scale
+            place += offset
         return out
 
     def _boxes(self, images: Images, draws: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -256,11 +284,9 @@ class CropAndFlip(Transform):
         places = np.floor(shares * (room + 1)) if self.crop == "random" else room // 2
         return np.hstack([places.astype(np.int64), np.full_like(sides, self.size)])
 
-    def evaluate(self, images: Images) -> Tensor:
-        """See :meth:`Transform.evaluate`."""
-        return normalise(
-            torch.stack([self._centre(image) for image in images]), self.mean, self.std
-        )
+    def prepare(self, images: Images) -> Tensor:
+        """See :meth:`Transform.prepare`; ``(B, C, H, W)`` uint8."""
+        return _stacked([self._centre(image).numpy() for image in images])
 
     def _centre(self, image: Tensor) -> Tensor:
         top, left = ((side - self.size) // 2 for side in image.shape[1:])
