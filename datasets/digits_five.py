@@ -3,105 +3,26 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torchvision.datasets as published
 from numpy.typing import NDArray
-from PIL import Image
 from torch.nn import functional
 
 from da.errors import UserError
 from da.ops.files import write_bytes_atomically
 from da.ops.seeding import derive, permutation
 from datasets.base import DomainData, Split
-from datasets.decoding import Reading, read_image
+from datasets.digit_files import read
 from datasets.fetching import Download, fetch
-from datasets.images import ArrayImages, image_files
-from datasets.listing import find_file, find_folder, read_list, resolved
+from datasets.images import ArrayImages
 from datasets.streams import fixed_subset
 from datasets.transforms import CropAndFlip
 
 _HALF = (0.5, 0.5, 0.5)
-
-
-class Digits(NamedTuple):
-    """Images of one domain as they are published.
-
-    Attributes:
-        images: ``(N, H, W)`` or ``(N, H, W, 3)`` uint8.
-        labels: ``(N,)`` int64, the digits.
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-
-def mnist(root: Path, train: bool) -> Digits:
-    """MNIST, read by torchvision."""
-    data = published.MNIST(root, train)
-    return Digits(data.data.numpy(), data.targets.numpy())
-
-
-def usps(root: Path, train: bool) -> Digits:
-    """USPS, read by torchvision."""
-    data = published.USPS(root, train)
-    return Digits(data.data, np.array(data.targets, np.int64))
-
-
-def svhn(root: Path, train: bool) -> Digits:
-    """SVHN's cropped digits, read by torchvision."""
-    data = published.SVHN(root, "train" if train else "test")
-    return Digits(data.data.transpose(0, 2, 3, 1), data.labels)
-
-
-def synth(root: Path, train: bool) -> Digits:
-    """Synthetic digits: the .mat files of Ganin and Lempitsky, ``X`` and ``y``."""
-    import scipy.io
-
-    name = f"synth_{'train' if train else 'test'}_32x32.mat"
-    file = find_file(root, (name,), frozenset())
-    if file is None:
-        raise FileNotFoundError(name)
-    content = scipy.io.loadmat(file)
-    return Digits(content["X"].transpose(3, 0, 1, 2), content["y"].astype(np.int64).ravel())
-
-
-def mnistm(root: Path, train: bool) -> Digits:
-    """MNIST-M: folders with lists, or folders of classes, ``mnist_m/…``."""
-    part = "train" if train else "test"
-    classes = {str(digit): () for digit in range(10)}
-    file = find_file(root, (f"mnist_m_{part}_labels.txt",), frozenset(classes))
-    if file is not None:
-        lines = read_list(file)
-        bases = [file.parent, file.parent / f"mnist_m_{part}"]
-        paths = resolved(file, lines, bases, root)
-        labels = [line.label for line in lines]
-    else:
-        parts = dict.fromkeys(("training", "train", "testing", "test"), ())
-        outer = find_folder(root, ("mnist_m", "MNIST-M"), parts)
-        inner = find_folder(root / outer, (part, f"{part}ing"), classes) if outer else None
-        if outer is None or inner is None:
-            raise FileNotFoundError(f"mnist_m_{part}_labels.txt")
-        found = [(f"{outer}/{inner}/{k}/{name}", int(k)) for k in classes
-                 for name in image_files(root / outer / inner / k)[0]]  # fmt: skip
-        paths, labels = [path for path, _ in found], [label for _, label in found]
-    with Image.open(root / paths[0]) as first:
-        reading = Reading(first.width)
-    images = np.stack([read_image(root / path, reading) for path in paths])
-    return Digits(images.transpose(0, 2, 3, 1), np.array(labels, np.int64))
-
-
-READERS: dict[str, Callable[[Path, bool], Digits]] = {
-    "mnist": mnist,
-    "usps": usps,
-    "svhn": svhn,
-    "mnistm": mnistm,
-    "synth": synth,
-}
 
 
 class DigitsFive(DomainData):
@@ -185,7 +106,7 @@ class DigitsFive(DomainData):
         fetch(cls.title, published_files(), root, cls.by_hand, then=_without_gzip)
         for name in ("mnist", "usps", "svhn"):
             for train in (True, False):
-                count = len(_read(name, root, train).labels)
+                count = len(read(name, root, train).labels)
                 print(f"{name}, {'training' if train else 'test'}: {count:,} images")
         print(f"by hand: {cls.by_hand}")
 
@@ -204,7 +125,7 @@ class DigitsFive(DomainData):
 
     def _all(self, domain: str, train: bool) -> ArrayImages:
         if (domain, train) not in self._read:
-            found = _read(domain, Path(str(self.root)).expanduser(), train)
+            found = read(domain, Path(str(self.root)).expanduser(), train)
             images = _square(found.images, self.image_size)
             self._read[domain, train] = ArrayImages(images, found.labels, self.classes)
         return self._read[domain, train]
@@ -232,19 +153,6 @@ def _without_gzip(download: Download, path: Path) -> None:
         plain = path.with_suffix("")
         if not plain.exists() or plain.stat().st_size != len(content):
             write_bytes_atomically(plain, content)
-
-
-def _read(domain: str, root: Path, train: bool) -> Digits:
-    try:
-        return READERS[domain](root, train)
-    except UserError:
-        raise
-    except Exception as error:  # torchvision and scipy have many kinds for a broken file
-        raise UserError(
-            f"domain '{domain}' can't be read from '{root}' "
-            f"({' '.join(str(error).split()) or type(error).__name__}); 'python run.py "
-            "data fetch DigitsFive --root DIR' gets it or says how"
-        ) from error
 
 
 def _square(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import struct
@@ -25,7 +26,8 @@ from refusing import refused
 import run
 from da.errors import UserError
 from datasets import fetching
-from datasets.digits_five import READERS, DigitsFive
+from datasets.digit_files import READERS, read
+from datasets.digits_five import DigitsFive
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(40) % 10
@@ -118,6 +120,19 @@ def test_mnistm_in_folders_of_classes(tmp_path):
         order = np.argsort(LABELS, kind="stable")
         assert found.labels.tolist() == LABELS[order].tolist()
         assert np.array_equal(found.images, COLOUR[order])
+
+
+@pytest.mark.parametrize(
+    ("domain", "folder", "archive"),
+    [("mnistm", "mnist_m", "mnist_m.tar.gz"), ("synth", "SynthDigits", "SynthDigits.zip")],
+)
+def test_archives_need_not_be_unpacked_by_hand(root, domain, folder, archive):
+    kind = "zip" if archive.endswith(".zip") else "gztar"
+    shutil.make_archive(str(root / archive.partition(".")[0]), kind, root, folder)
+    shutil.rmtree(root / folder)
+    for train in (True, False):
+        assert np.array_equal(read(domain, root, train).images, COLOUR)
+    refused(lambda: read(domain, root / "MNIST", True), "can't be read", "data fetch")
 
 
 def test_all_have_three_channels_and_the_size_asked_for(root):
