@@ -76,9 +76,14 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
     for source, target in map(split_task, tasks):
         found = data(source=source, target=target, **grid.data_args)
         for domain in (source, target):
-            if domain not in looked and hasattr(found, "listing"):
-                found.listing(domain)
+            if domain in looked:
+                continue
             looked.add(domain)
+            if hasattr(found, "listing"):
+                found.listing(domain)
+            elif grid.data_args.get("root"):  # whole domains in a file or two: reading tells
+                for split in ("train", "test"):
+                    found.load(domain, split)
 
 
 def _data_class(path: str) -> type:
