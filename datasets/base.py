@@ -17,7 +17,8 @@ from da.errors import UserError, unknown
 from da.ops.seeding import derive
 from da.types import Batch, Labelled, Unlabelled
 from datasets.decoding import Reading
-from datasets.images import FileImages, ImageSet, digest, image_files
+from datasets.hashing import digest
+from datasets.images import FileImages, ImageSet, image_files
 from datasets.loading import Loader, finished
 from datasets.streams import Chunks, ImageChunks, NamedChunks, Pairs, Steps, Stream
 from datasets.transforms import Transform

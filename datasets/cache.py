@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from da.ops.files import cache_folder
-from datasets.images import digest
+from datasets.hashing import digest
 
 log = logging.getLogger(__name__)
 Arrays = dict[str, NDArray]

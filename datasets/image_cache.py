@@ -25,8 +25,8 @@ from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from da.ops.files import SPARE, alone, cache_folder, write_bytes_atomically
 from datasets.decoding import read_image
-from datasets.image_hashes import content_hashes
-from datasets.images import FileImages, Images, ImageSet, digest
+from datasets.hashing import content_hashes, digest
+from datasets.images import FileImages, Images, ImageSet
 from datasets.parallel import in_parallel
 
 log = logging.getLogger(__name__)
@@ -111,10 +111,11 @@ def cached(
 
 
 def _opened(files: FileImages, place: Path, limit_gb: float, workers: int | None) -> ImageSet:
-    hashes = content_hashes(files, place, workers)
-    listing = digest(str(files.root.resolve()), files.paths, tuple(files.reading))[:16]
+    hashes = content_hashes(files.root, files.paths, workers)
     encoded = _bytes(files) > limit_gb * 2**30
-    name = digest(VERSION, hashes, tuple(files.reading), encoded)[:32]
+    how = (tuple(files.reading), encoded)
+    listing = digest(str(files.root.resolve()), files.paths, *how)[:16]
+    name = digest(VERSION, hashes, *how)[:32]
     path = place / f"{listing}-{name}"
     if _index(path) is None:
         for old in place.glob(f"{listing}-*"):  # of files as they were, or of a killed build

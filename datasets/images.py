@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from da.errors import UserError
-from datasets.decoding import Reading, read_image, unreadable
+from datasets.decoding import Reading, read_image
+from datasets.hashing import content_hashes, digest
 
 Images = Tensor | list[Tensor]
 """``(B, C, H, W)`` uint8, or B of ``(C, H, W)`` where sizes differ."""
@@ -100,14 +100,9 @@ class FileImages(ImageSet):
         ]
 
     def fingerprint(self) -> str:
-        """Of the class names, labels, paths and sizes of the files; their content is not read."""
-        sizes = []
-        for path in self.paths:
-            try:
-                sizes.append((self.root / path).stat().st_size)
-            except OSError as error:
-                raise unreadable(self.root / path, error) from error
-        return digest(self.classes, self.labels, self.paths, sizes, tuple(self.reading))
+        """Of the class names, labels, paths and contents of the files."""
+        contents = content_hashes(self.root, self.paths)
+        return digest(self.classes, self.labels, self.paths, contents, tuple(self.reading))
 
 
 class Part(ImageSet):
@@ -141,18 +136,6 @@ class Part(ImageSet):
         return digest(self.data.fingerprint(), self.indices, self.labels, self.classes)
 
 
-def digest(*parts: object) -> str:
-    """A SHA-256 over names, numbers and arrays; arrays count with their shape and type."""
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            total.update(f"{part.dtype.str}{part.shape}".encode())
-            total.update(np.ascontiguousarray(part).data)
-        else:
-            total.update(repr(part).encode())
-    return total.hexdigest()
-
-
 def image_files(folder: Path) -> tuple[list[str], int]:
     """The names of the images directly in a folder, sorted, and the number of files passed over.
 
@@ -168,8 +151,15 @@ def image_files(folder: Path) -> tuple[list[str], int]:
 
 
 def folders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted; those that start with a dot are passed over."""
-    return sorted(e.name for e in _entries(folder) if e.is_dir() and not e.name.startswith("."))
+    """The names of the folders in a folder, sorted.
+
+    Those that start with a dot are passed over, and what macOS puts beside what it packs.
+    """
+    return sorted(
+        entry.name
+        for entry in _entries(folder)
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
+    )
 
 
 def _entries(folder: Path) -> list[Path]:

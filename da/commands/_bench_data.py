@@ -12,6 +12,7 @@ examples:
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
 import shutil
 import tempfile
@@ -82,6 +83,7 @@ def measure(options: Any, workers: list[int]) -> list[dict[str, Any]]:
 
     rows = []
     scratch = Path(tempfile.mkdtemp(prefix="da-bench-"))
+    home = os.environ.get("XDG_CACHE_HOME")
     try:
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("measuring", total=1 + 3 * options.rounds * len(workers))
@@ -107,6 +109,9 @@ def measure(options: Any, workers: list[int]) -> list[dict[str, Any]]:
                         }
                     )
     finally:
+        os.environ.pop("XDG_CACHE_HOME", None)
+        if home is not None:
+            os.environ["XDG_CACHE_HOME"] = home
         shutil.rmtree(scratch, ignore_errors=True)
     return rows
 
@@ -116,10 +121,11 @@ def loaders(scratch: Path, batch: int, steps: int) -> Any:
     folder = importlib.import_module("datasets.folder").Folder
 
     def make(workers: int, cache: bool) -> Any:
-        place = tempfile.mkdtemp(prefix="cache", dir=scratch)
+        # Nothing is known of the images at first, not even their hashes.
+        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache", dir=scratch)
         data = folder(
             source="a", target="b", root=str(scratch / "tree"), batch_size=batch,
-            steps_per_epoch=steps, num_workers=workers, cache=cache, cache_folder=place,
+            steps_per_epoch=steps, num_workers=workers, cache=cache,
         )  # fmt: skip
         return data.train_dataloader()
 

@@ -101,6 +101,28 @@ def test_the_content_counts_and_not_the_time(root, tmp_path):
     assert bins(place) != before
 
 
+def test_a_change_is_noticed_whose_time_is_set_back(root, tmp_path):
+    for path in root.iterdir():
+        os.utime(path, (1, 1))
+    time.sleep(2.1)  # what was hashed is kept from then on
+    before = cached(listed(root), tmp_path / "c").fingerprint()
+    content = bytearray((root / "2.jpg").read_bytes())
+    content[-20] ^= 1
+    (root / "2.jpg").write_bytes(content)
+    os.utime(root / "2.jpg", (1, 1))
+    kept = cached(listed(root), tmp_path / "c")
+    assert equal(kept, listed(root))
+    assert kept.fingerprint() != before
+
+
+def test_two_encodings_do_not_remove_each_other(root, tmp_path):
+    place = tmp_path / "c"
+    exact = cached(listed(root), place)
+    cached(listed(root), place, limit_gb=1e-9)
+    assert len(bins(place)) == 2
+    assert equal(exact, listed(root))
+
+
 def test_other_readings_have_caches_of_their_own(root, tmp_path):
     place = tmp_path / "c"
     for reading in ({}, {"keep_aspect": True}, {"exif": True}, {"alpha": "white"}):
