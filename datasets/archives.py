@@ -31,6 +31,8 @@ MOST_RATIO = 200
 _FREE_RATIO = 2**20
 """Bytes up to which the ratio is not looked at."""
 _BLOCK = 2**20
+UNPACKED = ".unpacked"
+"""Ending of the folders that archives are unpacked into."""
 _MARK = ".unpacked.json"
 
 
@@ -66,7 +68,7 @@ def unpacked(archive: Path, into: Path | None = None) -> Path:
         raise _by_hand(archive, "can't be unpacked by this program")
     if not archive.name.lower().endswith(SUFFIXES):
         raise UserError(f"'{archive}' is no archive: expected one of {', '.join(SUFFIXES)}")
-    target = archive.with_name(_stem(archive.name)) if into is None else into
+    target = folder_of(archive) if into is None else into
     state = archive.stat()
     key = [state.st_size, state.st_mtime_ns]
     if _done(target, key):
@@ -81,10 +83,15 @@ def unpacked(archive: Path, into: Path | None = None) -> Path:
     return target
 
 
+def folder_of(archive: Path) -> Path:
+    """The folder that an archive is unpacked into, where that can be beside it."""
+    return archive.with_name(_stem(archive.name))
+
+
 def _stem(name: str) -> str:
-    suffix = max((s for s in SUFFIXES if name.lower().endswith(s)), key=len)
+    suffix = max((s for s in (*SUFFIXES, *_OTHERS) if name.lower().endswith(s)), key=len)
     # Not the name of a domain, whose folder may lie beside: amazon.zip holds amazon/.
-    return f"{name[: -len(suffix)]}.unpacked"
+    return f"{name[: -len(suffix)]}{UNPACKED}"
 
 
 def _done(target: Path, key: list[int]) -> bool:

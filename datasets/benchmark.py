@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from da.errors import UserError
-from datasets.archives import is_archive, unpacked
+from datasets.archives import folder_of, is_archive, unpacked
 from datasets.base import Split
 from datasets.fetching import Download, fetch
 from datasets.file_data import FileData
 from datasets.listing import (
     Listing,
+    NoSuchFiles,
+    called,
     class_folders,
     find_file,
     find_folder,
+    gathered,
     plain,
     read_list,
     resolved,
@@ -94,20 +97,10 @@ class Benchmark(FileData):
 
     @classmethod
     def find(cls, root: Path, domain: str, split: Split) -> Listing:
-        """See :meth:`FileData.find`; unpacks an archive where there is nothing else."""
+        """See :meth:`FileData.find`; unpacks archives where there is nothing else."""
         folder = unpacked(root) if root.is_file() else root
-        found = cls.look(folder, domain, split)
-        if found is not None:
-            return found
-        looked = []
-        for archive in cls.packed(folder, domain):
-            inside = unpacked(archive)
-            looked.append(archive.name)
-            found = cls.look(inside, domain, split)
-            if found is not None:
-                return found._replace(layout=f"{archive.name}: {found.layout}")
-        if looked:  # several archives may belong together, as lists and images do
-            found = cls.look(folder, domain, split)
+        looked: list[str] = []
+        found = cls.search(folder, domain, split, looked)
         if found is None:
             also = f", also not in {', '.join(looked)}" if looked else ""
             raise UserError(
@@ -115,7 +108,38 @@ class Benchmark(FileData):
                 f"{cls.wanted(domain, split)}; 'python run.py data fetch {cls.__name__} --root "
                 f"DIR' gets it or says how"
             )
-        return found
+        return gathered(found)
+
+    @classmethod
+    def search(cls, folder: Path, domain: str, split: Split, looked: list[str]) -> Listing | None:
+        """Looks in a folder, then in each archive in it, then in all of them together.
+
+        What an archive was unpacked into counts as the archive, which may have changed.
+
+        Args:
+            folder: that exists.
+            domain: to find.
+            split: see :meth:`FileData.find`.
+            looked: the names of archives are added to it.
+        """
+        archives = cls.packed(folder, domain)
+        missing: NoSuchFiles | None = None
+        try:
+            skip = frozenset(plain(folder_of(archive).name) for archive in archives)
+            if (found := cls.look(folder, domain, split, skip)) is not None:
+                return found
+        except NoSuchFiles as error:  # of a list: they may be packed
+            missing = error
+        for archive in archives:
+            inside = unpacked(archive)
+            looked.append(archive.name)
+            if (found := cls.search(inside, domain, split, looked)) is not None:
+                return found._replace(layout=f"{archive.name}: {found.layout}")
+        if archives:
+            return cls.look(folder, domain, split)
+        if missing is not None:
+            raise missing
+        return None
 
     @classmethod
     def wanted(cls, domain: str, split: Split) -> str:
@@ -132,30 +156,48 @@ class Benchmark(FileData):
         return f"{domain}/{split}" if cls.published_splits else domain
 
     @classmethod
-    def look(cls, root: Path, domain: str, split: Split) -> Listing | None:
-        """Folders of classes, or a list file, in or below a folder; None where there are none."""
+    def look(
+        cls, root: Path, domain: str, split: Split, skip: frozenset[str] = frozenset()
+    ) -> Listing | None:
+        """Folders of classes, or a list file, in or below a folder; None where there are none.
+
+        Args:
+            root: the folder.
+            domain: to find.
+            split: see :meth:`FileData.find`.
+            skip: plain names of folders below that are not looked into.
+        """
         if not cls.published_splits:
-            folder = find_folder(root, (domain, *cls.aliases.get(domain, ())), cls.names())
+            folder = find_folder(root, cls.called(domain), cls.names(), skip)
             if folder is not None:
                 return class_folders(root, folder, cls.names(), domain)
-        return cls.by_list(root, domain, split)
+        return cls.by_list(root, domain, split, skip)
 
     @classmethod
-    def by_list(cls, root: Path, domain: str, split: Split) -> Listing | None:
-        """A list file in or below a folder; None where there is none."""
-        skip = frozenset(plain(name) for name in cls.classes)
-        file = find_file(root, cls.lists.get(cls.key(domain, split), ()), skip)
-        return None if file is None else cls.listed(file, root, domain)
+    def called(cls, domain: str) -> tuple[str, ...]:
+        """A domain's name and its others."""
+        return (domain, *cls.aliases.get(domain, ()))
 
     @classmethod
-    def listed(cls, file: Path, root: Path, domain: str) -> Listing:
-        """The images of a list file.
+    def by_list(
+        cls, root: Path, domain: str, split: Split, skip: frozenset[str] = frozenset()
+    ) -> Listing | None:
+        """A list file in or below a folder, see :meth:`look`; None where there is none."""
+        known = frozenset(plain(name) for name in cls.classes)
+        file = find_file(root, cls.lists.get(cls.key(domain, split), ()), known | skip)
+        return None if file is None else cls.listed(file, root, domain, skip)
+
+    @classmethod
+    def listed(
+        cls, file: Path, root: Path, domain: str, skip: frozenset[str] = frozenset()
+    ) -> Listing:
+        """The images of a list file, see :meth:`look`.
 
         The class is the folder that an image lies in, since lists of different authors number the
         classes differently; the number is used where the folder is no class.
         """
         lines = read_list(file)
-        paths = resolved(file, lines, cls.bases(file, root, domain), root)
+        paths = resolved(file, lines, cls.bases(file, root, domain, skip), root)
         place = {name: label for label, name in enumerate(cls.classes)}
         label = {spelt: place[name] for spelt, name in spellings(cls.names()).items()}
         labels = np.array(
@@ -175,13 +217,14 @@ class Benchmark(FileData):
         return Listing(root, tuple(paths), labels, cls.classes, 0, layout)
 
     @classmethod
-    def bases(cls, file: Path, root: Path, domain: str) -> list[Path]:
+    def bases(cls, file: Path, root: Path, domain: str, skip: frozenset[str]) -> list[Path]:
         """Folders that the paths of a list may be relative to."""
-        names = (domain, *cls.aliases.get(domain, ()))
-        folder = find_folder(root, names, cls.names())
-        around = [] if folder is None else [root / folder, *(root / folder).parents]
-        above = [path for path in (*around, *file.parents) if path.is_relative_to(root)]
-        return list(dict.fromkeys((root, *above)))
+        around = called(root, cls.called(domain), cls.names(), skip)
+        folder = find_folder(root, cls.called(domain), cls.names(), skip)
+        around += [] if folder is None else [root / folder]
+        above = [path for place in around for path in (place, *place.parents)]
+        inside = [path for path in (*above, *file.parents) if path.is_relative_to(root)]
+        return list(dict.fromkeys((root, *inside)))
 
     @classmethod
     def packed(cls, folder: Path, domain: str) -> list[Path]:
@@ -192,7 +235,6 @@ class Benchmark(FileData):
         own = [
             path
             for path in found
-            if plain(path.name.partition(".")[0])
-            in {plain(x) for x in (domain, *cls.aliases.get(domain, ()))}
+            if plain(path.name.partition(".")[0]) in {plain(x) for x in cls.called(domain)}
         ]
         return own or named or found

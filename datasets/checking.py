@@ -79,7 +79,8 @@ class Part:
         published: the number of images that it has as published, where that is known.
         class_counts: the published number of each class; empty where unknown.
         bad: one line for every file that can't be read.
-        manifest: a checksum of names, labels and sizes; empty where files are missing.
+        manifest: a checksum of names, labels and contents; empty where files are missing, or none
+            was opened.
         kinds: images of each kind.
         smallest: least width and height.
         largest: greatest width and height.
@@ -150,8 +151,9 @@ class Report:
         return found
 
     def absent(self) -> list[str]:
-        """Domains that were not found, and that no published task needs."""
-        return [part.name for part in self.parts if part.listing is None and not part.needed]
+        """Why domains were not found that no published task needs; one line each."""
+        parts = (part for part in self.parts if part.listing is None and not part.needed)
+        return [f"{part.name}, which no published task needs: {part.missing}" for part in parts]
 
     def duplicates(self) -> list[str]:
         """Files that two domains or splits have in common; one line for each two."""
@@ -217,12 +219,12 @@ def _needed(cls: Any, domain: str) -> bool:
 
 def _look(part: Part, found: Listing, workers: int | None, decode: bool, show: bool) -> None:
     files = FileImages(found.root, found.paths, found.labels, found.classes, Reading(256))
-    with contextlib.suppress(UserError):  # a file is missing, and named below
-        part.manifest = files.fingerprint()
     if not decode:
         places = (found.root / path for path in found.paths)
         part.bad = [named(place, text) for place in places if (text := touched(place))]
         return
+    with contextlib.suppress(UserError):  # a file is missing, and named below
+        part.manifest = files.fingerprint()
     part.contents = np.zeros(len(files), np.uint64)
     sizes = np.zeros((len(files), 2), np.int64)
     for i, item in enumerate(each(files, workers, show, f"decoding {part.name}")):

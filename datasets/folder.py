@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from da.errors import UserError
-from datasets.archives import unpacked
+from datasets.archives import folder_of, is_archive, unpacked
 from datasets.base import Split
 from datasets.file_data import FileData
 from datasets.images import folders
@@ -15,17 +15,22 @@ from datasets.listing import Listing, class_folders, opened
 
 def domains_in(root: str | None) -> tuple[str, ...]:
     """The domains of a folder; refuses what can't be a data set."""
-    path = _folder(opened(root))
-    found = folders(path)
+    found = folders(_folder(opened(root)))
     if not found:
         raise UserError(f"root '{root}' holds no folders: expected DOMAIN/CLASS/IMAGE in it")
     return tuple(found)
 
 
 def _folder(path: Path) -> Path:
-    """An archive is unpacked, and a single folder in it, which most have, is the root."""
+    """An archive is unpacked, also the only one in a folder that holds no others.
+
+    A single folder in it, which most have, is the root.
+    """
     if path.is_dir():
-        return path
+        archives = [file for file in path.iterdir() if file.is_file() and is_archive(file)]
+        if len(archives) != 1 or set(folders(path)) - {folder_of(archives[0]).name}:
+            return path
+        path = archives[0]
     inside = unpacked(path)
     found = folders(inside)
     return inside / found[0] if len(found) == 1 else inside

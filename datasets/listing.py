@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -11,7 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from da.errors import UserError
+from datasets.archives import UNPACKED
 from datasets.images import folders, image_files
+
+
+class NoSuchFiles(UserError):
+    """A list names files that are not there; they may be in an archive."""
 
 
 class Listing(NamedTuple):
@@ -32,6 +39,16 @@ class Listing(NamedTuple):
     classes: tuple[str, ...]
     passed_over: int = 0
     layout: str = ""
+
+
+def gathered(listing: Listing) -> Listing:
+    """The same images, named from the folder that holds them all.
+
+    What they are called then does not depend on what lies above, such as an archive's folder.
+    """
+    base = os.path.commonpath({PurePosixPath(path).parent.as_posix() for path in listing.paths})
+    paths = tuple(PurePosixPath(path).relative_to(base).as_posix() for path in listing.paths)
+    return listing._replace(root=listing.root / base, paths=paths)
 
 
 def plain(name: str) -> str:
@@ -106,9 +123,15 @@ def class_folders(
 def matched(
     found: Sequence[str], classes: Mapping[str, Sequence[str]], domain: str, where: Path
 ) -> list[tuple[str, str]]:
-    """Pairs each class with its folder; refuses folders that are no classes, and missing ones."""
+    """Pairs each class with its folder; refuses another folder, a second one, and a missing one."""
     known = spellings(classes)
-    folder = {known[plain(name)]: name for name in found if plain(name) in known}
+    folder: dict[str, str] = {}
+    for name in found:
+        if plain(name) in known and (other := folder.setdefault(known[plain(name)], name)) != name:
+            raise UserError(
+                f"domain '{domain}' in '{where}' has class '{known[plain(name)]}' twice: folders "
+                f"'{other}' and '{name}'; join them, or remove one"
+            )
     extra = [name for name in found if plain(name) not in known]
     missing = [name for name in classes if name not in folder]
     if extra or missing:
@@ -137,25 +160,65 @@ def walk(root: Path, depth: int, skip: frozenset[str]) -> Iterator[Path]:
         yield from level
 
 
+def called(
+    root: Path,
+    names: Sequence[str],
+    classes: Mapping[str, Sequence[str]],
+    skip: frozenset[str] = frozenset(),
+    depth: int = 4,
+) -> list[Path]:
+    """A folder, or those below it, nearest first, that are called so, in any spelling.
+
+    What an archive was unpacked into is called as the archive.
+
+    Args:
+        root: where to begin.
+        names: of a domain.
+        classes: as in :func:`find_folder`; a folder of a class is not looked into.
+        skip: plain names of other folders that are not looked into.
+        depth: how far below.
+    """
+    wanted = {plain(name) for name in names}
+    known = frozenset(spellings(classes))
+    places = (root, *walk(root, depth, skip | (known - wanted)))  # VisDA's "train" is a class, too
+    return [place for place in places if plain(place.name.partition(UNPACKED)[0]) in wanted]
+
+
 def find_folder(
-    root: Path, names: Sequence[str], classes: Mapping[str, Sequence[str]], depth: int = 4
+    root: Path,
+    names: Sequence[str],
+    classes: Mapping[str, Sequence[str]],
+    skip: frozenset[str] = frozenset(),
 ) -> str | None:
     """The folder of a domain, relative to the root: the one that holds most of the classes.
 
     It is called by one of ``names`` in any spelling; its classes lie in it, or one level deeper
     (``amazon/images/CLASS``). None where there is none.
+
+    Args:
+        root: where to begin.
+        names: of the domain.
+        classes: each class with the other names of its folder.
+        skip: plain names of folders that are not looked into.
+
+    Raises:
+        UserError: names two folders where several hold as many.
     """
-    wanted = {plain(name) for name in names}
     known = frozenset(spellings(classes))
-    best: tuple[int, str] | None = None
-    for folder in (root, *walk(root, depth, known - wanted)):  # VisDA's "train" is a class, too
-        if plain(folder.name) not in wanted:
-            continue
+    counts: dict[Path, int] = {}
+    for folder in called(root, names, classes, skip):
         for inner in (folder, *walk(folder, 1, known)):
-            count = sum(plain(name) in known for name in folders(inner))
-            if count and (best is None or count > best[0]):
-                best = count, inner.relative_to(root).as_posix()
-    return best[1] if best else None
+            counts[inner] = sum(plain(name) in known for name in folders(inner))
+    most = max(counts.values(), default=0)
+    if not most:
+        return None
+    first, *others = (place for place, count in counts.items() if count == most)
+    if others:
+        raise UserError(
+            f"domain '{names[0]}' is in '{first}' and in '{others[0]}': name a root that holds one "
+            "of them"
+        )
+    return first.relative_to(root).as_posix()
 
 
 def find_file(
@@ -224,23 +287,27 @@ def resolved(file: Path, lines: Sequence[Line], bases: Sequence[Path], root: Pat
     ``amazon/images/mug/1.jpg``.
 
     Raises:
-        UserError: with file and line for a path that names no file, or leaves the folder.
+        NoSuchFiles: with file and line for a path that names no file.
+        UserError: with file and line for a path that has ``..`` inside, or comes twice.
     """
     found: list[str] = []
     last: tuple[Path, int] | None = None  # what fitted the line before most often fits this one
     seen: dict[str, Line] = {}
     for line in lines:
         parts = PurePosixPath(line.path.replace("\\", "/")).parts
-        parts = tuple(part for part in parts if part not in ("/", "."))
+        parts = tuple(dropwhile(lambda part: part in ("/", "..", "."), parts))
         if ".." in parts:
-            raise UserError(f"{file}:{line.number}: path '{line.path}' has '..': it may not")
+            raise UserError(
+                f"{file}:{line.number}: path '{line.path}' has '..' after its beginning: write it "
+                "without"
+            )
         tries = [(base, cut) for cut in range(len(parts)) for base in bases]
         for base, cut in ([last] if last else []) + tries:
             path = base.joinpath(*parts[cut:]) if cut < len(parts) else base
             if path.is_file():
                 break
         else:
-            raise UserError(
+            raise NoSuchFiles(
                 f"{file}:{line.number}: no file '{line.path}' under '{root}', also not without its "
                 "first folders; name the folder of the images as root"
             )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from datasets.base import Split
 from datasets.benchmark import Benchmark
 from datasets.fetching import Download
+from datasets.listing import Listing
 
 _SERVER = "http://csr.bu.edu/ftp/visda17/clf"
 
@@ -61,6 +65,20 @@ class VisDA2017(Benchmark):
         "ROOT/validation/aeroplane/*.jpg, ROOT/test/trunk00/*.jpg, ROOT/test/image_list.txt"
     )
     evaluation_limit = 2000
+
+    @classmethod
+    def by_list(
+        cls, root: Path, domain: str, split: Split, skip: frozenset[str] = frozenset()
+    ) -> Listing | None:
+        """The test set's list may lie beside its archive, under the name that it is published by.
+
+        Below the root a file of that name is of another domain.
+        """
+        found = super().by_list(root, domain, split, skip)
+        file = root / "image_list.txt"
+        if found is None and domain == "test" and file.is_file():
+            return cls.listed(file, root, domain, skip)
+        return found
 
     @classmethod
     def tasks(cls) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def files(cls: Any, root: str | None, workers: int | None, decode: bool) -> tupl
     report = importlib.import_module("datasets.checking").check(cls, root, workers, decode)
     lines = [line for part in report.parts if part.listing for line in _part(part, decode)]
     lines += [f"note: {text}" for text in report.duplicates()]
-    lines += [f"note: {name} was not found; no published task needs it" for name in report.absent()]
+    lines += [f"note: {text}" for text in report.absent()]
     bad, problems = report.bad, report.problems()
     lines += [f"bad: {text}" for text in bad[:MOST]]
     if len(bad) > MOST:
@@ -63,7 +63,9 @@ def _part(part: Any, decode: bool) -> list[str]:
     empty = [found.classes[k] for k in range(len(counts)) if counts[k] == 0]
     if empty:
         lines.append(f"  without images: {', '.join(empty)}")
-    return [*lines, f"  manifest sha256 {part.manifest[:16] or 'none, files are missing'}"]
+    if decode:
+        lines.append(f"  manifest sha256 {part.manifest[:16] or 'none, files are missing'}")
+    return lines
 
 
 def arrays(

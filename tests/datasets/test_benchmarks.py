@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 import zipfile
 
 import pytest
@@ -110,6 +111,104 @@ def test_an_archive_that_is_not_unpacked(tmp_path, packed_root):
     found = listed(Office31, archive if packed_root else archive.parent, "webcam")
     assert "office31/webcam/images/CLASS/IMAGE" in found.layout
     assert len(found.paths) == 31
+
+
+def packed(archive, folder):
+    """An archive of all that is in a folder, which is removed."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w") as out:
+        for path in sorted(folder.rglob("*")):
+            out.write(path, path.relative_to(folder))
+    shutil.rmtree(folder)
+
+
+def test_an_archive_gives_the_same_images_when_it_is_unpacked_already(tmp_path):
+    root = tmp_path / "set"
+    put(tmp_path / "x", "domain_adaptation_images/dslr/images/CLASS", Office31.classes, 1)
+    packed(root / "domain_adaptation_images.zip", tmp_path / "x")
+    first = listed(Office31, root, "dslr")
+    again = listed(Office31, root, "dslr")
+    assert (first.root, first.paths) == (again.root, again.paths)
+    assert first.paths[0] == "back_pack/frame_0000.jpg"
+    (root / "domain_adaptation_images.zip").unlink()  # it takes room
+    alone = listed(Office31, root, "dslr")
+    assert (first.root, first.paths) == (alone.root, alone.paths)
+
+
+def test_an_archive_that_was_replaced_is_not_taken_from_what_it_was(tmp_path):
+    root = tmp_path / "set"
+    for count in (1, 2):
+        put(tmp_path / "x", "webcam/images/CLASS", Office31.classes, count)
+        packed(root / "webcam.zip", tmp_path / "x")
+        assert len(listed(Office31, root, "webcam").paths) == 31 * count
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_archives_of_classes_alone_and_within_an_archive(tmp_path, outer):
+    root = tmp_path / "set"
+    for domain in ("amazon", "dslr"):
+        put(tmp_path / "x", "CLASS", Office31.classes, 1)
+        packed((tmp_path / "y" if outer else root) / f"{domain}.zip", tmp_path / "x")
+    if outer:
+        packed(root / "office31.zip", tmp_path / "y")
+    for domain in ("amazon", "dslr"):
+        found = listed(Office31, root, domain)
+        assert len(found.paths) == 31
+        assert domain in str(found.root)
+
+
+@pytest.mark.parametrize(
+    ("cls", "names"),
+    [
+        (DomainNet, ("clipart_train.txt", "clipart_test.txt")),
+        (DomainNet126, ("labeled_source_images_clipart.txt",)),
+    ],
+)
+def test_lists_beside_the_archive_of_their_images(tmp_path, cls, names):
+    root = tmp_path / "set"
+    put(tmp_path / "x", "clipart/CLASS", DomainNet.classes, 2)
+    packed(root / "clipart.zip", tmp_path / "x")
+    for i, name in enumerate(names):
+        rows = [f"clipart/{c}/frame_000{i}.jpg {k}" for k, c in enumerate(cls.classes)]
+        (root / name).write_text("\n".join(rows))
+    for _ in range(2):
+        for split, name in zip(("train", "test"), names, strict=False):
+            found = listed(cls, root, "clipart", split)
+            assert found.labels.tolist() == list(range(len(cls.classes)))
+            assert found.layout.startswith(name)
+            assert "/" not in found.paths[0].partition("/")[2]
+
+
+@pytest.mark.parametrize("place", ["image_list.txt", "test/image_list.txt"])
+def test_the_test_set_of_visda_as_it_is_downloaded(tmp_path, place):
+    root = tmp_path / "set"
+    for domain in ("train", "validation"):  # which have lists of the same name
+        put(root, f"{domain}/CLASS", VisDA2017.classes, 1)
+        rows = [f"{c}/frame_0000.jpg {k}" for k, c in enumerate(VisDA2017.classes)]
+        (root / domain / "image_list.txt").write_text("\n".join(rows))
+    with pytest.raises(UserError, match="domain 'test' of VisDA-2017 is not in"):
+        VisDA2017.find(root, "test", "train")
+    put(tmp_path / "x", "test/CLASS", ["trunk00", "trunk01"], 6)
+    packed(root / "test.zip", tmp_path / "x")
+    (root / place).parent.mkdir(exist_ok=True)
+    rows = [f"trunk0{i // 6}/frame_{i % 6:04d}.jpg {11 - i}" for i in range(12)]
+    (root / place).write_text("\n".join(rows))
+    found = listed(VisDA2017, root, "test")
+    assert found.labels.tolist() == list(range(11, -1, -1))
+    assert listed(VisDA2017, root, "train").labels.tolist() == list(range(12))
+
+
+def test_two_folders_of_one_class_are_named(tmp_path):
+    put(tmp_path, "dslr/CLASS", [*Office31.classes, "backpack", "Back Pack"], 1)
+    with pytest.raises(UserError, match="has class 'back_pack' twice: folders 'Back Pack' and"):
+        Office31.find(tmp_path, "dslr", "train")
+
+
+def test_two_folders_of_one_domain_are_named(tmp_path):
+    for place in ("old", "new"):
+        put(tmp_path, f"{place}/dslr/CLASS", Office31.classes, 1)
+    with pytest.raises(UserError, match=r"domain 'dslr' is in '.*new/dslr' and in '.*old/dslr'"):
+        Office31.find(tmp_path, "dslr", "train")
 
 
 def test_lists_with_a_foreign_prefix_number_classes_as_they_like(tmp_path):

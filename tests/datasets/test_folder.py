@@ -2,6 +2,8 @@ import itertools
 import os
 import pickle
 import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +51,22 @@ def test_domains_and_classes_are_read_from_disk(make, tree):
     assert data.classes == ("cat", "dog")
     assert (data.num_classes, data.task) == (2, "a->b")
     assert Folder.available(str(tree)) == ("a", "b", "third")
+
+
+def test_an_archive_that_macos_made_is_opened_wherever_it_lies(tree, tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    with zipfile.ZipFile(place / "mine.zip", "w") as out:
+        for path in sorted(tree.rglob("*.png")):
+            out.write(path, Path("mine") / path.relative_to(tree))
+        out.writestr("__MACOSX/mine/a/cat/._0.png", b"x")
+        out.writestr("mine/.DS_Store", b"x")
+    for root in (place, place / "mine.zip", place):
+        assert Folder.available(str(root)) == ("a", "b")
+        data = Folder("a", "b", root=str(root), cache=False)
+        assert len(data.set_of("source", "train")) == 12
+    (tree / "__MACOSX" / "mine").mkdir(parents=True)
+    assert Folder.available(str(tree)) == ("a", "b")
 
 
 def test_each_image_has_the_label_of_its_folder(make):

@@ -99,9 +99,11 @@ def test_a_foreign_prefix_is_cut_where_a_file_is_found(tmp_path):
         "amazon/images/mug/1.jpg",
         "amazon/images/mug/2.jpg",
     ]
+    file.write_text("../data/amazon/images/mug/1.jpg 0\n")
+    assert resolved(file, read_list(file), [root], root) == ["amazon/images/mug/1.jpg"]
     for text, words in {
         "mug/3.jpg 0": ("list.txt:1", "mug/3.jpg"),
-        "../amazon/images/mug/1.jpg 0": ("list.txt:1", "'..'"),
+        "amazon/../amazon/images/mug/1.jpg 0": ("list.txt:1", "'..'"),
         "amazon/images/mug/1.jpg 0\nx/amazon/images/mug/1.jpg 0": (":2", "twice", "line 1"),
         "amazon/images/mug/1.jpg 0\nx/amazon/images/mug/1.jpg 1": (":2", "two labels"),
     }.items():
