@@ -206,7 +206,8 @@ def save_network(path: Path, cli: CLI, statistics: str | None) -> None:
         "state_dict": {k: v.cpu() for k, v in cli.model.state_dict().items()},
     }
     if settings["data"] != cli.checkpoint.get("settings", {}).get("data"):
-        content.pop("data_manifest", None)  # it is of the images that it was trained on
+        for key in ("data_manifest", "data_sets"):  # they are of the images it was trained on
+            content.pop(key, None)
     if statistics is not None:
         content["statistics"] = statistics
     buffer = io.BytesIO()

@@ -264,14 +264,15 @@ def quiet() -> None:
 
 
 class KeepSettings(L.Callback):
-    """Writes the run's settings into every checkpoint, so that a checkpoint can stand alone."""
+    """Writes settings, classes and what the images were into every checkpoint, so that it can stand
+    alone.
 
-    def __init__(self, settings: dict[str, Any], data: Any):
-        self.content = {
-            "settings": settings,
-            "classes": list(data.classes),
-            "data_manifest": data.manifest,
-        }
+    Args:
+        content: what is added to a checkpoint.
+    """
+
+    def __init__(self, content: dict[str, Any]):
+        self.content = content
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

@@ -71,7 +71,8 @@ def main(argv: list[str]) -> int:
         return 0
     data.prepare_data()
     data.setup("fit")  # so that bad data is refused before anything is written
-    refuse_other_data(data.manifest, before, resumed)
+    images = described(data)
+    refuse_other_data(images, before, resumed)
     module.refuse_batch_of_one(data.batch_size)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "config.json", json.dumps(settings, indent=2))
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> int:
     trainer.callbacks = [  # type: ignore[attr-defined]
         *(x for x in trainer.callbacks if not isinstance(x, ProgressBar | ModelCheckpoint)),  # type: ignore[attr-defined]
         Bar() if sys.stdout.isatty() else EpochLines(),
-        KeepSettings(settings, data),
+        KeepSettings({"settings": settings, "classes": list(data.classes), **images}),
         recorder,
         LastStep(),
         ModelCheckpoint(
@@ -96,7 +97,7 @@ def main(argv: list[str]) -> int:
         "versions": versions(),
         "machine": machine(),
         "preprocessing": prepared(data),
-        "data_manifest": data.manifest,
+        "data_manifest": images["data_manifest"],
     }
     try:
         with stoppable(trainer):
@@ -191,15 +192,35 @@ def refuse_other_settings(now: dict[str, Any], before: dict[str, Any], path: str
                 )
 
 
-def refuse_other_data(now: str, before: dict[str, Any] | None, path: str) -> None:
+def described(data: Any) -> dict[str, Any]:
+    """What a checkpoint keeps of the images: the manifest, and of either domain's training images
+    their number and a checksum, to say which of them have changed."""
+    sets = {}
+    for role in ("source", "target"):
+        found = data.set_of(role, "train")
+        sets[f"{role} '{getattr(data, role)}'"] = [len(found), found.fingerprint()]
+    return {"data_manifest": data.manifest, "data_sets": sets}
+
+
+def refuse_other_data(now: dict[str, Any], before: dict[str, Any] | None, path: str) -> None:
     """Refuses to go on with other images; older checkpoints don't say which theirs were."""
     from da.errors import UserError
 
-    if before and before.get("data_manifest", now) != now:
-        raise UserError(
-            f"data: '{path}' was trained on other images than there are now (files were added, "
-            "removed or changed); put them back, or start a new run"
-        )
+    manifest = now["data_manifest"]
+    if not before or before.get("data_manifest", manifest) == manifest:
+        return
+    changes = []
+    for name, (number, checksum) in now["data_sets"].items():
+        old, known = before.get("data_sets", {}).get(name, (number, checksum))
+        if old != number:
+            changes.append(f"{name}: {old} images then, {number} now")
+        elif known != checksum:
+            changes.append(f"{name}: {number} images as then, but not the same")
+    said = "; ".join(changes) or "files were added, removed or changed"
+    raise UserError(
+        f"data: '{path}' was trained on other images than there are now ({said}); put them back, "
+        "or start a new run"
+    )
 
 
 def with_defaults(part: dict[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def run_cell(cell: Cell, directory: Path, progress: Callable[[float], None]) -> 
     before = usable(directory / "last.ckpt")
     with unloaded() if before else nullcontext():
         module, data = build(cell)
+    manifest = data.manifest  # not after: files may go once the cache holds them
     recorder = Recorder(forms=cell.forms)
     checkpoint = ModelCheckpoint(
         directory, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
@@ -110,7 +111,7 @@ def run_cell(cell: Cell, directory: Path, progress: Callable[[float], None]) -> 
         clipped_fraction=sum(module.clipped) / len(module.clipped) if module.clipped else None,
         versions=versions(),
         preprocessing=pretrained.prepared(data),
-        data_manifest=data.manifest,
+        data_manifest=manifest,
         machine=machine(),
     )
 
