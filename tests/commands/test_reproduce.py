@@ -10,13 +10,17 @@ import yaml
 from PIL import Image
 
 import run
+from da.backbones.base import backbone
 from da.errors import UserError
 from da.experiments.catalogue import check
 from da.experiments.config import find, read_grid
 from da.experiments.references import AVERAGE, config, published, read
+from da.methods import dann
+from da.module import AdaptationModule
 from datasets.office31 import Office31
 from datasets.visda import VisDA2017
 
+KEYS = ("lr", "weight_decay", "momentum", "nesterov")
 SMALL = {"image_size": 32, "resize": 36, "num_workers": 0, "cache": False}
 
 
@@ -165,6 +169,57 @@ def test_fit_takes_the_published_settings_of_a_method(tmp_path, monkeypatch):
     assert (model["lr"], model["horizon"], model["norm"]) == (0.01, 10_000, "wa")
     assert (data["batch_size"], data["steps_per_epoch"], data["resize"]) == (8, 2, 36)
     assert kept["trainer"]["max_epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "lr", "gamma", "decay"),
+    [
+        ("DANN", 1e-2, 1e-3, 1e-3),
+        ("EntropyMinimisation", 1e-2, 1e-3, 1e-3),
+        ("SourceOnly", 1e-3, 3e-4, 5e-4),
+    ],
+)
+def test_a_fit_has_the_published_rates_and_reversal_at_every_step(
+    method, lr, gamma, decay, tmp_path, monkeypatch
+):
+    """With the published settings as they are, and a small network with weights of its own."""
+    monkeypatch.chdir(tmp_path)
+    tree(tmp_path / "data", Office31, ("amazon", "webcam"), "{domain}/images")
+    torch.save(backbone("digits_resnet").state_dict(), "weights.pth")
+    reverse, before, strengths, seen = dann.gradient_reversal, {1: 1000, 1000: 5000}, [], {}
+
+    def reversing(features, strength):
+        strengths.append(strength)
+        return reverse(features, strength)
+
+    def look(module, optimizer):
+        step = module.global_step
+        names = {id(p): name.startswith("backbone.") for name, p in module.named_parameters()}
+        seen[step] = [
+            ({names[id(p)] for p in group["params"]}, *(group[key] for key in KEYS))
+            for group in optimizer.param_groups
+        ]
+        loop = module.trainer.fit_loop.epoch_loop.automatic_optimization
+        if step in before:  # the run goes on as if it had come so far
+            loop.optim_progress.optimizer.step.total.completed = before[step] - 1
+
+    monkeypatch.setattr(dann, "gradient_reversal", reversing)
+    monkeypatch.setattr(AdaptationModule, "on_before_optimizer_step", look)
+    line = f"fit --config {config('office31')} --model {method} --data.root data --out out"
+    small = "--model.backbone digits_resnet --model.weights weights.pth --trainer.accelerator cpu"
+    images = "--data.image_size 32 --data.resize 36 --data.num_workers 0 --data.cache false"
+    domains = "--data.source amazon --data.target webcam"
+    length = "--data.steps_per_epoch 4 --trainer.max_epochs 1"
+    assert run.main(f"{line} {small} {images} {domains} {length}".split()) == 0
+    assert list(seen) == [0, 1, 1000, 5000]
+    for step, groups in seen.items():
+        rate = lr * (1 + gamma * step) ** -0.75
+        assert sorted(in_backbone for names, *_ in groups for in_backbone in names) == [False, True]
+        for (in_backbone,), *values in groups:
+            factor = 0.1 if in_backbone else 1
+            assert values == [pytest.approx(factor * rate, rel=1e-9), decay, 0.9, True]
+    reversals = [2 / (1 + np.exp(-step / 1000)) - 1 for step in seen] if method == "DANN" else []
+    assert strengths == pytest.approx(reversals, rel=1e-9)
 
 
 @pytest.mark.parametrize(
