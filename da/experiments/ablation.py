@@ -39,7 +39,11 @@ def run(session: Session, grid: Grid, command: str, tune: str, show: Show | None
             # Also where every cell may be done: a worker knows whether the data are the same.
             with session.pool() as pool:
                 known = session.known(pool, grid)
-                made.append(plans.plan(grid, known["tasks"], command, tune, known["version"]))
+                made.append(
+                    plans.plan(
+                        grid, known["tasks"], command, tune, known["version"], known["images"]
+                    )
+                )
                 plans.write(session.store.root, made[0])
                 session.run(pool, made[0].cells)
             return _end(session, made[0], show or report_of)

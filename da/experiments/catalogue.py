@@ -22,6 +22,7 @@ class Known(TypedDict):
     tasks: list[str]
     development: str | None
     version: int
+    images: dict[str, int]
 
 
 def check(settings: dict[str, Any]) -> Known:
@@ -53,7 +54,14 @@ def check(settings: dict[str, Any]) -> Known:
         tasks=list(tasks),
         development="->".join(development) if pair and development else None,
         version=getattr(data, "version", 1),
+        images=_published(data),
     )
+
+
+def _published(data: type) -> dict[str, int]:
+    """How many images each domain is tested on as a target, where that is published."""
+    counts: dict[str, int] = getattr(data, "counts", {})
+    return {key.removesuffix("/test"): n for key, n in counts.items() if not key.endswith("/train")}
 
 
 def ready(settings: dict[str, Any], tasks: list[str]) -> None:

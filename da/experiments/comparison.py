@@ -163,6 +163,21 @@ def _average(
     )
 
 
+def other_images(plan: Plan, runs: Sequence[Run]) -> list[str]:
+    """Targets that were tested on another number of images than is published, in words."""
+    found = {}
+    for run in runs:
+        domain = run.entry.cell.target
+        count = _value(run, "last", lambda scores: scores.n)
+        published = plan.images.get(domain, count)
+        if count is not None and count != published:
+            found[domain] = (
+                f"target '{domain}' was tested on {count:,} images, published are {published:,}: "
+                "its numbers are not those of the published set"
+            )
+    return list(found.values())
+
+
 @dataclass(frozen=True)
 class ClassLine:
     """One class of the target at the selection of the published number, in percent."""

@@ -9,7 +9,6 @@ from typing import Any
 from da.experiments.comparison import ClassLine, Line
 from da.experiments.grid import Grid
 from da.experiments.plan import Plan
-from da.experiments.references import Reference
 from da.experiments.report import grid_table
 from da.experiments.result import SELECTIONS
 from da.experiments.statistics import Summary
@@ -65,8 +64,14 @@ def title(group: tuple[str, str, str, str], shown: Sequence[Line]) -> str:
     return f"{method}{named}, {norm}, {row} learning rate" + (f", {swept}" if swept else "")
 
 
-def notes(grid: Grid, lines: Sequence[Line], references: Sequence[Reference]) -> list[str]:
-    """What has to be known to read the numbers."""
+def notes(grid: Grid, lines: Sequence[Line], other: Sequence[str] = ()) -> list[str]:
+    """What has to be known to read the numbers.
+
+    Args:
+        grid: that was run.
+        lines: of the tables.
+        other: see :func:`da.experiments.comparison.other_images`.
+    """
     used = {line.reference for line in lines if line.reference}
     found = [
         "Ours: mean ± standard deviation over seeds (number of seeds), for the last epoch, the "
@@ -78,19 +83,20 @@ def notes(grid: Grid, lines: Sequence[Line], references: Sequence[Reference]) ->
     ]
     if any(line.group[1] != "bn" for line in lines):
         found.append("The published numbers are of batch norm, under every normaliser here.")
+    found += [f"OTHER IMAGES: {text}." for text in other]
     if grid.quick:
         found.append("QUICK: at most 5,000 steps, where the published runs may be longer.")
     return found
 
 
 def markdown(
-    plan: Plan, lines: Sequence[Line], by_class: Sequence[ClassLine], references: list[Reference]
+    plan: Plan, lines: Sequence[Line], by_class: Sequence[ClassLine], other: Sequence[str] = ()
 ) -> str:
     """``reproduce.md``."""
     text = ["# Beside published numbers", "", f"- command: `{plan.command}`"]
     seeds = ", ".join(map(str, plan.grid.seeds))
     text += [f"- data: {plan.grid.data}, seeds {seeds}, device {plan.grid.device}", ""]
-    text += [*tables(lines, by_class), *notes(plan.grid, lines, references), ""]
+    text += [*tables(lines, by_class), *notes(plan.grid, lines, other), ""]
     return "\n".join(text)
 
 

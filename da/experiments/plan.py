@@ -36,6 +36,8 @@ class Plan(BaseModel):
     entries: list[Entry]
     refused: list[str] = []
     """Places of the grid that no tuned rate works for, in words; they have no entries."""
+    images: dict[str, int] = {}
+    """Published number of images that a domain is tested on as a target, where there is one."""
 
     @property
     def cells(self) -> list[Cell]:
@@ -43,7 +45,14 @@ class Plan(BaseModel):
         return list({entry.cell.id: entry.cell for entry in self.entries}.values())
 
 
-def plan(grid: Grid, tasks: list[str], command: str, tune_command: str, version: int = 1) -> Plan:
+def plan(
+    grid: Grid,
+    tasks: list[str],
+    command: str,
+    tune_command: str,
+    version: int = 1,
+    images: dict[str, int] | None = None,
+) -> Plan:
     """The cells of a grid, seed by seed, so that an interrupted grid has whole seeds first.
 
     Args:
@@ -52,6 +61,7 @@ def plan(grid: Grid, tasks: list[str], command: str, tune_command: str, version:
         command: what the user typed.
         tune_command: what makes missing learning rates.
         version: of the data class.
+        images: see :class:`Plan`.
     """
     table = None
     if "tuned" in grid.lr:
@@ -85,7 +95,10 @@ def plan(grid: Grid, tasks: list[str], command: str, tune_command: str, version:
             f"nothing to train: {'; '.join(refused)}; set other tune.factors and tune again: "
             f"{tune_command} (or use --lr published)"
         )
-    return Plan(command=command, grid=grid, tasks=tasks, entries=entries, refused=list(refused))
+    return Plan(
+        command=command, grid=grid, tasks=tasks, entries=entries, refused=list(refused),
+        images=images or {},
+    )  # fmt: skip
 
 
 def _refusal(entry: tuning.Entry, path: str | None) -> str:

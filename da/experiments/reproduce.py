@@ -60,13 +60,14 @@ def _written(session: Session, plan: Plan, runs: list[Run], references: list[Ref
     out: Path = session.store.root
     lines = comparison.compare(plan, runs, references)
     by_class = comparison.classes(plan, runs, references)
-    text = comparison_report.markdown(plan, lines, by_class, references)
+    other = comparison.other_images(plan, runs)
+    text = comparison_report.markdown(plan, lines, by_class, other)
     write_atomically(out / "reproduce.md", text)
     rows = comparison_report.csv_rows(lines, by_class)
     write_atomically(out / "reproduce.csv", report.csv_text(rows))
     shown = [
         *comparison_report.tables(lines, by_class),
-        *comparison_report.notes(plan.grid, lines, references),
+        *comparison_report.notes(plan.grid, lines, other),
     ]
     for line in shown:
         session.console.print(line, markup=False, soft_wrap=True)

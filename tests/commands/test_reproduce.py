@@ -103,6 +103,7 @@ def test_dann_on_a_tree_of_the_shape_of_office31(tmp_path, capsys, monkeypatch):
     for label, value in (("A→W", 91.4), ("W→A", 70.4), ("average (6 of 6 tasks)", 86.1)):
         assert f"| {label} | mean over samples | {value} | oracle |" in said
     assert "OUTSIDE (±1.5, one seed: error unknown)" in said
+    assert "OTHER IMAGES: target 'webcam' was tested on 62 images, published are 795" in said
     rows = list(csv.DictReader((tmp_path / "out/reproduce.csv").open()))
     assert len(rows) == 7
     ours = [float(r["oracle mean"]) for r in rows]

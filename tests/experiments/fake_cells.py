@@ -114,6 +114,7 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
         "tasks": ["a->b", "b->a"] if tasks == "all" else tasks,
         "development": "a->b",
         "version": behaviour.get("data version", 1),
+        "images": {},
     }
 
 

@@ -6,7 +6,7 @@ from fake_cells import made
 
 from da.experiments import comparison_report
 from da.experiments import plan as plans
-from da.experiments.comparison import Line, classes, compare
+from da.experiments.comparison import Line, classes, compare, other_images
 from da.experiments.config import read_grid
 from da.experiments.references import config, read
 from da.experiments.result import Evaluation
@@ -182,8 +182,23 @@ def test_the_written_table_is_that_of_the_numbers(tmp_path):
     for accuracies, sizes, scores in (found["amazon->webcam", seed] for seed in (0, 1)):
         epoch = chosen(accuracies, sizes, scores)["oracle"]
         values.append(100 * accuracies[epoch] @ sizes / sizes.sum())
-    text = comparison_report.markdown(plan, lines, [], references)
+    text = comparison_report.markdown(plan, lines, [])
     mean, std = np.mean(values), np.std(values, ddof=1)
     row = next(row for row in text.splitlines() if row.startswith("| A→W | "))
     assert row.startswith("| A→W | mean over samples | 91.4 | oracle | ")
     assert f"| {mean:.1f} ± {std:.1f} (2) | {mean - 91.4:+.1f} | " in row
+
+
+def test_a_target_of_another_number_of_images_is_said(tmp_path):
+    store, plan = Store(tmp_path), planned("office31", [0])
+    finished(store, plan, drawn(31), without={("dslr->webcam", 0)})
+    first, missing, *_ = load(store, plan)
+    count = first.result.evaluations[-1].forms[""]["target/test"].n
+
+    def said(images):
+        return other_images(plan.model_copy(update={"images": images}), [missing, first])
+
+    assert said({}) == said({"webcam": count}) == said({"dslr": 1}) == []
+    (text,) = said({"webcam": count + 1})
+    assert f"target 'webcam' was tested on {count:,} images, published are {count + 1:,}" in text
+    assert f"OTHER IMAGES: {text}." in comparison_report.markdown(plan, [], [], [text])
