@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 
 import numpy as np
 
 from da.errors import UserError
 from da.ops.files import cache_folder, write_bytes_atomically
-from datasets.checking import unreadable
+from datasets.checking import named, unreadable
 from datasets.images import FileImages
 from datasets.looking import touched
 
@@ -18,20 +17,19 @@ log = logging.getLogger(__name__)
 
 
 def refuse_unreadable(files: FileImages) -> None:
-    """Refuses files that aren't there, point nowhere or may not be read; none is opened.
+    """Refuses files that aren't there, point nowhere, are empty or may not be read; opens none.
 
     Raises:
         UserError: names the first, and says how many there are.
     """
-    bad = [i for i, path in enumerate(files.paths) if not os.access(files.root / path, os.R_OK)]
+    places = (files.root / path for path in files.paths)
+    bad = [(place, reason) for place in places if (reason := touched(place))]
     if not bad:
         return
-    first = files.root / files.paths[bad[0]]
-    reason = touched(first)
-    more = f" ({len(bad) - 1} more like it)" if len(bad) > 1 else ""
+    more = f", and {len(bad) - 1} more can't" if len(bad) > 1 else ""
     raise UserError(
-        f"image '{first}' can't be read: {reason}{more}; repair or remove it, or set "
-        "skip_unreadable to leave such images out"
+        f"{named(*bad[0])}{more}; repair or remove it, or set skip_unreadable to leave such images "
+        "out"
     )
 
 

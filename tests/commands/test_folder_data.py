@@ -186,6 +186,14 @@ def test_a_bad_file_is_named_by_fit(images, call, kind):
     assert reason in last
 
 
+def test_an_empty_file_is_named_before_the_first_step_also_without_a_cache(images, call):
+    (images / "b/dog/e.png").write_bytes(b"")
+    _, err = call(f"fit {FIT} --data.cache false --out run", code=2)
+    said = "error: image 'images/b/dog/e.png' can't be read: it is empty (zero bytes); repair"
+    assert err.splitlines()[-1].startswith(said)
+    assert not (images.parent / "run").exists()
+
+
 def test_an_empty_target(images, call):
     for path in [*(images / "b").rglob("*.*")]:
         path.unlink()

@@ -179,6 +179,18 @@ def test_links_to_nowhere_and_files_that_are_gone_are_found_before_training(root
     assert len(data.set_of("source", "train")) == 9
 
 
+def test_empty_files_are_found_before_training_without_a_cache_too(root):
+    mugs = root / "Amazon" / "images" / "mug"
+    for i in range(3):
+        (mugs / f"{i}.png").write_bytes(b"")
+    (mugs / "9.png").symlink_to("/nonexistent/x.png")
+    said = "it is empty (zero bytes), and 3 more can't; repair or remove it, or set skip_unreadable"
+    refused(build(root, cache=False).setup, f"'{mugs / '0.png'}' can't be read: {said}")
+    data = build(root, cache=False, skip_unreadable=True)
+    data.setup("fit")
+    assert len(data.set_of("source", "train")) == 6
+
+
 def test_unreadable_images_are_left_out_where_that_is_asked_for(root, caplog):
     bad = root / "Amazon" / "images" / "mug" / "1.png"
     whole = bad.read_bytes()

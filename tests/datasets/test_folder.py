@@ -137,7 +137,7 @@ def test_images_are_decoded_when_they_are_needed(make, tree):
 
 
 def test_a_broken_image_is_one_line_from_a_worker_too(make, tree):
-    (tree / "a" / "cat" / "0.png").write_bytes(b"")
+    (tree / "a" / "cat" / "0.png").write_bytes(b"broken")
     alone, worker = (
         refused(lambda n=n: list(make(num_workers=n, cache=False).images("source"))) for n in (0, 1)
     )
