@@ -12,7 +12,7 @@ from typing import NamedTuple
 from da.errors import UserError
 from datasets.archives import safe_parts, unpacked
 from datasets.progress import in_turn
-from datasets.receiving import Retry, forget, is_page, receive
+from datasets.receiving import Retry, forget, is_page, receive, server_of
 
 TRIES = 5
 WAIT = 1.0
@@ -74,9 +74,10 @@ def fetch(
         raise UserError(f"root '{root}' is a file: name a folder to download into")
     root.mkdir(parents=True, exist_ok=True)
     failed = []
+    silent: dict[str, str] = {}
     for download in downloads:
         try:
-            then(download, fetch_file(download, root))
+            then(download, fetch_file(download, root, silent))
         except UserError as error:
             print(f"failed: {error}", file=sys.stderr, flush=True)
             failed.append(download.file)
@@ -87,10 +88,16 @@ def fetch(
         )
 
 
-def fetch_file(download: Download, root: Path) -> Path:
+def fetch_file(download: Download, root: Path, silent: dict[str, str] | None = None) -> Path:
     """The path of a file that is whole and verified, downloaded where it isn't there yet.
 
     Of several processes one downloads it and the others wait.
+
+    Args:
+        download: the file.
+        root: folder to put it into.
+        silent: servers that no connection was made to in all tries, with the reason; they are not
+            asked, and those of this file added.
 
     Raises:
         UserError: says what went wrong and what to do; a part that can be gone on with is kept.
@@ -100,7 +107,7 @@ def fetch_file(download: Download, root: Path) -> Path:
         try:
             with in_turn(path.with_name(f".{path.name}.lock"), f"it downloads {download.file}"):
                 if not path.exists():
-                    return _downloaded(download, path)
+                    return _downloaded(download, path, {} if silent is None else silent)
         except OSError as error:
             raise UserError(
                 f"'{path.parent}' can't be written to: {error.strerror}; name another root"
@@ -110,12 +117,12 @@ def fetch_file(download: Download, root: Path) -> Path:
     return path
 
 
-def _downloaded(download: Download, path: Path) -> Path:
+def _downloaded(download: Download, path: Path, silent: dict[str, str]) -> Path:
     part = path.with_name(f"{path.name}.part")
     said = []
     for address in (download.address, *download.mirrors):
         try:
-            _complete(download._replace(address=address), part)
+            _complete(download._replace(address=address), part, silent)
             break
         except UserError as error:
             said.append(str(error))
@@ -127,17 +134,11 @@ def _downloaded(download: Download, path: Path) -> Path:
     return path
 
 
-def _complete(download: Download, part: Path) -> None:
-    """Downloads and verifies a file; what passes for a moment is tried again."""
-    for attempt in range(TRIES):
-        try:
-            receive(download.address, part, download.size)
-            break
-        except Retry as error:
-            if attempt == TRIES - 1:
-                raise UserError(f"{download.address}: {error} ({TRIES} times)") from None
-            print(f"{download.file}: {error}; trying again", file=sys.stderr, flush=True)
-            time.sleep(WAIT * 2**attempt)
+def _complete(download: Download, part: Path, silent: dict[str, str]) -> None:
+    """Downloads and verifies a file."""
+    if reason := silent.get(server_of(download.address)):
+        raise UserError(f"{download.address}: {reason}, not tried again")
+    _received(download, part, silent)
     wrong = _wrong(part, download)
     if wrong:
         forget(part)
@@ -145,6 +146,24 @@ def _complete(download: Download, part: Path) -> None:
             f"{download.address} gave a file that {wrong}: nothing of it is kept; fetch again, or "
             "get it in a browser"
         )
+
+
+def _received(download: Download, part: Path, silent: dict[str, str]) -> None:
+    """Downloads a file; what passes for a moment is tried again."""
+    tried = set()
+    for attempt in range(TRIES):
+        try:
+            receive(download.address, part, download.size)
+            return
+        except Retry as error:
+            tried.add(error.silent)
+            if attempt == TRIES - 1 or error.lasting:
+                if error.silent and tried == {error.silent}:  # it never answered
+                    silent[error.silent] = str(error)
+                times = "" if error.lasting else f" ({TRIES} times)"
+                raise UserError(f"{download.address}: {error}{times}") from None
+            print(f"{download.file}: {error}; trying again", file=sys.stderr, flush=True)
+            time.sleep(WAIT * 2**attempt)
 
 
 def verify(path: Path, download: Download) -> None:

@@ -10,6 +10,7 @@ import shutil
 import socket
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,28 @@ _UNREACHABLE = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTU
 
 
 class Retry(Exception):
-    """Something that may be better in a moment."""
+    """Something that may be better in a moment.
+
+    Attributes:
+        silent: the server, as of :func:`server_of`, where no connection was made to it; after a
+            redirect not that of the address.
+        lasting: it may be better later, but not in a moment.
+    """
+
+    def __init__(self, text: str, silent: str = "", lasting: bool = False) -> None:
+        super().__init__(text)
+        self.silent = silent
+        self.lasting = lasting
+
+
+def server_of(address: str) -> str:
+    """What a connection is made to.
+
+    >>> server_of("https://example.org/sets/a.zip")
+    'https://example.org'
+    """
+    parts = urllib.parse.urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def is_page(start: bytes) -> bool:
@@ -46,6 +68,7 @@ def receive(address: str, part: Path, size: int | None) -> None:
         Retry: for what may be better in a moment.
         UserError: for what won't.
     """
+    asked = [_checked(address)]
     begun = part.stat().st_size if part.exists() else 0
     known = _mark(part)
     headers = {"User-Agent": "da-data-fetch"}
@@ -53,8 +76,8 @@ def receive(address: str, part: Path, size: int | None) -> None:
         # The rest is only of use if the file is still the same.
         headers |= {"Range": f"bytes={begun}-", "If-Range": known}
     try:
-        request = urllib.request.Request(_checked(address), headers=headers)
-        with _opener().open(request, timeout=TIMEOUT) as answer:
+        request = urllib.request.Request(address, headers=headers)
+        with _opener(asked).open(request, timeout=TIMEOUT) as answer:
             going_on = answer.status == 206
             first = begun if going_on else 0
             _refuse_other(answer, address, part, size)
@@ -74,10 +97,11 @@ def receive(address: str, part: Path, size: int | None) -> None:
             raise Retry(f"the server answers {error.code}") from None
         raise UserError(f"{address}: the server answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        reason = error.reason
+        reason, server = error.reason, server_of(asked[-1])
         if isinstance(reason, socket.gaierror):
-            raise UserError(f"{address}: no such host, or no connection to the internet") from None
-        raise Retry(f"no connection ({_text(reason)})") from None
+            text = "no such host, or no connection to the internet"
+            raise Retry(text, server, lasting=True) from None
+        raise Retry(f"no connection ({_text(reason)})", server) from None
     except (TimeoutError, http.client.HTTPException, ConnectionError, ssl.SSLError) as error:
         raise Retry(f"the connection was cut ({_text(error)})") from None
     except OSError as error:
@@ -151,12 +175,14 @@ def _checked(address: str) -> str:
     return address
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener(asked: list[str]) -> urllib.request.OpenerDirector:
+    """Adds to ``asked`` the addresses that it is sent on to."""
+
     class Redirects(urllib.request.HTTPRedirectHandler):
         def redirect_request(
             self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
         ) -> Any:
-            _checked(newurl)  # urllib alone would allow ftp
+            asked.append(_checked(newurl))  # urllib alone would allow ftp
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     return urllib.request.build_opener(Redirects)  # with the proxies of the environment

@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -265,6 +266,53 @@ def test_one_that_fails_does_not_lose_the_others(server, tmp_path, capsys):
     assert "By hand: open the page" in text
     assert left(tmp_path) == ["b.unpacked", "b.zip"]
     assert "failed: http" in capsys.readouterr().err
+
+
+def test_a_server_that_no_connection_is_made_to_is_tried_for_one_file_alone(
+    server, tmp_path, capsys
+):
+    with socket.socket() as taken:  # bound and not listening: connections are refused
+        taken.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        files = [Download(f"{nowhere}/{i}.bin", f"{i}.bin", unpack=False) for i in range(3)]
+        mirrored = files[2]._replace(file="m.bin", mirrors=(server.address,))
+        for _ in range(2):  # each call tries anew
+            refused(lambda: fetch("Toy", [*files, mirrored], tmp_path, "by hand"), "3 of 4 files")
+            said = capsys.readouterr().err
+            assert said.count("; trying again") == 4
+            assert "0.bin: no connection (Connection refused) (5 times)" in said
+            for i in (1, 2):
+                assert f"/{i}.bin: no connection (Connection refused), not tried again" in said
+    assert (tmp_path / "m.bin").read_bytes() == CONTENT
+
+
+def test_a_name_that_nobody_knows_is_looked_up_once(tmp_path, capsys, monkeypatch):
+    looked_up = []
+
+    def counting(host, *args, **options):
+        looked_up.append(host)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(socket, "getaddrinfo", counting)
+    files = [Download(f"https://no.invalid/{i}.zip", f"{i}.zip") for i in range(3)]
+    refused(lambda: fetch("Toy", files, tmp_path, "by hand"), "3 of 3 files")
+    assert capsys.readouterr().err.count("no such host, or no connection to the internet") == 3
+    assert looked_up == ["no.invalid"]
+
+
+def test_a_server_that_answers_is_asked_for_every_file(server, tmp_path):
+    server.plan = ["503"] * 5 + ["good"]
+    files = [Download(server.address, f"{i}.zip") for i in range(2)]
+    refused(lambda: fetch("Toy", files, tmp_path, "by hand"), "1 of 2 files failed: 0.zip")
+    assert len(server.asked) == 6
+
+
+def test_a_redirect_to_a_server_that_is_silent_is_not_held_against_the_first(server, tmp_path):
+    server.plan, server.elsewhere = ["redirect"] * 5, "http://127.0.0.1:9/x.zip"
+    files = [Download(server.address, f"{i}.zip") for i in range(2)]
+    refused(lambda: fetch("Toy", files, tmp_path, "by hand"), "1 of 2 files failed: 0.zip")
+    assert len(server.asked) == 6
 
 
 def test_what_no_program_can_get_is_explained(tmp_path):
