@@ -15,7 +15,7 @@ from datasets.archives import unpacked
 from datasets.base import Split
 from datasets.file_data import FileData
 from datasets.images import EXTENSIONS
-from datasets.listing import Line, Listing, opened, read_list, resolved
+from datasets.listing import Line, Listing, fields, opened, read_list, resolved
 
 _PLACES = ("", "image_list", "lists", "list")
 Pairs = frozenset[tuple[int, str]]
@@ -161,9 +161,9 @@ def _is_list(file: Path) -> bool:
             first = next((line.strip() for line in lines if line.strip()), "")
     except OSError:
         return file.is_file()  # whoever reads it is told why it can't be
-    path, _, label = first.replace("\t", " ").rpartition(" ")
+    path, label = fields(first)
     # "back_pack 0" is the line of a list of classes.
-    image = "/" in path or "\\" in path or Path(path.strip()).suffix.lower() in EXTENSIONS
+    image = "/" in path or "\\" in path or Path(path).suffix.lower() in EXTENSIONS
     return image and label.isdecimal()
 
 

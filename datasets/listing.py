@@ -251,8 +251,20 @@ class Line(NamedTuple):
     label: int
 
 
+def fields(line: str) -> tuple[str, str]:
+    """The path and the label of a line, which a space, a tab or a comma divides.
+
+    >>> fields("my cats/1.jpg 0"), fields("cats/1.jpg, 0"), fields("cats/1.jpg,0")
+    (('my cats/1.jpg', '0'), ('cats/1.jpg', '0'), ('cats/1.jpg', '0'))
+    """
+    path, _, label = line.strip().replace("\t", " ").rpartition(" ")
+    if not label.isdecimal():
+        path, _, label = line.strip().rpartition(",")
+    return path.rstrip(" ,"), label
+
+
 def read_list(file: Path) -> list[Line]:
-    """The lines ``path label`` of a list file; blank lines are passed over.
+    """The lines ``path label`` of a list file, see :func:`fields`; blank lines are passed over.
 
     Raises:
         UserError: with file and line where a label is no whole number from 0, or a path is missing.
@@ -267,13 +279,13 @@ def read_list(file: Path) -> list[Line]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        path, _, label = line.strip().replace("\t", " ").rpartition(" ")
+        path, label = fields(line)
         if not path or not label.isdecimal():
             raise UserError(
                 f"{file}:{number}: expected 'path label' with a whole number from 0, got "
                 f"'{line.strip()[:80]}'"
             )
-        lines.append(Line(number, path.strip(), int(label)))
+        lines.append(Line(number, path, int(label)))
     if not lines:
         raise UserError(f"list '{file}' is empty: expected lines 'path label'")
     return lines
