@@ -36,7 +36,7 @@ def refuse_unreadable(files: FileImages) -> None:
 def without_unreadable(files: FileImages, domain: str) -> FileImages:
     """The files that can be decoded; says in one line how many can't.
 
-    All are decoded once; what was found is kept, and holds until a name or a size changes.
+    All are decoded once; what was found is kept, and holds until one of them changes.
     """
     bad = _known(files)
     if not bad:
