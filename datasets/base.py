@@ -19,7 +19,7 @@ from da.types import Batch, Labelled, Unlabelled
 from datasets.decoding import Reading
 from datasets.hashing import digest
 from datasets.images import FileImages, ImageSet, image_files
-from datasets.loading import Loader, finished
+from datasets.loading import Loader
 from datasets.streams import Chunks, ImageChunks, NamedChunks, Pairs, Steps, Stream
 from datasets.transforms import Transform
 
@@ -193,22 +193,16 @@ class DomainData(LightningDataModule, ABC):
         source, target = (
             [x.to(device, non_blocking=not waiting) for x in domain] for domain in batch
         )
-        return finished(Batch(Labelled(*source), Unlabelled(*target)), self.transform)
+        return Batch(Labelled(*source), Unlabelled(*target))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Yields :class:`da.types.Batch`, ``steps`` of them, going on from the run's last step.
-
-        For a CUDA device images are normalised there, by :meth:`transfer_batch_to_device`: a
-        quarter of the bytes is moved then.
-        """
+        """Yields :class:`da.types.Batch`, ``steps`` of them, going on from the run's last step."""
         self.setup("fit")
         pairs = Pairs(*(self._stream(role) for role in ROLES))
         # The next full collection would copy what is shared with workers just started: better now
         # than in the middle of a run.
         begun = gc.collect if self.num_workers else None
-        return self._loader(
-            pairs, Steps(self.steps, self._steps_done, begun), persistent=True, raw=self._on_cuda
-        )
+        return self._loader(pairs, Steps(self.steps, self._steps_done, begun), persistent=True)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Loaders of :class:`da.types.Labelled`, one for each of ``evaluations``."""
@@ -256,26 +250,21 @@ class DomainData(LightningDataModule, ABC):
         return self._loader(Chunks(self.set_of(role, split), self.transform, self.eval_batch_size))
 
     def _loader(
-        self,
-        data: Dataset[Any],
-        sampler: Sampler[int] | None = None,
-        persistent: bool = False,
-        raw: bool = False,
+        self, data: Dataset[Any], sampler: Sampler[int] | None = None, persistent: bool = False
     ) -> Loader:
-        """A loader of batches; ``raw`` ones are finished when they are on the device."""
+        """A loader of batches; for a CUDA device images are normalised there, a quarter is sent."""
+        device = None if self.trainer is None else self.trainer.strategy.root_device
+        cuda = device is not None and device.type == "cuda"
         return Loader(
             data,
+            self.transform,
             sampler,
-            None if raw else self.transform,
             derive(self.seed, self.task, "loader"),
+            device if cuda else None,
             num_workers=self.num_workers,
             persistent_workers=persistent and self.num_workers > 0,
-            pin_memory=self._on_cuda,
+            pin_memory=cuda,
         )
-
-    @property
-    def _on_cuda(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _steps_done(self) -> int:
         """Steps that the run has behind it, also in another process before a resume.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,17 +22,19 @@ class Loader(DataLoader[Any]):
     Args:
         dataset: its images are as :meth:`Transform.augment` or :meth:`Transform.prepare` leave
             them.
-        transform: finishes them; None where that is done elsewhere.
+        transform: finishes them.
         seed: of whatever torch draws.
+        device: where to; on the CPU where not given.
         kwargs: of torch's loader.
     """
 
     def __init__(
         self,
         dataset: Dataset[Any],
+        transform: Transform,
         sampler: Sampler[int] | None = None,
-        transform: Transform | None = None,
         seed: int = 0,
+        device: torch.device | None = None,
         **kwargs: Any,
     ) -> None:
         options: dict[str, Any] = {
@@ -44,24 +46,26 @@ class Loader(DataLoader[Any]):
         super().__init__(dataset, sampler=sampler, **options | kwargs)
         self.transform = transform
         self.seed = seed
+        self.device = device
 
     def __iter__(self) -> Any:
-        batches = super().__iter__()
-        return batches if self.transform is None else _finished(batches, self.transform)
+        memory = Memory()
+
+        def finish(images: Tensor) -> Tensor:
+            if self.device is not None:
+                images = images.to(self.device, non_blocking=True)
+            return self.transform.finish(images, memory)
+
+        return (finished(batch, finish) for batch in super().__iter__())
 
 
-def _finished(batches: Iterator[Any], transform: Transform) -> Iterator[Any]:
-    memory = Memory()
-    return (finished(batch, transform, memory) for batch in batches)
-
-
-def finished(batch: Any, transform: Transform, empty: Callable[..., Tensor] = torch.empty) -> Any:
-    """A batch whose images are normalised, see :meth:`Transform.finish`."""
+def finished(batch: Any, finish: Callable[[Tensor], Tensor]) -> Any:
+    """A batch whose images, all that has four dimensions, have gone through a function."""
     if isinstance(batch, Tensor):
-        return transform.finish(batch, empty) if batch.ndim == 4 else batch
+        return finish(batch) if batch.ndim == 4 else batch
     if not isinstance(batch, tuple):
         return batch
-    parts = [finished(part, transform, empty) for part in batch]
+    parts = [finished(part, finish) for part in batch]
     return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from da.types import Batch
 from datasets.folder import Folder
-from datasets.loading import Memory, finished
+from datasets.loading import Loader, Memory, finished
 from datasets.transforms import CropAndFlip, normalise
 
 
@@ -78,19 +78,22 @@ def test_batches_that_are_kept_stay_as_they_were(root, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_raw_batches_are_a_quarter_and_the_same_when_they_are_moved(root, workers):
+def test_bytes_leave_the_processes_and_are_normalised_where_they_go(root, workers):
     data = made(root, num_workers=workers)
-    plain = data.train_dataloader()
-    raw = data._loader(plain.dataset, plain.sampler, raw=True)
-    for batch, bytes_ in zip(plain, raw, strict=True):
-        assert bytes_.source.images.dtype == bytes_.target.images.dtype == torch.uint8
-        moved = data.transfer_batch_to_device(bytes_, torch.device("cpu"), 0)
+    loader = data.train_dataloader()
+    assert loader.dataset[0].source.images.dtype == torch.uint8
+    there = Loader(loader.dataset, data.transform, loader.sampler, device=torch.device("meta"))
+    for batch, moved in zip(loader, there, strict=True):
         assert isinstance(moved, Batch)
-        for one, other in zip((*moved.source, *moved.target), (*batch.source, *batch.target),
-                              strict=True):  # fmt: skip
-            assert one.equal(other)
-        again = data.transfer_batch_to_device(moved, torch.device("cpu"), 0)
-        assert again.source.images.equal(moved.source.images)  # and not normalised twice
+        for one, other in ((batch.source, moved.source), (batch.target, moved.target)):
+            assert other.images.device.type == "meta"
+            assert other.images.shape == one.images.shape
+            assert other.images.dtype == one.images.dtype == torch.float32
+        assert moved.source.labels.equal(batch.source.labels)
+    for names, batch in zip((["0.png", "1.png"],), data.predict_images(root / "a" / "cat"),
+                            strict=False):  # fmt: skip
+        assert batch[1][:2] == names
+        assert batch[0].dtype == torch.float32
 
 
 def test_images_are_normalised_as_on_another_device():
@@ -99,9 +102,16 @@ def test_images_are_normalised_as_on_another_device():
     assert transform.finish(images).equal(normalise(images, transform.mean, transform.std))
 
 
-def test_names_and_labels_pass_unchanged():
+def test_what_is_normalised_is_not_again():
     transform = CropAndFlip((0.5,) * 3, (0.5,) * 3, size=4)
-    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    found, names = finished((images, ["a", "b"]), transform)
+    once = transform.finish(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    assert (once == -1).all()
+    assert transform.finish(once) is once
+
+
+def test_names_and_labels_pass_unchanged():
+    images, labels = torch.zeros(2, 3, 4, 4), torch.arange(2)
+    found, names, same = finished((images, ["a", "b"], labels), lambda x: x + 1)
     assert names == ["a", "b"]
-    assert (found == -1).all()
+    assert same is labels
+    assert (found == 1).all()
