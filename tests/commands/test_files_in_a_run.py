@@ -72,6 +72,7 @@ def refused(folder, line):
     return said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_is_deleted_in_the_first_epoch_ends_the_run_by_its_name(folder, workers):
     line = f"{FIT} 100000 --trainer.max_epochs 1 --data.cache false --data.num_workers {workers}"
@@ -87,6 +88,7 @@ def test_a_file_that_is_deleted_in_the_first_epoch_ends_the_run_by_its_name(fold
     assert not (folder / "long/result.json").exists()  # nothing counts as done
 
 
+@pytest.mark.long
 def test_the_last_checkpoint_stays_and_goes_on_once_the_file_is_back(folder):
     line = f"{FIT} 2 --data.cache false --out long --trainer.max_epochs"
     last = folder / "long/last.ckpt"
@@ -116,6 +118,7 @@ def test_the_last_checkpoint_stays_and_goes_on_once_the_file_is_back(folder):
     assert evaluations[-1]["step"] == 2 * (epochs + 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -142,6 +145,7 @@ def test_a_resume_on_other_images_is_refused_and_says_which(folder, change, word
     assert not (folder / "more").exists()
 
 
+@pytest.mark.long
 def test_with_the_cache_a_file_that_is_deleted_does_not_matter(folder, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     program = start(folder, f"{FIT} 400 --trainer.max_epochs 1 --out long")

@@ -13,6 +13,8 @@ import run
 from da.experiments import session
 from da.experiments.references import config
 
+pytestmark = pytest.mark.long
+
 TASKS = {"svhn->mnist": "S→M", "mnist->usps": "M→U", "usps->mnist": "U→M"}
 PUBLISHED = {"SourceOnly": (74.1, 82.1, 74.6), "DANN": (90.8, 91.7, 95.2)}
 METHODS = (*PUBLISHED, "EntropyMinimisation")
