@@ -22,8 +22,8 @@ FIT = f"fit {DATA} --data.batch_size 4 --model.bottleneck 8 --data.steps_per_epo
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder with images and a run of one short epoch on them, without a cache."""
+def images(tmp_path_factory):
+    """A folder whose ``images`` are of two domains."""
     folder = tmp_path_factory.mktemp("run")
     random = np.random.default_rng(0)
     for domain in "ab":
@@ -33,9 +33,15 @@ def trained(tmp_path_factory):
             for i in range(4):
                 pixels = random.integers(0, 256, (40, 40 + i, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(place / f"{i}.jpg")
-    program = start(folder, f"{FIT} 2 --trainer.max_epochs 1 --data.cache false --out run")
-    assert program.wait(120) == 0, program.stderr.read()
     return folder
+
+
+@pytest.fixture(scope="module")
+def trained(images):
+    """The same with a run of one short epoch on them, without a cache."""
+    program = start(images, f"{FIT} 2 --trainer.max_epochs 1 --data.cache false --out run")
+    assert program.wait(120) == 0, program.stderr.read()
+    return images
 
 
 @pytest.fixture
@@ -161,8 +167,9 @@ def test_with_the_cache_a_file_that_is_deleted_does_not_matter(folder, monkeypat
 
 @pytest.mark.parametrize("cache", [True, False])
 def test_a_cell_of_a_grid_is_done_from_the_cache_and_names_the_file_without(
-    folder, cache, monkeypatch, tmp_path
+    images, cache, monkeypatch, tmp_path
 ):
+    folder = shutil.copytree(images, tmp_path / "copy")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     data_args = {"root": str(folder / "images"), "image_size": 32, "cache": cache}
     settings = {"data": "datasets.folder.Folder", "source": "a", "target": "b", "norm": "bn"}
