@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from datasets.listing import (
     NoSuchFiles,
     called,
     class_folders,
+    class_places,
     find_file,
     find_folder,
     gathered,
@@ -133,10 +134,13 @@ class Benchmark(FileData):
         for archive in archives:
             inside = unpacked(archive)
             looked.append(archive.name)
-            if (found := cls.search(inside, domain, split, looked)) is not None:
-                return found._replace(layout=f"{archive.name}: {found.layout}")
-        if archives:
-            return cls.look(folder, domain, split)
+            try:
+                if (found := cls.search(inside, domain, split, looked)) is not None:
+                    return found._replace(layout=f"{archive.name}: {found.layout}")
+            except NoSuchFiles as error:  # they may be in another archive
+                missing = missing or error
+        if archives and (found := cls.look(folder, domain, split)) is not None:
+            return found
         if missing is not None:
             raise missing
         return None
@@ -200,10 +204,17 @@ class Benchmark(FileData):
         paths = resolved(file, lines, cls.bases(file, root, domain, skip), root)
         place = {name: label for label, name in enumerate(cls.classes)}
         label = {spelt: place[name] for spelt, name in spellings(cls.names()).items()}
+        folders = [PurePosixPath(path).parent for path in paths]
+        numbers: dict[PurePosixPath, set[int]] = {}
+        for folder, line in zip(folders, lines, strict=True):
+            numbers.setdefault(folder, set()).add(line.label)
+        # VisDA's domain "train" is called as a class: a folder of several classes is the domain's.
+        own = {plain(name) for name in cls.called(domain)}
+        several = {f for f, found in numbers.items() if plain(f.name) in own and len(found) > 1}
         labels = np.array(
             [
-                label.get(plain(Path(path).parent.name), line.label)
-                for path, line in zip(paths, lines, strict=True)
+                line.label if folder in several else label.get(plain(folder.name), line.label)
+                for folder, line in zip(folders, lines, strict=True)
             ],
             np.int64,
         )
@@ -220,8 +231,7 @@ class Benchmark(FileData):
     def bases(cls, file: Path, root: Path, domain: str, skip: frozenset[str]) -> list[Path]:
         """Folders that the paths of a list may be relative to."""
         around = called(root, cls.called(domain), cls.names(), skip)
-        folder = find_folder(root, cls.called(domain), cls.names(), skip)
-        around += [] if folder is None else [root / folder]
+        around += class_places(root, cls.called(domain), cls.names(), skip)
         above = [path for place in around for path in (place, *place.parents)]
         inside = [path for path in (*above, *file.parents) if path.is_relative_to(root)]
         return list(dict.fromkeys((root, *inside)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from da.errors import UserError
-from datasets.archives import is_archive, unpacked
+from datasets.archives import folder_of, is_archive, unpacked
 from datasets.decoding import Reading, read_image
 from datasets.images import image_files
 from datasets.listing import find_file, find_folder, plain, read_list, resolved
@@ -49,23 +49,23 @@ def svhn(root: Path, train: bool) -> Digits:
     return Digits(data.data.transpose(0, 2, 3, 1), data.labels)
 
 
-def synth(root: Path, train: bool) -> Digits:
+def synth(root: Path, train: bool, skip: frozenset[str] = frozenset()) -> Digits:
     """Synthetic digits: the .mat files of Ganin and Lempitsky, ``X`` and ``y``."""
     import scipy.io
 
     name = f"synth_{'train' if train else 'test'}_32x32.mat"
-    file = find_file(root, (name,), frozenset())
+    file = find_file(root, (name,), skip)
     if file is None:
         raise FileNotFoundError(name)
     content = scipy.io.loadmat(file)
     return Digits(content["X"].transpose(3, 0, 1, 2), content["y"].astype(np.int64).ravel())
 
 
-def mnistm(root: Path, train: bool) -> Digits:
+def mnistm(root: Path, train: bool, skip: frozenset[str] = frozenset()) -> Digits:
     """MNIST-M: folders with lists, or folders of classes, ``mnist_m/…``."""
     part = "train" if train else "test"
     classes = {str(digit): () for digit in range(10)}
-    file = find_file(root, (f"mnist_m_{part}_labels.txt",), frozenset(classes))
+    file = find_file(root, (f"mnist_m_{part}_labels.txt",), frozenset(classes) | skip)
     if file is not None:
         lines = read_list(file)
         bases = [file.parent, file.parent / f"mnist_m_{part}"]
@@ -73,7 +73,7 @@ def mnistm(root: Path, train: bool) -> Digits:
         labels = [line.label for line in lines]
     else:
         parts = dict.fromkeys(("training", "train", "testing", "test"), ())
-        outer = find_folder(root, ("mnist_m", "MNIST-M"), parts)
+        outer = find_folder(root, ("mnist_m", "MNIST-M"), parts, skip)
         inner = find_folder(root / outer, (part, f"{part}ing"), classes) if outer else None
         if outer is None or inner is None:
             raise FileNotFoundError(f"mnist_m_{part}_labels.txt")
@@ -92,7 +92,7 @@ def _image(where: tuple[Path, Reading], path: str) -> NDArray[np.uint8]:
     return read_image(root / path, reading)
 
 
-READERS: dict[str, Callable[[Path, bool], Digits]] = {
+READERS: dict[str, Callable[..., Digits]] = {
     "mnist": mnist,
     "usps": usps,
     "svhn": svhn,
@@ -114,9 +114,9 @@ def read(domain: str, root: Path, train: bool) -> Digits:
     """
     reason: Exception | None = None
     try:
-        for place in _places(domain, root):
+        for place, skip in _places(domain, root):
             try:
-                return READERS[domain](place, train)
+                return READERS[domain](place, train, *skip)
             except FileNotFoundError as error:
                 reason = reason or error
     except UserError:
@@ -130,9 +130,18 @@ def read(domain: str, root: Path, train: bool) -> Digits:
     ) from reason
 
 
-def _places(domain: str, root: Path) -> Iterator[Path]:
-    yield root
-    for path in sorted(root.iterdir()) if root.is_dir() else ():
-        known = plain(path.name.partition(".")[0]) in ARCHIVES.get(domain, ())
-        if known and path.is_file() and is_archive(path):
-            yield unpacked(path)
+def _places(domain: str, root: Path) -> Iterator[tuple[Path, tuple[frozenset[str], ...]]]:
+    """The root, without what archives were unpacked into, which may have changed; then these."""
+    if domain not in ARCHIVES:
+        yield root, ()
+        return
+    archives = [
+        path
+        for path in (sorted(root.iterdir()) if root.is_dir() else ())
+        if plain(path.name.partition(".")[0]) in ARCHIVES[domain]
+        and path.is_file()
+        and is_archive(path)
+    ]
+    yield root, (frozenset(plain(folder_of(path).name) for path in archives),)
+    for path in archives:
+        yield unpacked(path), ()

@@ -49,6 +49,7 @@ def content_hashes(root: Path, paths: Sequence[str], workers: int | None = None)
         known: dict[str, list] = json.loads(index.read_bytes())
     except (OSError, ValueError):
         known = {}
+    now = _now(index)  # of before: what changes while others are hashed must not be kept
     states = [_state(root / path) for path in paths]
     old = [known.get(path, [None])[:-1] == state for path, state in zip(paths, states, strict=True)]
     jobs = [(root, path) for path, same in zip(paths, old, strict=True) if not same]
@@ -56,20 +57,15 @@ def content_hashes(root: Path, paths: Sequence[str], workers: int | None = None)
     hashes = [
         known[path][-1] if same else next(fresh) for path, same in zip(paths, old, strict=True)
     ]
-    if jobs:
-        with contextlib.suppress(OSError):  # where nothing can be kept, they are hashed each time
-            _keep(index, paths, states, hashes)
+    if jobs and now is not None:
+        kept = {
+            path: [*state, value]
+            for path, state, value in zip(paths, states, hashes, strict=True)
+            if now - max(state[1:]) > 2 * 10**9
+        }
+        with contextlib.suppress(OSError):
+            write_bytes_atomically(index, json.dumps(kept).encode())
     return hashes
-
-
-def _keep(index: Path, paths: Sequence[str], states: list[list[int]], hashes: list[str]) -> None:
-    now = _now(index)
-    kept = {
-        path: [*state, value]
-        for path, state, value in zip(paths, states, hashes, strict=True)
-        if now - max(state[1:]) > 2 * 10**9
-    }
-    write_bytes_atomically(index, json.dumps(kept).encode())
 
 
 def _state(path: Path) -> list[int]:
@@ -80,15 +76,20 @@ def _state(path: Path) -> list[int]:
     return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
 
 
-def _now(index: Path) -> int:
-    """The time by the clock of a file system, which may be another machine's."""
-    index.parent.mkdir(parents=True, exist_ok=True)
+def _now(index: Path) -> int | None:
+    """The time by the clock of a file system, which may be another machine's.
+
+    None where nothing can be written, and so nothing be kept: files are hashed each time then.
+    """
     probe = index.with_name(f".{index.stem}.{os.getpid()}.now")
-    probe.write_bytes(b"")
     try:
-        return probe.stat().st_mtime_ns
-    finally:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        now = probe.stat().st_mtime_ns
         probe.unlink()
+    except OSError:
+        return None
+    return now
 
 
 def _hash(root: Path, path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import dropwhile
+from itertools import chain, dropwhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -204,21 +204,33 @@ def find_folder(
     Raises:
         UserError: names two folders where several hold as many.
     """
+    found = class_places(root, names, classes, skip)
+    if len(found) > 1:  # there may be features beside images, in folders of the same names
+        found = [
+            place for place in found if any(image_files(place / name)[0] for name in folders(place))
+        ] or found[:1]
+    if len(found) > 1:
+        raise UserError(
+            f"domain '{names[0]}' is in '{found[0]}' and in '{found[1]}': name a root that holds "
+            "one of them"
+        )
+    return found[0].relative_to(root).as_posix() if found else None
+
+
+def class_places(
+    root: Path,
+    names: Sequence[str],
+    classes: Mapping[str, Sequence[str]],
+    skip: frozenset[str] = frozenset(),
+) -> list[Path]:
+    """All folders of a domain that hold most of the classes, see :func:`find_folder`."""
     known = frozenset(spellings(classes))
     counts: dict[Path, int] = {}
     for folder in called(root, names, classes, skip):
         for inner in (folder, *walk(folder, 1, known)):
             counts[inner] = sum(plain(name) in known for name in folders(inner))
     most = max(counts.values(), default=0)
-    if not most:
-        return None
-    first, *others = (place for place, count in counts.items() if count == most)
-    if others:
-        raise UserError(
-            f"domain '{names[0]}' is in '{first}' and in '{others[0]}': name a root that holds one "
-            "of them"
-        )
-    return first.relative_to(root).as_posix()
+    return [place for place, count in counts.items() if most and count == most]
 
 
 def find_file(
@@ -313,8 +325,8 @@ def resolved(file: Path, lines: Sequence[Line], bases: Sequence[Path], root: Pat
                 f"{file}:{line.number}: path '{line.path}' has '..' after its beginning: write it "
                 "without"
             )
-        tries = [(base, cut) for cut in range(len(parts)) for base in bases]
-        for base, cut in ([last] if last else []) + tries:
+        whole, *shorter = ([(base, cut) for base in bases] for cut in range(len(parts)))
+        for base, cut in chain(whole, [last] if last else [], *shorter):
             path = base.joinpath(*parts[cut:]) if cut < len(parts) else base
             if path.is_file():
                 break

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasets.archives import UNPACKED
 from datasets.base import Split
 from datasets.benchmark import Benchmark
 from datasets.fetching import Download
-from datasets.listing import Listing
+from datasets.listing import Listing, plain
 
 _SERVER = "http://csr.bu.edu/ftp/visda17/clf"
 
@@ -72,13 +73,16 @@ class VisDA2017(Benchmark):
     ) -> Listing | None:
         """The test set's list may lie beside its archive, under the name that it is published by.
 
-        Below the root a file of that name is of another domain.
+        Below the root a file of that name is of another domain, and so it is in another's folder.
         """
         found = super().by_list(root, domain, split, skip)
         file = root / "image_list.txt"
-        if found is None and domain == "test" and file.is_file():
-            return cls.listed(file, root, domain, skip)
-        return found
+        others = {plain(name) for other in cls.domains[:2] for name in cls.called(other)}
+        if found is not None or domain != "test" or not file.is_file():
+            return found
+        if plain(root.name.partition(UNPACKED)[0]) in others:
+            return None
+        return cls.listed(file, root, domain, skip)
 
     @classmethod
     def tasks(cls) -> tuple[str, ...]:

@@ -209,9 +209,12 @@ def refuse_other_data(now: dict[str, Any], before: dict[str, Any] | None, path: 
     manifest = now["data_manifest"]
     if not before or before.get("data_manifest", manifest) == manifest:
         return
+    if "data_sets" not in before:  # of before manifests were of contents
+        print(f"note: '{path}' is older than the record of images: they are not compared")
+        return
     changes = []
     for name, (number, checksum) in now["data_sets"].items():
-        old, known = before.get("data_sets", {}).get(name, (number, checksum))
+        old, known = before["data_sets"].get(name, (number, checksum))
         if old != number:
             changes.append(f"{name}: {old} images then, {number} now")
         elif known != checksum:

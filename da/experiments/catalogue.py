@@ -88,7 +88,8 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
                 continue
             looked.add(domain)
             if hasattr(found, "listing"):
-                found.listing(domain)
+                for split in ("train", "test"):  # one and the same where no lists are published
+                    found.listing(domain, split)
             elif grid.data_args.get("root"):  # whole domains in a file or two: reading tells
                 for split in ("train", "test"):
                     found.load(domain, split)

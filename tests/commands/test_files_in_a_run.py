@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from da.commands.fit import refuse_other_data
 from da.errors import UserError
 from da.experiments.cell import Cell
 from da.experiments.training import build, run_cell
@@ -149,6 +150,19 @@ def test_a_resume_on_other_images_is_refused_and_says_which(folder, change, word
     other = {"a": "target 'b'", "b": "source 'a'"}[words.partition("'")[2][0]]
     assert other not in said
     assert not (folder / "more").exists()
+
+
+def test_an_older_checkpoint_is_gone_on_with_and_a_note_says_that_images_are_not_compared(capsys):
+    now = {"data_manifest": "new", "data_sets": {"source 'a'": [8, "x"], "target 'b'": [8, "y"]}}
+    refuse_other_data(now, {"data_manifest": "by another rule"}, "old.ckpt")
+    assert capsys.readouterr().out == (
+        "note: 'old.ckpt' is older than the record of images: they are not compared\n"
+    )
+    refuse_other_data(now, dict(now), "same.ckpt")
+    refuse_other_data(now, None, "none.ckpt")
+    before = {"data_manifest": "old", "data_sets": now["data_sets"] | {"source 'a'": [7, "z"]}}
+    with pytest.raises(UserError, match=r"\(source 'a': 7 images then, 8 now\)"):
+        refuse_other_data(now, before, "new.ckpt")
 
 
 @pytest.mark.long

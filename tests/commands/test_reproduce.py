@@ -1,6 +1,7 @@
 """Published settings from their files to the table beside the published numbers."""
 
 import csv
+import itertools
 import json
 
 import numpy as np
@@ -12,11 +13,12 @@ from PIL import Image
 import run
 from da.backbones.base import backbone
 from da.errors import UserError
-from da.experiments.catalogue import check
+from da.experiments.catalogue import check, ready
 from da.experiments.config import find, read_grid
 from da.experiments.references import AVERAGE, config, published, read
 from da.methods import dann
 from da.module import AdaptationModule
+from datasets.domainnet import DomainNet
 from datasets.office31 import Office31
 from datasets.visda import VisDA2017
 
@@ -242,6 +244,28 @@ def test_what_no_cell_could_begin_with_is_refused_at_once(
     error = capfd.readouterr().err
     assert (code, error.count("\n")) == (2, 1)
     assert words in error
+
+
+def test_a_published_list_that_is_missing_is_refused_before_any_cell(tmp_path):
+    for domain, name in itertools.product(("clipart", "sketch"), DomainNet.classes):
+        image = tmp_path / domain / name / "1.jpg"
+        image.parent.mkdir(parents=True)
+        image.touch()
+    rows = {d: [f"{d}/{c}/1.jpg {k}" for k, c in enumerate(DomainNet.classes)]
+            for d in ("clipart", "sketch")}  # fmt: skip
+    for name in ("clipart_train", "clipart_test", "sketch_train"):
+        (tmp_path / f"{name}.txt").write_text("\n".join(rows[name.partition("_")[0]]))
+    settings = {
+        "data": "datasets.domainnet.DomainNet",
+        "data_args": {"root": str(tmp_path)},
+        "tasks": ["clipart->sketch"],
+        **{"methods": ["SourceOnly"], "norms": ["bn"], "seeds": [0], "lr": "published"},
+        **{"batch_size": 4, "epochs": 1, "steps_per_epoch": 1, "published_lr": 0.01},
+    }
+    with pytest.raises(UserError, match=r"'sketch' .* the list 'sketch_test\.txt'"):
+        ready(settings, settings["tasks"])
+    (tmp_path / "sketch_test.txt").write_text("\n".join(rows["sketch"]))
+    ready(settings, settings["tasks"])
 
 
 def test_all_tasks_of_a_folder(tmp_path):

@@ -211,6 +211,49 @@ def test_two_folders_of_one_domain_are_named(tmp_path):
         Office31.find(tmp_path, "dslr", "train")
 
 
+def test_folders_of_features_beside_those_of_images(tmp_path):
+    put(tmp_path, "dslr/images/CLASS", Office31.classes, 1)
+    for name in Office31.classes:
+        (tmp_path / "dslr/features" / name).mkdir(parents=True)
+        (tmp_path / "dslr/features" / name / "1.mat").write_bytes(b"x")
+    assert listed(Office31, tmp_path, "dslr").layout == "dslr/images/CLASS/IMAGE"
+
+
+def test_lists_need_no_folder_that_is_the_only_one(tmp_path):
+    for place in ("clipart", "clipart.unpacked/clipart"):
+        put(tmp_path, f"{place}/CLASS", DomainNet.classes, 1)
+    rows = [f"clipart/{c}/frame_0000.jpg {k}" for k, c in enumerate(DomainNet.classes)]
+    (tmp_path / "clipart_train.txt").write_text("\n".join(rows))
+    assert listed(DomainNet, tmp_path, "clipart").root == tmp_path / "clipart"
+
+
+def test_lists_in_one_archive_and_images_in_another(tmp_path):
+    put(tmp_path / "x", "Office/amazon/images/CLASS", ["images"], 31)
+    packed(tmp_path / "set" / "office_pics.zip", tmp_path / "x")
+    rows = [f"amazon/images/images/frame_{i:04d}.jpg {i}" for i in range(31)]
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "amazon.txt").write_text("\n".join(rows))
+    packed(tmp_path / "set" / "lists.zip", tmp_path / "y")
+    assert listed(Office31, tmp_path / "set", "amazon").labels.tolist() == list(range(31))
+
+
+def test_the_list_of_another_domain_is_not_that_of_visdas_test_set(tmp_path):
+    put(tmp_path / "x", "CLASS", VisDA2017.classes, 1)
+    rows = [f"{c}/frame_0000.jpg {k}" for k, c in enumerate(VisDA2017.classes)]
+    (tmp_path / "x" / "image_list.txt").write_text("\n".join(rows))
+    packed(tmp_path / "set" / "train.zip", tmp_path / "x")
+    assert len(listed(VisDA2017, tmp_path / "set", "train").paths) == 12
+    with pytest.raises(UserError, match="domain 'test' of VisDA-2017 is not in"):
+        VisDA2017.find(tmp_path / "set", "test", "train")
+
+
+def test_a_domain_that_is_called_as_a_class_is_none(tmp_path):
+    put(tmp_path, "train", [""], 12)
+    rows = [f"train/frame_{i:04d}.jpg {i}" for i in range(12)]
+    (tmp_path / "train.txt").write_text("\n".join(rows))
+    assert listed(VisDA2017, tmp_path, "train").labels.tolist() == list(range(12))
+
+
 def test_lists_with_a_foreign_prefix_number_classes_as_they_like(tmp_path):
     root = put(tmp_path, "images_of_dslr/CLASS", Office31.classes, 1)
     lines = [

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,12 @@ def test_archives_need_not_be_unpacked_by_hand(root, domain, folder, archive):
     for train in (True, False):
         assert np.array_equal(read(domain, root, train).images, COLOUR)
     refused(lambda: read(domain, root / "MNIST", True), "can't be read", "data fetch")
+    # One that is replaced is not taken from what it was.
+    with zipfile.ZipFile(root / "new.zip", "w") as out:
+        out.writestr("nothing.txt", "")
+    (root / "new.zip").replace(root / f"{archive.partition('.')[0]}.zip")
+    (root / "mnist_m.tar.gz").unlink(missing_ok=True)
+    refused(lambda: read(domain, root, True), "can't be read")
 
 
 def test_all_have_three_channels_and_the_size_asked_for(root):

@@ -101,6 +101,10 @@ def test_a_foreign_prefix_is_cut_where_a_file_is_found(tmp_path):
     ]
     file.write_text("../data/amazon/images/mug/1.jpg 0\n")
     assert resolved(file, read_list(file), [root], root) == ["amazon/images/mug/1.jpg"]
+    put(root, "images/mug/1.jpg")
+    file.write_text("x/images/mug/1.jpg 0\namazon/images/mug/1.jpg 0")  # each as it stands
+    assert resolved(file, read_list(file), [root], root)[1] == "amazon/images/mug/1.jpg"
+    (root / "images/mug/1.jpg").unlink()
     for text, words in {
         "mug/3.jpg 0": ("list.txt:1", "mug/3.jpg"),
         "amazon/../amazon/images/mug/1.jpg 0": ("list.txt:1", "'..'"),
