@@ -61,7 +61,7 @@ class Bottlenecked(nn.Module):
         return self.head(self.bottleneck(x))
 
 
-def trained(network, root, steps=30):
+def trained(network, root, steps=60):
     """A plain loop."""
     images, labels = read(root, "bright")
     optimiser = torch.optim.SGD(network.train().parameters(), lr=0.01, momentum=0.9)

@@ -107,7 +107,7 @@ def test_a_link_to_a_file_of_the_archive_is_a_copy_and_others_are_refused(tmp_pa
             info = zipfile.ZipInfo(place)
             info.external_attr = (stat.S_IFLNK | 0o777) << 16
             out.writestr(info, LINKS[name])
-            out.mkdir("amazon")
+            out.writestr("amazon/", "")
             out.writestr("amazon/1.jpg", b"one")
             out.writestr("z.txt", b"last")
     else:
