@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from datasets.benchmark import Benchmark
+from datasets.office31 import Office31
+
+_CLASSES = (
+    *("back_pack", "bike", "calculator", "headphones", "keyboard", "laptop_computer"),
+    *("monitor", "mouse", "mug", "projector"),
+)
 
 
 class OfficeCaltech10(Benchmark):
@@ -21,10 +27,14 @@ class OfficeCaltech10(Benchmark):
     domains = ("amazon", "caltech", "dslr", "webcam")
     symbols = {"amazon": "A", "caltech": "C", "dslr": "D", "webcam": "W"}
     counts = {"amazon": 958, "caltech": 1123, "dslr": 157, "webcam": 295}
-    classes = (
-        *("back_pack", "bike", "calculator", "headphones", "keyboard", "laptop_computer"),
-        *("monitor", "mouse", "mug", "projector"),
-    )
+    classes = _CLASSES
+    class_counts = {
+        **{
+            domain: tuple(counts[Office31.classes.index(name)] for name in _CLASSES)
+            for domain, counts in Office31.class_counts.items()
+        },
+        "caltech": (151, 110, 100, 138, 85, 128, 133, 94, 87, 97),  # of Caltech-256
+    }
     class_aliases = {"laptop": "laptop_computer", "headphone": "headphones"}
     lists = {name: (f"{name}.txt", f"{name}_list.txt") for name in domains}
     archives = ("office_caltech_10.zip", "office-caltech.zip", "officecaltech.zip")
