@@ -231,7 +231,7 @@ class Benchmark(FileData):
     def bases(cls, file: Path, root: Path, domain: str, skip: frozenset[str]) -> list[Path]:
         """Folders that the paths of a list may be relative to."""
         around = called(root, cls.called(domain), cls.names(), skip)
-        around += class_places(root, cls.called(domain), cls.names(), skip)
+        around += class_places(around, cls.names())
         above = [path for place in around for path in (place, *place.parents)]
         inside = [path for path in (*above, *file.parents) if path.is_relative_to(root)]
         return list(dict.fromkeys((root, *inside)))

@@ -176,10 +176,11 @@ def _write(into: _Into, i: int) -> tuple[int, int, tuple[int, int]]:
     files = into.files
     pixels = read_image(files.root / files.paths[i], files.reading, fast=into.encoded)
     shape = (pixels.shape[1], pixels.shape[2])
-    content = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     if into.encoded:
         image = torch.from_numpy(np.ascontiguousarray(pixels))
         content = encode_jpeg(image, quality=QUALITY).numpy()
+    else:
+        content = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     with into.end.get_lock():
         start = into.end.value
         into.end.value += content.nbytes

@@ -204,7 +204,7 @@ def find_folder(
     Raises:
         UserError: names two folders where several hold as many.
     """
-    found = class_places(root, names, classes, skip)
+    found = class_places(called(root, names, classes, skip), classes)
     if len(found) > 1:  # there may be features beside images, in folders of the same names
         found = [
             place for place in found if any(image_files(place / name)[0] for name in folders(place))
@@ -217,16 +217,11 @@ def find_folder(
     return found[0].relative_to(root).as_posix() if found else None
 
 
-def class_places(
-    root: Path,
-    names: Sequence[str],
-    classes: Mapping[str, Sequence[str]],
-    skip: frozenset[str] = frozenset(),
-) -> list[Path]:
-    """All folders of a domain that hold most of the classes, see :func:`find_folder`."""
+def class_places(around: Sequence[Path], classes: Mapping[str, Sequence[str]]) -> list[Path]:
+    """The folders that hold most of the classes, of some and of those in them."""
     known = frozenset(spellings(classes))
     counts: dict[Path, int] = {}
-    for folder in called(root, names, classes, skip):
+    for folder in around:
         for inner in (folder, *walk(folder, 1, known)):
             counts[inner] = sum(plain(name) in known for name in folders(inner))
     most = max(counts.values(), default=0)
