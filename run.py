@@ -14,7 +14,7 @@ OUTPUT = {
     *(errno.ENOTEMPTY, errno.ENOSPC, errno.EROFS),
 }
 
-COMMANDS = Path(__file__).parent / "da" / "commands"
+COMMANDS = Path(__file__).parent / "da" / "cli"
 
 USAGE = """usage: python run.py COMMAND [options]
 
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
             return 0 if argv else 2
         if argv[0] not in known:
             raise unknown("command", argv[0], known)
-        return importlib.import_module(f"da.commands.{argv[0]}").main(argv[1:]) or 0
+        return importlib.import_module(f"da.cli.{argv[0]}").main(argv[1:]) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

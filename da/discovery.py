@@ -36,7 +36,7 @@ def subclasses(package: str, base: type[T]) -> dict[str, type[T]]:
                 and not isinstance(value, GenericAlias)  # Python 3.10 calls list[int] a type
                 and issubclass(value, base)
                 and value is not base
-                and value.__module__ == module.__name__
+                and f"{value.__module__}.".startswith(f"{module.__name__}.")
                 and not inspect.isabstract(value)
                 and not name.startswith("_")
             ):

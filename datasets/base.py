@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from da.errors import UserError, unknown
 from da.ops.seeding import derive
 from da.types import Batch, Labelled, Unlabelled
-from datasets.decoding import Reading
-from datasets.hashing import digest
-from datasets.images import FileImages, ImageSet, image_files
-from datasets.loading import Loader
-from datasets.streams import Chunks, ImageChunks, NamedChunks, Pairs, Steps, Stream
-from datasets.transforms import Transform
+
+from .files.content_hashes import digest
+from .files.decoding import Reading
+from .files.image_sets import FileImages, ImageSet, image_files
+from .streams.augmentation import Transform
+from .streams.batches import Chunks, ImageChunks, NamedChunks, Pairs, Steps, Stream
+from .streams.loader import Loader
 
 Role = Literal["source", "target"]
 Split = Literal["train", "validation", "test"]

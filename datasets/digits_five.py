@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from da.errors import UserError
-from da.ops.files import write_bytes_atomically
+from da.ops.files import write_atomically
 from da.ops.seeding import derive, permutation
-from datasets.base import DomainData, Split
-from datasets.digit_files import read
-from datasets.fetching import Download, fetch
-from datasets.images import ArrayImages
-from datasets.streams import fixed_subset
-from datasets.transforms import CropAndFlip
+
+from .base import DomainData, Split
+from .fetching.downloads import Download, fetch
+from .files.digit_files import read
+from .files.image_sets import ArrayImages
+from .streams.augmentation import CropAndFlip
+from .streams.batches import fixed_subset
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -152,7 +153,7 @@ def _without_gzip(download: Download, path: Path) -> None:
         content = gzip.decompress(path.read_bytes())
         plain = path.with_suffix("")
         if not plain.exists() or plain.stat().st_size != len(content):
-            write_bytes_atomically(plain, content)
+            write_atomically(plain, content)
 
 
 def _square(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

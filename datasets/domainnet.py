@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.base import Split
-from datasets.benchmark import Benchmark
-from datasets.fetching import Download
-from datasets.listing import Listing
+from .base import Split
+from .fetching.downloads import Download
+from .files.benchmark import Benchmark
+from .files.layout import Listing
 
 _CLASSES = """
 aircraft_carrier airplane alarm_clock ambulance angel animal_migration ant anvil apple arm

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from da.errors import UserError
-from datasets.archives import folder_of, is_archive, unpacked
-from datasets.base import Split
-from datasets.file_data import FileData
-from datasets.images import folders
-from datasets.listing import Listing, class_folders, opened
+
+from .base import Split
+from .fetching.archives import folder_of, is_archive, unpacked
+from .files.file_data import FileData
+from .files.image_sets import folders
+from .files.layout import Listing, class_folders, opened
 
 
 def domains_in(root: str | None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datasets.benchmark import Benchmark
+from .files.benchmark import Benchmark
 
 
 class ImageClef(Benchmark):

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from da.errors import UserError
-from datasets.archives import unpacked
-from datasets.base import Split
-from datasets.file_data import FileData
-from datasets.images import EXTENSIONS
-from datasets.listing import Line, Listing, fields, opened, read_list, resolved
+
+from .base import Split
+from .fetching.archives import unpacked
+from .files.file_data import FileData
+from .files.image_sets import EXTENSIONS
+from .files.layout import Line, Listing, fields, opened, read_list, resolved
 
 _PLACES = ("", "image_list", "lists", "list")
 Pairs = frozenset[tuple[int, str]]

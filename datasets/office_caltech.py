@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datasets.benchmark import Benchmark
-from datasets.office31 import Office31
+from .files.benchmark import Benchmark
+from .office31 import Office31
 
 _CLASSES = (
     *("back_pack", "bike", "calculator", "headphones", "keyboard", "laptop_computer"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets.archives import UNPACKED
-from datasets.base import Split
-from datasets.benchmark import Benchmark
-from datasets.fetching import Download
-from datasets.listing import Listing, plain
+from .base import Split
+from .fetching.archives import UNPACKED
+from .fetching.downloads import Download
+from .files.benchmark import Benchmark
+from .files.layout import Listing, plain
 
 _SERVER = "http://csr.bu.edu/ftp/visda17/clf"
 

@@ -31,7 +31,7 @@ def test_the_two_commands_are_one_line_each_with_their_own_setup():
 
 def test_there_is_a_recipe_for_each_kind():
     kinds = [Path(path).parent.as_posix() for path, _, _ in RECIPES]
-    assert kinds == ["da/methods", "da/norms", "da/backbones", "datasets"]
+    assert kinds == ["da/methods", "da/norms", "da/networks/backbones", "datasets"]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_contract_suite_covers_the_recipes(copy):
 @pytest.mark.parametrize("folder", ["digits", "batch_size", "deep", "norms", "data"])
 def test_the_results_shown_are_those_of_the_report(folder):
     """Every line of a table in the README's results is in the committed report, word for word."""
-    report = (ROOT / "results" / folder / "report.md").read_text().splitlines()
+    report = (ROOT / "docs" / "results" / folder / "report.md").read_text().splitlines()
     section = README.split(f"<!-- results: {folder} -->")[1].split("<!-- end -->")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     assert len(lines) > 5

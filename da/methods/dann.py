@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.module import AdaptationModule
+from da.methods.base import AdaptationModule
 from da.ops.gradient_reversal import gradient_reversal
 from da.ops.schedules import reversal_strength
 from da.types import Activations

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from da.module import AdaptationModule
+from da.methods.base import AdaptationModule
 from da.ops.entropy import conditional_entropy, marginal_entropy
 from da.types import Activations
 

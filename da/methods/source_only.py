@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from da.module import AdaptationModule
+from da.methods.base import AdaptationModule
 from da.types import Activations
 
 

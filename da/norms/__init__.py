@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from da.errors import unknown
-from da.norms.aligned import align, fold, naive_align
 from da.norms.base import ActivationNormaliser, Normaliser, available, options_of
-from da.norms.conversion import Conversion, LayerError, convert_pretrained
-from da.norms.sharing import aligned_once
-from da.norms.statistics import batch_norms, reestimated
-from da.norms.weight_align import WeightAlign
+from da.norms.running_statistics import batch_norms, reestimated
+from da.norms.weight_align.conversion import Conversion, LayerError, convert_pretrained
+from da.norms.weight_align.layers import align, fold, naive_align
+from da.norms.weight_align.normaliser import WeightAlign
+from da.norms.weight_align.sharing import aligned_once
 
 __all__ = [
     "ActivationNormaliser",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.norms.aligned import Aligned
 from da.norms.flow import Flow
 from da.norms.surgery import Affine, affine, replace, sole_feeders, title
+from da.norms.weight_align.layers import Aligned
 
 
 def folded(model: nn.Module, converted: nn.Module, example: Tensor | None) -> nn.Module:

@@ -36,11 +36,13 @@ def alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def write_bytes_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file that is absent, old or whole after a crash at any moment.
 
     The temporary file lies in the same folder, so that the rename never crosses file systems.
     """
+    if isinstance(content, str):
+        content = content.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from da.backbones.base import Backbone, backbone, families
 from da.discovery import subclasses
 from da.errors import UserError
+from da.networks.backbones.base import Backbone, backbone, families
 from da.ops.seeding import seeded
 
 NAMES = list(families())
@@ -20,7 +20,7 @@ def on_meta(name):
 
 
 def test_names_are_unique_and_known():
-    classes = subclasses("da.backbones", Backbone)
+    classes = subclasses("da.networks.backbones", Backbone)
     assert sum(len(kind.names) for kind in classes.values()) == len(NAMES)
     assert {"digits_resnet", "lenet", "dtn", "resnet50", "resnet101", "vgg16", "vgg16_bn"} <= set(
         NAMES

@@ -12,10 +12,10 @@ from PIL import Image
 
 from da.discovery import subclasses
 from da.errors import UserError
-from da.experiments.catalogue import arguments
+from da.grids.validation import arguments
 from da.types import Batch, Labelled, Unlabelled
 from datasets.base import ROLES, SPLITS, DomainData
-from datasets.benchmark import Benchmark
+from datasets.files.benchmark import Benchmark
 
 FOUND = subclasses("datasets", DomainData)
 OPTIONS = tuple(inspect.signature(DomainData.__init__).parameters)[1:]

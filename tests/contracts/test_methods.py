@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from da.engine.training import methods
 from da.errors import UserError
-from da.experiments.training import methods
-from da.module import AdaptationModule
+from da.methods.base import AdaptationModule
 from da.norms import names
 
 METHODS = methods()

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from da.backbones.base import Backbone, backbone
 from da.errors import UserError
+from da.networks.backbones.base import Backbone, backbone
 from da.norms import batch_norms, normaliser
-from da.norms.aligned import Aligned
+from da.norms.weight_align.layers import Aligned
 from da.ops.seeding import seeded
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from datasets.base import DomainData
-from datasets.images import ArrayImages
-from datasets.transforms import ShiftAndJitter
+from datasets.files.image_sets import ArrayImages
+from datasets.streams.augmentation import ShiftAndJitter
 
 
 class Toy(DomainData):

@@ -10,10 +10,10 @@ from PIL import Image
 
 from da.discovery import subclasses
 from da.errors import UserError
-from datasets.benchmark import Benchmark
 from datasets.domainnet import DomainNet, DomainNet126
+from datasets.files.benchmark import Benchmark
+from datasets.files.layout import plain
 from datasets.image_clef import ImageClef
-from datasets.listing import plain
 from datasets.office31 import Office31
 from datasets.office_caltech import OfficeCaltech10
 from datasets.office_home import OfficeHome

@@ -26,9 +26,9 @@ from refusing import refused
 
 import run
 from da.errors import UserError
-from datasets import fetching
-from datasets.digit_files import READERS, read
 from datasets.digits_five import DigitsFive
+from datasets.fetching import downloads
+from datasets.files.digit_files import READERS, read
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(40) % 10
@@ -216,7 +216,7 @@ def elsewhere(server, monkeypatch):
     monkeypatch.setattr(published.MNIST, "resources", found["resources"])
     monkeypatch.setattr(published.USPS, "split_list", usps)
     monkeypatch.setattr(published.SVHN, "split_list", svhn)
-    monkeypatch.setattr(fetching, "WAIT", 0.01)
+    monkeypatch.setattr(downloads, "WAIT", 0.01)
     return found
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from refusing import refused
 
 from da.errors import UserError
-from datasets.file_data import held_out
+from datasets.files.file_data import held_out
 from datasets.folder import Folder
 
 SIZES = {"a": 6, "b": 4}

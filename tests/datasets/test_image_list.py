@@ -3,7 +3,7 @@ from PIL import Image
 from refusing import refused
 
 from datasets import image_list
-from datasets.checking import check
+from datasets.files.checking import check
 from datasets.image_list import ImageList, class_names
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from da.norms import align, fold, naive_align
-from da.norms.aligned import AlignedConv1d, AlignedConv2d, AlignedConv3d, AlignedLinear
+from da.norms.weight_align.layers import AlignedConv1d, AlignedConv2d, AlignedConv3d, AlignedLinear
 
 SHAPES = [(5, 7), (4, 3, 5), (6, 4, 3, 3), (8, 1, 3, 3), (3, 2, 2, 2, 2)]
 

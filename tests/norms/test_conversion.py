@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from da.backbones.base import backbone
 from da.errors import UserError
+from da.networks.backbones.base import backbone
 from da.norms import WeightAlign, convert_pretrained
-from da.norms.aligned import Aligned
-from da.norms.conversion import relative_error
-from da.norms.least_squares import Moments, zero_sum_fit
-from da.norms.patches import rows
+from da.norms.weight_align.conversion import relative_error
+from da.norms.weight_align.filter_inputs import rows
+from da.norms.weight_align.layers import Aligned
+from da.norms.weight_align.least_squares import Moments, zero_sum_fit
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -320,7 +320,7 @@ def test_half_precision_storage_changes_next_to_nothing(monkeypatch: pytest.Monk
     images = random(40, 3, 8, 8).abs()
     model = settled(small(), images)
     full = convert_pretrained(model, images)
-    monkeypatch.setattr("da.norms.lockstep.HALF_ABOVE", 0)
+    monkeypatch.setattr("da.norms.weight_align.paired_networks.HALF_ABOVE", 0)
     half = convert_pretrained(model, images)
     assert half.error == pytest.approx(full.error, rel=1e-2)
     with torch.no_grad():

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.vgg import VGG, make_layers
 
-from da.backbones.base import backbone
-from da.experiments.bench_conversion import MATCHED_ON, compare
+from da.benchmarks.conversion import MATCHED_ON, compare
+from da.networks.backbones.base import backbone
 from da.norms import Conversion, convert_pretrained
 from da.ops.optimisation import parameter_groups
 from da.ops.schedules import annealing

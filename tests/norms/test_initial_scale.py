@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from da.experiments.config import find, read_grid
-from da.experiments.initial_scale import STAGES, factor, mean, network, noise, scales, source_images
-from da.experiments.training import run_cell
+from da.analysis.initial_scale import STAGES, factor, mean, network, noise, scales, source_images
+from da.engine.training import run_cell
+from da.grids.grid_file import find, read_grid
 from da.norms import WeightAlign
-from da.norms.aligned import Aligned
+from da.norms.weight_align.layers import Aligned
 
 LEAKY = 0.2
 # Of max(z, az): the mean is (1 - a) / √(2π), the second moment and the mean squared slope are

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.norms import WeightAlign, align, batch_norms, fold, naive_align
-from da.norms.aligned import Aligned
+from da.norms.weight_align.layers import Aligned
 
 Case = tuple[nn.Module, Tensor]
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from da.norms import WeightAlign, aligned, aligned_once, fold
+from da.norms import WeightAlign, aligned_once, fold
+from da.norms.weight_align import layers
 
 
 def network() -> nn.Module:
@@ -31,8 +32,8 @@ def network() -> nn.Module:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often a weight was aligned."""
     calls: list[int] = []
-    plain = aligned.align
-    monkeypatch.setattr(aligned, "align", lambda *a: (calls.append(1), plain(*a))[1])
+    plain = layers.align
+    monkeypatch.setattr(layers, "align", lambda *a: (calls.append(1), plain(*a))[1])
     return calls
 
 
@@ -94,7 +95,7 @@ def test_gradients_come_also_where_an_evaluation_came_first() -> None:
             model(x)
         model(x).sum().backward()
     assert model[0].weight.grad is not None
-    assert all(m.shared is None for m in model.modules() if isinstance(m, aligned.Aligned))
+    assert all(m.shared is None for m in model.modules() if isinstance(m, layers.Aligned))
 
 
 def test_an_inner_block_leaves_the_outer_one_in_charge(counted: list[int]) -> None:

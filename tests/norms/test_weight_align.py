@@ -15,8 +15,8 @@ from torchvision.ops import FrozenBatchNorm2d, SqueezeExcitation
 
 from da.errors import UserError
 from da.norms import WeightAlign, batch_norms, fold
-from da.norms.aligned import Aligned
 from da.norms.surgery import Affine
+from da.norms.weight_align.layers import Aligned
 
 Make = Callable[[str], nn.Module]
 

@@ -1,0 +1,227 @@
+"""What every layer of a network puts out for each domain, before and after its normaliser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from da.engine.evaluation import evaluating
+from da.methods.base import AdaptationModule
+from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
+from da.ops.moments import Moments, Spread, share
+from da.ops.seeding import derive, permutation
+
+Images = Iterable[Tensor]
+"""Batches of images ``(B, C, H, W)`` float32 on the network's device."""
+
+
+@dataclass
+class Site:
+    """A place in a network: a convolution or a linear layer, and the normaliser that follows it.
+
+    A normaliser that no layer feeds directly (behind a concatenation, a sum or an activation) is a
+    place of its own; ``into`` is then what it takes in.
+
+    Attributes:
+        name: of the layer's module in the network.
+        kind: ``convolution``, ``linear`` or ``normaliser``.
+        into: what the layer puts out, before its normaliser.
+        after: what the normaliser puts out, through its activation where it has one inside; empty
+            where none follows.
+        norm: the normaliser that follows, or None.
+    """
+
+    name: str
+    kind: str
+    into: Moments = field(default_factory=Moments)
+    after: Moments = field(default_factory=Moments)
+    norm: nn.Module | None = None
+
+
+@dataclass
+class Layer:
+    """What is known of one place of a network for both domains.
+
+    Attributes:
+        name, kind: see :class:`Site`.
+        norm: the class of the normaliser that follows, or ``""``.
+        into: what the layer puts out, by domain (``source``, ``target``).
+        out: what goes on to the activation: the same, or what the normaliser makes of it.
+        running: batch norm's running mean and deviation, which evaluation normalises ``into``
+            with; None for others.
+    """
+
+    name: str
+    kind: str
+    norm: str
+    into: dict[str, Spread]
+    out: dict[str, Spread]
+    running: Spread | None
+
+    @property
+    def target_share(self) -> float | None:
+        """Where the running mean lies between the domains, see :func:`share`."""
+        return None if self.running is None else share(self.running.mean, **self.into)
+
+
+class _Watch:
+    """Hooks that measure every place; they return nothing, so the network computes the same."""
+
+    def __init__(self, model: nn.Module):
+        self.sites: dict[str, Site] = {}
+        # What a layer has just put out: whose it is, and which version of the tensor it was.
+        self.fresh: Any = WeakIdKeyDictionary()
+        self.under_way: dict[nn.Module, Site] = {}
+        self.handles: list[Any] = []
+        for name, module in model.named_modules():
+            if is_layer(module):
+                self.handles.append(module.register_forward_hook(self._layer(name)))
+            elif normalises(module):
+                self.handles.append(module.register_forward_pre_hook(self._before(name)))
+                self.handles.append(module.register_forward_hook(self._after))
+
+    def remove(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _layer(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            kind = "convolution" if isinstance(module, CONVOLUTIONS) else "linear"
+            site = self.sites.setdefault(name, Site(name, kind))
+            site.into.update(output, channels_of(module))
+            self.fresh[output] = site, output._version
+
+        return hook
+
+    def _before(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any) -> None:
+            x = inputs[0]
+            site, version = self.fresh.get(x, (None, None))
+            # An activation that works in place gives back the same tensor, changed.
+            if site is None or version != x._version:
+                site = self.sites.setdefault(name, Site(name, "normaliser"))
+                site.into.update(x, channels_of(module))
+            site.norm = module
+            self.under_way[module] = site
+
+        return hook
+
+    def _after(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.under_way.pop(module).after.update(output, channels_of(module))
+
+
+def normalises(module: nn.Module) -> bool:
+    """Whether it is a normaliser: of torch.nn, or called so and with one scale per channel."""
+    scale = module._parameters.get("weight")
+    named = "norm" in type(module).__name__.lower() and scale is not None and scale.dim() == 1
+    return isinstance(module, NORMS) or named
+
+
+def channels_of(module: nn.Module) -> int:
+    """The dimension of the channels in what a layer or a normaliser puts out."""
+    if isinstance(module, nn.Linear):
+        return -1
+    # ConvNeXt's LayerNorm2d moves the channels of a map to the end and back.
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and "2d" not in type(module).__name__:
+        return -len(module.normalized_shape)
+    return 1
+
+
+@contextmanager
+def watching(model: nn.Module) -> Iterator[dict[str, Site]]:
+    """Measures every place of ``model``, by name, in whatever it computes within this block."""
+    watch = _Watch(model)
+    try:
+        yield watch.sites
+    finally:
+        watch.remove()
+
+
+def layers(model: nn.Module, source: Images, target: Images) -> list[Layer]:
+    """Both domains' moments at every place, in the order of the forward pass.
+
+    Args:
+        model: run on each domain by itself in evaluation mode; it stays as it is.
+        source, target: images of the two domains.
+    """
+    sites: dict[str, dict[str, Site]] = {}
+    for domain, batches in (("source", source), ("target", target)):
+        with evaluating(model), watching(model) as sites[domain]:
+            for images in batches:
+                model(images)
+    found = []
+    for name, site in sites["source"].items():
+        into = {domain: sites[domain][name].into.spread for domain in sites}
+        after = {domain: sites[domain][name].after.spread for domain in sites if site.norm}
+        norm = type(site.norm).__name__ if site.norm else ""
+        found.append(Layer(name, site.kind, norm, into, after or into, running(site.norm)))
+    return found
+
+
+def running(norm: nn.Module | None) -> Spread | None:
+    """Running mean and deviation of a batch norm; None for anything else."""
+    mean, variance = (getattr(norm, f"running_{name}", None) for name in ("mean", "var"))
+    if mean is None or variance is None:
+        return None
+    return Spread(mean.cpu().double(), variance.cpu().double().sqrt())
+
+
+def as_trained(module: AdaptationModule, source: Images, target: Images) -> Iterator[Tensor]:
+    """The batches that batch norm would take its statistics from in training.
+
+    The source alone where the method never forwards the target, both in one batch (``joint``), or
+    in turns (``separate``).
+    """
+    if not module.uses_target:
+        yield from source
+        return
+    for pair in zip(source, target, strict=True):
+        if module.hparams["forward_mode"] == "joint":
+            yield torch.cat(pair)
+        else:
+            yield from pair
+
+
+def picked(
+    data: Any, role: str, split: str, count: int, device: torch.device, tick: Callable[[int], Any]
+) -> Picked:
+    """Images of one domain, chosen by chance but always the same: files come sorted by class.
+
+    Args:
+        data: the data module.
+        role: ``source`` or ``target``.
+        split: of the domain.
+        count: how many, at most all.
+        device: where batches are put.
+        tick: told how many images of a batch have been dealt with.
+    """
+    images = data.set_of(role, split)
+    order = np.sort(permutation(derive("inspection", role, split), 0, len(images))[:count])
+    return Picked(images, data.transform, order, data.eval_batch_size, device, tick)
+
+
+@dataclass
+class Picked:
+    """Batches ``(B, C, H, W)`` float32 of chosen images, not augmented, as often as asked for."""
+
+    images: Any
+    transform: Any
+    order: NDArray[np.int64]
+    batch_size: int
+    device: torch.device
+    tick: Callable[[int], Any]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yields them in their own order."""
+        for start in range(0, len(self.order), self.batch_size):
+            chosen = self.order[start : start + self.batch_size]
+            yield self.transform.evaluate(self.images.images(chosen)).to(self.device)
+            self.tick(len(chosen))

@@ -1,0 +1,236 @@
+"""What a normaliser costs: a training step, inference, and the memory kept for backward.
+
+Every figure is a ratio of two variants that were measured in turn in the same process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from da.networks.backbones.base import backbone
+from da.norms import fold, normaliser
+from da.norms.weight_align import layers
+
+Precision = Literal["float32", "bfloat16"]
+
+#: What is compared: the normaliser of each variant, and whether its alignment is the naive one.
+#: ``none`` is the floor: the same network, nothing normalised.
+VARIANTS: dict[str, tuple[str, bool]] = {
+    "bn": ("bn", False),
+    "none": ("none", False),
+    "wa": ("wa", False),
+    "wa naive": ("wa", True),
+    "wa+bn": ("wa+bn", False),
+    "gn": ("gn", False),
+}
+FOLDED = ("bn", "none", "wa")
+WARM_UP = 1
+CLASSES = 10
+
+
+class Case(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        network: name of the backbone.
+        size: height and width of the images.
+        precision: ``bfloat16`` is autocast with channels-last images and weights.
+        batch: images in a step.
+    """
+
+    network: str
+    size: int
+    precision: Precision
+    batch: int
+
+
+class Measured(NamedTuple):
+    """What was measured of one variant in one case.
+
+    Attributes:
+        training: seconds of a training step in each round; none where it can't run.
+        inference: seconds of a forward pass in each round, folded where the variant can be.
+        kept: see :meth:`Variant.kept`.
+    """
+
+    training: list[float]
+    inference: list[float]
+    kept: int
+
+
+class Classifier(nn.Module):
+    """A backbone and a linear layer, as a variant has it."""
+
+    def __init__(self, network: str, norm: str):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = normaliser(norm).apply(backbone(network))
+        self.classifier = nn.Linear(self.backbone.num_features, CLASSES)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, 10)`` of images ``(B, 3, H, W)``."""
+        return self.classifier(self.backbone(images))
+
+
+@contextlib.contextmanager
+def naive_alignment(naive: bool = True) -> Iterator[None]:
+    """Aligned layers compute their weight by a chain of eager operations within this block."""
+    fused = layers.align
+    if naive:
+        layers.align = layers.naive_align
+    try:
+        yield
+    finally:
+        layers.align = fused
+
+
+def autocast(device: str, precision: Precision) -> torch.autocast:
+    """bfloat16 autocast, or nothing."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+class Variant:
+    """One variant of a case, ready to be stepped.
+
+    Args:
+        name: of ``VARIANTS``.
+        case: what it runs on.
+        device: ``cpu`` or ``cuda``.
+        compiled: whether the network goes through torch.compile.
+    """
+
+    def __init__(self, name: str, case: Case, device: str, compiled: bool):
+        norm, self.naive = VARIANTS[name]
+        self.case, self.device = case, device
+        layout = torch.channels_last if case.precision == "bfloat16" else torch.contiguous_format
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(case.batch, 3, case.size, case.size, generator=generator)
+        self.images = images.to(device, memory_format=layout)
+        self.labels = torch.arange(case.batch, device=device) % CLASSES
+        self.model = Classifier(case.network, norm).to(device)
+        self.model.to(memory_format=layout)
+        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=1e-7, momentum=0.9)
+        with naive_alignment(self.naive):
+            self.folded = self._folded(name).eval()
+        if compiled:
+            self.model.compile()
+            self.folded.compile()
+
+    def _folded(self, name: str) -> nn.Module:
+        if name == "bn":
+            return fuse(self.model.eval())
+        return fold(self.model) if name in FOLDED else self.model
+
+    def loss(self) -> Tensor:
+        """The cross-entropy of a forward pass, with its graph."""
+        with naive_alignment(self.naive), autocast(self.device, self.case.precision):
+            logits = self.model(self.images)
+        return F.cross_entropy(logits.float(), self.labels)
+
+    def train(self) -> None:
+        """One training step: forward, backward, SGD with momentum."""
+        self.model.train()
+        self.optimiser.zero_grad()
+        self.loss().backward()
+        self.optimiser.step()
+
+    def infer(self) -> None:
+        """One forward pass in evaluation mode."""
+        self.folded.eval()
+        with naive_alignment(self.naive), autocast(self.device, self.case.precision):
+            self.folded(self.images)
+
+    def kept(self) -> int:
+        """Bytes that a forward pass in training mode keeps for the backward, besides what is there
+        anyway: the parameters and the images."""
+        there = (*self.model.parameters(), self.images)
+        own = {x.untyped_storage().data_ptr() for x in there}
+        storages: dict[int, int] = {}
+
+        def pack(x: Tensor) -> Tensor:
+            storages[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x.detach()  # held by its own graph otherwise, and so for ever
+
+        self.model.train()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            loss = self.loss()  # held, so that no address is given twice
+        del loss
+        return sum(size for address, size in storages.items() if address not in own)
+
+
+def timed(function: Callable[[], None], device: str) -> float:
+    """Seconds that a call takes, with all that it started on the device."""
+    start = time.perf_counter()
+    function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measure(
+    case: Case,
+    variants: list[str],
+    seconds: float,
+    device: str = "cpu",
+    compiled: bool = False,
+) -> dict[str, Measured]:
+    """Measures the variants of a case in turn.
+
+    Every round runs every variant once and begins with another one, so that a drift of the
+    machine's speed meets all of them.
+
+    Args:
+        case: network, size, precision and batch.
+        variants: names of ``VARIANTS``.
+        seconds: rounds go on for about so long, but there are at least three of each kind.
+        device: ``cpu`` or ``cuda``.
+        compiled: measure the compiled networks.
+
+    Returns:
+        By variant. Batch norm has no training step on maps of one pixel in a batch of one.
+    """
+    gc.collect()  # traced networks are full of cycles
+    found = {name: Measured([], [], 0) for name in variants}
+    ready = {name: Variant(name, case, device, compiled) for name in variants}
+    able = {}
+    for name, variant in ready.items():
+        try:
+            found[name] = found[name]._replace(kept=variant.kept())
+            able[name] = variant
+        except ValueError as error:  # PyTorch's: more than one value per channel is needed
+            if "more than 1 value per channel" not in str(error):
+                raise
+    for kind, names, share in (("training", list(able), 0.75), ("inference", variants, 0.25)):
+        start, i = time.perf_counter(), 0
+        grad = torch.enable_grad() if kind == "training" else torch.no_grad()
+        while i < WARM_UP + 3 or time.perf_counter() - start < share * seconds:
+            turn = i % len(names)
+            for name in names[turn:] + names[:turn]:
+                step = ready[name].train if kind == "training" else ready[name].infer
+                with grad:
+                    spent = timed(step, device)
+                if i >= WARM_UP:
+                    getattr(found[name], kind).append(spent)
+            i += 1
+    return found
+
+
+def ratio(values: list[float], base: list[float]) -> float | None:
+    """The median of the ratios of paired rounds; None where one of them could not run.
+
+    >>> ratio([2.0, 3.0, 8.0], [1.0, 1.0, 2.0])
+    3.0
+    """
+    if not values or not base:
+        return None
+    return statistics.median(a / b for a, b in zip(values, base, strict=True))

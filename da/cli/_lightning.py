@@ -1,0 +1,300 @@
+"""What fit, test and predict share: LightningCLI in subclass mode, with errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pytorch_lightning as L
+import yaml
+from jsonargparse import set_loader
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from da.cli._messages import (
+    configurations,
+    dotted_keys,
+    given,
+    readable,
+    refuse_linked,
+    refuse_no_value,
+)
+from da.cli._published import without_grids
+from da.discovery import modules
+from da.engine.training import methods
+from da.errors import UserError, unknown
+from da.methods.base import AdaptationModule
+from da.networks import pretrained
+from da.networks.backbones.base import unloaded
+from da.ops import yaml12
+
+#: Defaults that a run starts from; everything can be overridden.
+DEFAULT_MODEL = "da.methods.source_only.SourceOnly"
+DEFAULT_DATA = "datasets.digits.Digits"
+DEFAULT_EPOCHS = 10
+
+TOP_LEVEL = ("config", "model", "data", "trainer", "seed_everything")
+
+
+class CLI(LightningCLI):
+    """Parses model, data and trainer; nothing is run. Bad input is one line and exit code 2.
+
+    Args:
+        args: the command line after the command's name.
+        checkpoint: a checkpoint whose settings are the defaults.
+        extra: options of the command's own, ``{"--images": {"type": str, …}}``.
+        prog: what the help calls the program.
+
+    Attributes:
+        path: the file from elsewhere that the weights are in, if any.
+    """
+
+    path: str | None = None
+
+    def __init__(
+        self,
+        args: list[str],
+        prog: str,
+        description: str,
+        checkpoint: dict[str, Any] | None = None,
+        extra: dict[str, dict[str, Any]] | None = None,
+        trainer_defaults: dict[str, Any] | None = None,
+    ):
+        self.checkpoint = checkpoint or {}
+        self.extra = extra or {}
+        known: dict[str, dict[str, type]] = {
+            "model": methods(),
+            "data": data_classes(),
+        }  # so that short names are known
+        set_loader("yaml", yaml12.load, exceptions=(yaml.YAMLError,))
+        quiet()
+        try:
+            super().__init__(
+                AdaptationModule,
+                L.LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                run=False,
+                save_config_callback=None,
+                seed_everything_default=0,
+                args=args,
+                trainer_defaults=trainer_defaults,
+                parser_kwargs={
+                    "prog": prog,
+                    "description": description,
+                    "exit_on_error": False,
+                    "allow_abbrev": False,
+                    "formatter_class": argparse.RawDescriptionHelpFormatter,
+                },
+            )
+        except argparse.ArgumentError as error:
+            top = (*TOP_LEVEL, *(option.lstrip("-") for option in self.extra))
+            raise (
+                refuse_no_value(str(error), args) or readable(str(error), known, L.Trainer, top)
+            ) from error
+        except ValueError as error:
+            # jsonargparse tries a class as one type among several and reports that none fits.
+            raise root_cause(error) from error
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Links what model and data share, and sets the defaults."""
+        parser.link_arguments(
+            "data.num_classes", "model.init_args.num_classes", apply_on="instantiate"
+        )
+        parser.link_arguments("data.task", "model.init_args.task", apply_on="instantiate")
+        for part in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{part}.init_args.seed", compute_fn=as_seed)
+        for option, settings in self.extra.items():
+            parser.add_argument(option, **settings)
+        defaults: dict[str, Any] = {"model": DEFAULT_MODEL, "data": DEFAULT_DATA}
+        if self.checkpoint:
+            settings = self.checkpoint["settings"]
+            defaults = {k: settings[k] for k in ("model", "data", "seed_everything")}
+        parser.set_defaults(defaults)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuses misspelt names of methods and data sets with the right ones, then parses."""
+        for option, kind, known in (
+            ("--model", "method", methods()),
+            ("--data", "data set", data_classes()),
+        ):
+            name = value_of(option, args)
+            if name and "." not in name and name not in known:
+                raise unknown(kind, name, known)
+        args = without_grids(args, value_of)
+        refuse_linked(given(args))
+        files = configurations(args)
+        for content in files:
+            refuse_linked(dotted_keys(content))
+        # What is set for one data set by default says nothing of another: not its domains, not
+        # its image sizes.
+        saved = self.checkpoint["settings"]["data"]["class_path"] if self.checkpoint else None
+        chosen = data_class(args, files)
+        if chosen and short(chosen) != short(saved or DEFAULT_DATA):
+            parser.set_defaults({"data": chosen})
+        super().parse_arguments(parser, args)
+        trainer = self.config["trainer"]
+        if trainer["max_epochs"] is None and trainer["max_steps"] == -1 and not trainer["max_time"]:
+            trainer["max_epochs"] = DEFAULT_EPOCHS
+
+    def instantiate_classes(self) -> None:
+        """Builds model, data and trainer; starting weights are not read where a state follows."""
+        with unloaded() if self.checkpoint or self.config.get("ckpt_path") else nullcontext():
+            super().instantiate_classes()
+        chosen = self.model.hparams
+        pretrained.adopt(self.datamodule, chosen["backbone"], chosen["weights"] or self.path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """The trainer; what it refuses is the user's to mend."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+    def settings(self) -> dict[str, Any]:
+        """The resolved settings as plain values, to be kept in checkpoints and beside results."""
+        text = self.parser.dump(self.config, skip_link_targets=True, skip_none=False)
+        return yaml.safe_load(text)
+
+
+def data_classes() -> dict[str, type[L.LightningDataModule]]:
+    """Every data set on disk, by class name."""
+    from da.discovery import subclasses
+
+    modules("datasets")
+    return subclasses("datasets", L.LightningDataModule)
+
+
+def short(name: str) -> str:
+    """The name of a class without its module."""
+    return name.rpartition(".")[2]
+
+
+def data_class(args: list[str], files: list[dict[str, Any]]) -> str | None:
+    """The dotted name of the data set that a command line or the last of its files names.
+
+    None where there is no such data set: the parser says so.
+    """
+    named = value_of("--data", args) or value_of("--data.class_path", args)
+    for content in reversed(files):
+        data = content.get("data", content.get("data.class_path"))
+        named = named or (data.get("class_path") if isinstance(data, dict) else data)
+    kind = data_classes().get(short(named)) if isinstance(named, str) else None
+    dotted = f"{kind.__module__}.{kind.__qualname__}" if kind else None
+    return dotted if named in (dotted, short(dotted or "")) else None
+
+
+def value_of(option: str, args: list[str]) -> str | None:
+    """The value that an option has on a command line, the last one given."""
+    found = None
+    for i, word in enumerate(args):
+        if word == option and i + 1 < len(args):
+            found = args[i + 1]
+        elif word.startswith(option + "="):
+            found = word.partition("=")[2]
+    return found
+
+
+def as_seed(value: Any) -> int:
+    """The seed of model and data from ``--seed_everything``."""
+    if isinstance(value, bool) or value is None:
+        raise UserError(f"seed_everything: expected an integer such as 0, got {value}")
+    if not 0 <= value < 2**32:
+        raise UserError(f"seed_everything: expected an integer from 0 to 2^32 - 1, got {value}")
+    return int(value)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The user's error that an exception goes back to, or else the first of its chain."""
+    while not isinstance(error, UserError) and (error.__cause__ or error.__context__):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return error
+
+
+class Bar(RichProgressBar):
+    """Lightning's progress bar without the number of a logger's version."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> Any:
+        """What stands beside the bar."""
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
+
+class EpochLines(L.Callback):
+    """One plain line per epoch, for logs and pipes."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prints it."""
+        values = {k: v for k, v in trainer.callback_metrics.items() if not k.endswith("_step")}
+        text = ", ".join(f"{name} {value:.4g}" for name, value in sorted(values.items()))
+        of = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+        print(f"epoch {trainer.current_epoch + 1}{of}: {text}", flush=True)
+
+
+class LastStep(L.Callback):
+    """Ends a run of ``max_steps`` with an evaluation, also in the middle of an epoch.
+
+    Lightning evaluates where an epoch ends, or where it is asked to stop.
+    """
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Asks it to."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
+
+def quiet() -> None:
+    """Keeps Lightning's advice out of the way; warnings that concern the run stay."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        ".*LightningCLI's args parameter.*",
+        ".*exists and is not empty.*",
+        ".*does not have many workers.*",
+        ".*isinstance.treespec.*",
+        ".*tensorboardX.*",
+        ".*smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", text)
+
+
+class KeepSettings(L.Callback):
+    """Writes settings, classes and what the images were into every checkpoint, so that it can stand
+    alone.
+
+    Args:
+        content: what is added to a checkpoint.
+    """
+
+    def __init__(self, content: dict[str, Any]):
+        self.content = content
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds them."""
+        checkpoint.update(self.content)
+
+
+@contextmanager
+def stoppable(trainer: L.Trainer) -> Iterator[None]:
+    """SIGTERM ends the run with 143 and Ctrl-C with 130; Lightning alone would give 0 and 1."""
+
+    def terminate(*_: Any) -> None:
+        sys.exit(143)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code != 143 and trainer.interrupted:
+            raise KeyboardInterrupt from stop
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

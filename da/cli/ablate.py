@@ -1,0 +1,42 @@
+"""Train a grid of tasks, methods, normalisers and seeds, and print the comparison.
+
+Finished cells are never run again: after an interruption, give the same command. With pretrained
+weights in the grid, as in model: {backbone: resnet50, weights: imagenet}, WA starts from their
+conversion (conversion: source, the default; both; off).
+
+examples:
+  python run.py ablate                                        the whole comparison on digits
+  python run.py ablate configs/ablations/digits_small.yaml    a first look
+  python run.py ablate --lr tuned,published --dry-run         both rates; what it would cost
+  python run.py ablate --tasks "rendered->optical" --norms bn,wa,gn --seeds 0,1
+"""
+
+from __future__ import annotations
+
+from da.cli._options import command_line, grid_parser, load, parse, session
+
+
+def main(argv: list[str], train: str | None = None, check: str | None = None) -> int:
+    """Runs the command and returns its exit code, see :func:`da.grids.ablation.run`.
+
+    Args:
+        argv: the command line after ``ablate``.
+        train: ``"module:name"`` of the function that trains a cell, by default the real one.
+        check: ``"module:name"`` of the function that checks a grid, by default the real one.
+    """
+    parser = grid_parser("ablate", __doc__)
+    parser.add_argument("--seeds", type=str, help="of the trainings: 0,1,2")
+    parser.add_argument(
+        "--lr", type=str, help="learning rates: tuned, published, or both: tuned,published"
+    )
+    options = parse(parser, argv)
+    from da.grids import ablation
+
+    config, grid = load(options)
+    run = ablation.dry_run if options.dry_run else ablation.run
+    return run(
+        session(options, config.stem, grid, train, check),
+        grid,
+        command_line("ablate", argv),
+        command_line("tune", [options.config]),
+    )

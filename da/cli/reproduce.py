@@ -1,0 +1,44 @@
+"""Train published settings and print our numbers beside the published ones.
+
+Finished cells are never run again: after an interruption, give the same command.
+
+examples:
+  python run.py reproduce office31 --root DIR --method dann     six tasks x three seeds
+  python run.py reproduce visda --root DIR --dry-run            what it would train
+  python run.py reproduce office31 --root DIR --quick           at most 5,000 steps each
+  python run.py reproduce office31 --out runs/mine --compare    a finished grid, nothing is trained
+"""
+
+from __future__ import annotations
+
+from da.cli._options import command_line, grid_parser, load, parse, session
+from da.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    """Runs the command; its exit code, see :func:`da.grids.reproduction.run`."""
+    parser = grid_parser("reproduce", __doc__, published=True)
+    parser.add_argument("--seeds", type=str, help="of the trainings: 0,1,2")
+    parser.add_argument("--quick", action="store_true", help="at most 5,000 steps per training")
+    parser.add_argument("--compare", action="store_true", help="only compare what is in --out")
+    options = parse(parser, argv)
+    from da.grids import ablation, reproduction
+    from da.grids.grid_file import names, read_yaml
+    from da.reports import references
+
+    path = references.config(options.config)
+    if options.compare:
+        if not options.out:
+            raise UserError("--compare: name the folder of a finished grid with --out")
+        where = session(options, path.stem, None, None, None)
+        return reproduction.compare(where, path.stem, names(options.methods))
+    given = references.methods_named(names(options.methods), read_yaml(path)["methods"])
+    options.methods = ",".join(given) if given else None
+    options.config = str(path)
+    _, grid = load(options)
+    name = f"reproduce-{path.stem}" + ("-quick" if grid.quick else "")
+    where = session(options, name, grid, None, None)
+    command = command_line("reproduce", argv)
+    if options.dry_run:
+        return ablation.dry_run(where, grid, command, "python run.py tune")
+    return reproduction.run(where, grid, path.stem, command)

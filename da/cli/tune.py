@@ -1,0 +1,41 @@
+"""Find the learning rate of every method and normaliser, with one budget for all.
+
+Five rates around the published one, on a development task and seeds of their own, judged by
+source validation accuracy. Entries of the table that are not tried anew are kept.
+
+examples:
+  python run.py tune                                          what ablate needs by default
+  python run.py tune --methods DANN --norms gn,wa+gn          add to the table
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from da.cli._options import command_line, grid_parser, load, parse, session
+from da.errors import UserError
+
+
+def main(argv: list[str], train: str | None = None, check: str | None = None) -> int:
+    """Runs the command and returns its exit code, see :func:`da.grids.rate_search.run`.
+
+    Args:
+        argv: the command line after ``tune``.
+        train: ``"module:name"`` of the function that trains a cell, by default the real one.
+        check: ``"module:name"`` of the function that checks a grid, by default the real one.
+    """
+    parser = grid_parser("tune", __doc__)
+    parser.add_argument("--table", type=str, help="write there, not to the grid's 'tuned:'")
+    options = parse(parser, argv)
+    if options.tasks:
+        raise UserError("--tasks: tune uses one development task; set it as tune.task in the YAML")
+    from da.grids import rate_search
+
+    config, grid = load(options)
+    table = options.table or grid.tuned
+    if table is None:
+        raise UserError(f"{config} names no table under 'tuned:'; name one with --table")
+    where = session(options, f"tune-{config.stem}", grid, train, check)
+    if options.dry_run:
+        return rate_search.dry_run(where, grid)
+    return rate_search.run(where, grid, Path(table), command_line("tune", argv))

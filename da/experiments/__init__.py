@@ -1,1 +1,0 @@
-"""Grids of runs: cells, workers, the store of results, statistics, tables."""

@@ -1,0 +1,139 @@
+"""From a grid to its list of cells, with learning rates; what a report reads back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from da.engine.spec import Cell
+from da.errors import UserError
+from da.grids import rate_table
+from da.grids.grid import Grid, Row
+from da.ops.files import write_atomically
+
+
+class Entry(BaseModel):
+    """A cell's place in the grid. Two rows share the cell where their rates are equal."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    row: Row
+    point: dict[str, Any]
+    cell: Cell
+
+
+class Plan(BaseModel):
+    """A grid that was checked and resolved: ``OUT/grid.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = 1
+    command: str
+    grid: Grid
+    tasks: list[str]
+    entries: list[Entry]
+    refused: list[str] = []
+    """Places of the grid that no tuned rate works for, in words; they have no entries."""
+    images: dict[str, int] = {}
+    """Published number of images that a domain is tested on as a target, where there is one."""
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The cells, each once."""
+        return list({entry.cell.id: entry.cell for entry in self.entries}.values())
+
+
+def plan(
+    grid: Grid,
+    tasks: list[str],
+    command: str,
+    tune_command: str,
+    version: int = 1,
+    images: dict[str, int] | None = None,
+) -> Plan:
+    """The cells of a grid, seed by seed, so that an interrupted grid has whole seeds first.
+
+    Args:
+        grid: what to train.
+        tasks: the grid's, resolved.
+        command: what the user typed.
+        tune_command: what makes missing learning rates.
+        version: of the data class.
+        images: see :class:`Plan`.
+    """
+    table = None
+    if "tuned" in grid.lr:
+        if grid.tuned is None:
+            raise UserError("lr: 'tuned' needs a table, and the grid names none under 'tuned:'")
+        table = rate_table.read(Path(grid.tuned), tune_command)
+        if table.data != grid.data:
+            raise UserError(
+                f"{grid.tuned} was tuned on {table.data}, the grid is of {grid.data}; name another "
+                f"table under 'tuned:' and make it: {tune_command} (or use --lr published)"
+            )
+    entries = []
+    refused: dict[str, None] = {}
+    for row in grid.lr:
+        for seed in grid.seeds:
+            for task in tasks:
+                for method in grid.methods:
+                    for point in grid.points():
+                        for norm in grid.norms:
+                            lr = grid.published(task, method, point)
+                            cell = grid.cell(task, method, norm, point, seed, lr, version)
+                            if row == "tuned" and table is not None:
+                                entry = _tuned(cell, table, grid.tuned, tune_command)
+                                if entry.lr is None:
+                                    refused[_refusal(entry, grid.tuned)] = None
+                                    continue
+                                cell = cell.model_copy(update={"lr": entry.lr})
+                            entries.append(Entry(row=row, point=point, cell=cell))
+    if not entries:
+        raise UserError(
+            f"nothing to train: {'; '.join(refused)}; set other tune.factors and tune again: "
+            f"{tune_command} (or use --lr published)"
+        )
+    return Plan(
+        command=command, grid=grid, tasks=tasks, entries=entries, refused=list(refused),
+        images=images or {},
+    )  # fmt: skip
+
+
+def _refusal(entry: rate_table.Entry, path: str | None) -> str:
+    rates = [trial.lr for trial in entry.trials]
+    return (
+        f"{entry.method} with {entry.norm}, backbone {entry.backbone}, batch size "
+        f"{entry.batch_size}: no learning rate from {min(rates):g} to {max(rates):g} works ({path})"
+    )
+
+
+def _tuned(
+    cell: Cell, table: rate_table.Table, path: str | None, tune_command: str
+) -> rate_table.Entry:
+    entry = table.find(rate_table.key(cell))
+    if entry is None:
+        raise UserError(
+            f"{path} holds no learning rate for {cell.method} with {cell.norm}, backbone "
+            f"{cell.backbone}, batch size {cell.batch_size}; tune it: {tune_command} "
+            "(or use --lr published)"
+        )
+    return entry
+
+
+def write(out: Path, plan: Plan) -> None:
+    """Records what the results in a folder belong to."""
+    write_atomically(out / "grid.json", plan.model_dump_json(indent=1))
+
+
+def read(out: Path) -> Plan:
+    """The plan of an output folder."""
+    path = out / "grid.json"
+    if not path.is_file():
+        raise UserError(f"{out} holds no grid (no grid.json); name the --out of an ablate command")
+    try:
+        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is broken ({reason}); run the ablate command again") from None

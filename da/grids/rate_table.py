@@ -1,0 +1,256 @@
+"""Tuning of the learning rate, and only that, with one budget for every normaliser.
+
+The rates are tried on a development task and on seeds that the table of results does not use, and
+judged by the source's validation images at the last epoch. Target labels are never looked at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from da.engine.result import Result
+from da.engine.spec import Cell
+from da.errors import UserError
+from da.grids.grid import Grid
+from da.grids.grid_file import read_yaml
+from da.ops.files import write_atomically
+
+CRITERION = (
+    "highest source validation accuracy at the last epoch, mean over the seeds; ties: lowest "
+    "source validation cross-entropy; a rate that diverges or fails with any seed comes last"
+)
+
+Outcomes = list[tuple[Cell, "Result | str"]]
+"""Cells with their results, or with the state of those that have none."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Trial(_Strict):
+    """One learning rate."""
+
+    lr: float
+    accuracy: list[float | None]
+    """Source validation accuracy per seed; none where the cell has no result."""
+    cross_entropy: list[float | None]
+    states: list[str]
+
+
+class Entry(_Strict):
+    """The choice for one method, normaliser, backbone and batch size."""
+
+    method: str
+    norm: str
+    backbone: str
+    batch_size: int
+    lr: float | None
+    """None where each rate diverges with some seed, and until every trial has ended."""
+    edge: bool
+    """The chosen rate is the smallest or largest tried: a better one may lie beyond."""
+    trials: list[Trial]
+
+
+class Table(_Strict):
+    """The whole tuning, as committed."""
+
+    schema_version: int = 1
+    command: str
+    criterion: str = CRITERION
+    data: str
+    task: str
+    seeds: list[int]
+    epochs: int
+    published_lr: float
+    factors: list[float]
+    entries: list[Entry] = Field(default=[])
+
+    def find(self, cell_key: Key) -> Entry | None:
+        """The choice for (method, normaliser, backbone, batch size), if it was tuned."""
+        return next((entry for entry in self.entries if key(entry) == cell_key), None)
+
+    def budget(self) -> dict[str, object]:
+        """What every entry of a table has in common."""
+        return self.model_dump(exclude={"command", "entries"})
+
+
+Key = tuple[str, str, str, int]
+
+
+def key(of: Cell | Entry) -> Key:
+    """What a rate is tuned for: method, normaliser, backbone, batch size."""
+    return (of.method, of.norm, of.backbone, of.batch_size)
+
+
+def trials(grid: Grid, task: str, version: int = 1) -> list[Cell]:
+    """The cells of a tuning: method x normaliser x swept settings x rate x seed.
+
+    Args:
+        grid: what to tune.
+        task: to tune on.
+        version: of the data class.
+    """
+    return [
+        grid.cell(task, method, norm, point, seed, _rounded(lr, factor), version)
+        for method in grid.methods
+        for norm in grid.norms
+        for point in grid.points()
+        for lr in [grid.published(task, method, point)]
+        for factor in grid.tune.factors
+        for seed in grid.tune.seeds
+    ]
+
+
+def _rounded(lr: float, factor: float) -> float:
+    return float(f"{lr * factor:.6g}")
+
+
+def choose(outcomes: Outcomes) -> Entry:
+    """Picks the rate for one key from its trials; see :data:`CRITERION`."""
+    by_lr: dict[float, Outcomes] = {}
+    for cell, result in outcomes:
+        by_lr.setdefault(cell.lr, []).append((cell, result))
+    tried = [_trial(lr, by_lr[lr]) for lr in sorted(by_lr)]
+    best = max(tried, key=_merit)
+    method, norm, backbone, batch_size = key(outcomes[0][0])
+    works = None not in best.accuracy and not _failed(tried)
+    return Entry(
+        method=method,
+        norm=norm,
+        backbone=backbone,
+        batch_size=batch_size,
+        lr=best.lr if works else None,
+        edge=works and len(tried) > 1 and best in (tried[0], tried[-1]),
+        trials=tried,
+    )
+
+
+def _failed(tried: list[Trial]) -> list[float]:
+    """The rates of which some trial has neither ended nor diverged: they may be the best ones."""
+    return [trial.lr for trial in tried if not {*trial.states} <= {"done", "diverged"}]
+
+
+def _trial(lr: float, outcomes: Outcomes) -> Trial:
+    accuracy: list[float | None] = []
+    cross_entropy: list[float | None] = []
+    states = []
+    for _, result in outcomes:
+        if isinstance(result, str):
+            states.append(result)
+            accuracy.append(None)
+            cross_entropy.append(None)
+        else:
+            scores = result.evaluations[-1].forms[""]["source/validation"]
+            states.append("done")
+            accuracy.append(round(scores.accuracy, 6))
+            entropy = scores.cross_entropy
+            cross_entropy.append(None if entropy is None else round(entropy, 6))
+    return Trial(lr=lr, accuracy=accuracy, cross_entropy=cross_entropy, states=states)
+
+
+def _merit(trial: Trial) -> tuple[float, float]:
+    known = [value for value in trial.accuracy if value is not None]
+    if len(known) < len(trial.accuracy):
+        return (-1.0, 0.0)
+    entropies = [value for value in trial.cross_entropy if value is not None]
+    entropy = sum(entropies) / len(entropies) if entropies else 0.0
+    # Rounded, so that sums of equal accuracies in another order are equal, too.
+    return (round(sum(known) / len(known), 9), -entropy)
+
+
+def build(
+    grid: Grid, task: str, command: str, outcomes: Outcomes, before: Table | None = None
+) -> Table:
+    """The table of a finished tuning, with the entries of the one before that it did not try."""
+    groups: dict[Key, Outcomes] = {}
+    for cell, result in outcomes:
+        groups.setdefault(key(cell), []).append((cell, result))
+    entries = {key(entry): entry for entry in before.entries} if before else {}
+    if before and not entries.keys() <= groups.keys() and not before.command.endswith(command):
+        command = f"{before.command} && {command}"
+    entries |= {name: choose(group) for name, group in groups.items()}
+    return _empty(grid, task, command).model_copy(update={"entries": list(entries.values())})
+
+
+def _empty(grid: Grid, task: str, command: str) -> Table:
+    return Table(
+        command=command,
+        data=grid.data,
+        task=task,
+        seeds=list(grid.tune.seeds),
+        epochs=grid.epochs,
+        published_lr=grid.published_lr,
+        factors=list(grid.tune.factors),
+    )
+
+
+def previous(path: Path, grid: Grid, task: str) -> Table | None:
+    """The table that a tuning adds to, if there is one that can be read.
+
+    Raises:
+        UserError: if it holds entries that would stay beside those of another budget.
+    """
+    try:
+        before = read(path, "")
+    except UserError:  # absent or broken: written anew
+        return None
+    tried = {key(cell) for cell in trials(grid, task)}
+    budget = _empty(grid, task, "").budget()
+    differ = [name for name, value in before.budget().items() if value != budget[name]]
+    if differ and (others := [e for e in before.entries if key(e) not in tried]):
+        raise UserError(
+            f"{path} was tuned with other {', '.join(differ)}, and {len(others)} of its entries "
+            f"(such as {others[0].method} with {others[0].norm}) would stay; tune all of them, "
+            "or name another file with --table"
+        )
+    return None if differ else before
+
+
+def warning(entry: Entry) -> str:
+    """What to know of a choice, nothing where it is an ordinary one."""
+    if failed := _failed(entry.trials):
+        which = ", ".join(f"{lr:g}" for lr in failed)
+        return f"WARNING: no rate until the trials that failed end (of {which}); tune again"
+    if entry.lr is None:
+        rates = [trial.lr for trial in entry.trials]
+        return f"WARNING: no rate from {min(rates):g} to {max(rates):g} works; set tune.factors"
+    if entry.edge:
+        return "WARNING: on the edge of the tried rates, a better one may lie beyond"
+    return ""
+
+
+def write(path: Path, table: Table) -> None:
+    """Writes the table, atomically, with a comment at each choice that needs one."""
+    body = yaml.safe_dump(
+        table.model_dump(exclude={"entries"}), sort_keys=False, width=98, default_flow_style=None
+    )
+    lines = [f"# Written by: {table.command}", body.rstrip(), "entries:"]
+    for entry in table.entries:
+        if remark := warning(entry):
+            lines.append(f"# {remark}")
+        text = yaml.safe_dump(
+            [entry.model_dump()], sort_keys=False, width=98, default_flow_style=None
+        )
+        lines.append(text.rstrip())
+    write_atomically(path, "\n".join(lines) + "\n")
+
+
+def read(path: Path, command: str) -> Table:
+    """Reads a table of tuned rates.
+
+    Args:
+        path: of the table.
+        command: what writes it, for the error message.
+    """
+    if not path.is_file():
+        raise UserError(f"no tuned learning rates in {path}; make them: {command}")
+    try:
+        return Table.model_validate(read_yaml(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {where}: {first['msg']}; make it anew: {command}") from None

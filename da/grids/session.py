@@ -1,0 +1,156 @@
+"""One run of a list of cells in a folder: lock, workers, display, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from da.engine.spec import Cell
+from da.grids.executors.local import Interrupted, Outcome, Pool, cores
+from da.grids.grid import Grid
+from da.grids.progress import STARTUP, Display, Estimate, duration, split
+from da.grids.store import Store, size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from da.grids.validation import Known
+
+TRAIN = "da.engine.training:run_cell"
+CHECK = "da.grids.validation:check"
+READY = "da.grids.validation:ready"
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""How the system says that a disk takes no more."""
+
+BYTES_PER_CELL = 60_000
+BYTES_PER_CHECKPOINT = 10_000_000
+"""What is assumed before a cell has finished."""
+
+
+@dataclass
+class Session:
+    """How cells are run.
+
+    Args:
+        store: the output folder.
+        console: where to show what happens.
+        workers: processes; by default one per core, less where a cell uses several threads.
+        threads: of one cell.
+        keep: leave checkpoints of finished cells where they are.
+        train: ``"module:name"`` of the function that trains a cell.
+        check: ``"module:name"`` of the function that checks a grid.
+    """
+
+    store: Store
+    console: Console
+    workers: int | None = None
+    threads: int = 1
+    keep: bool = False
+    train: str = TRAIN
+    check: str = CHECK
+
+    def __post_init__(self) -> None:
+        self.began = time.monotonic()
+        self.size = self.workers or max(1, cores() // self.threads)
+        self.outcome = Outcome(0)
+
+    @contextlib.contextmanager
+    def pool(self) -> Iterator[Pool]:
+        """Workers, warm while names are checked."""
+        with Pool(self.train, self.size, self.threads) as pool:
+            yield pool
+
+    def known(self, pool: Pool, grid: Grid) -> Known:
+        """Checks the grid's names in a worker, since that needs torch and the driver does not."""
+        settings = grid.model_dump(mode="json")
+        found: Known = pool.ask(self.check, settings)
+        if self.check == CHECK:
+            pool.ask(READY, settings, found["tasks"])
+        return found
+
+    def run(self, pool: Pool, cells: list[Cell]) -> Outcome:
+        """Runs those cells that have no result and did not diverge."""
+        waiting = self.pending(cells)
+        estimate = self.estimate(cells)
+        done = sum(self.store.result(cell) is not None for cell in cells)
+        diverged = len(cells) - len(waiting) - done
+        display = Display(self.console, self.size, done, diverged, estimate)
+        with display:
+            self.outcome = pool.run(waiting, self.store, display, self.keep)
+        return self.outcome
+
+    def pending(self, cells: list[Cell]) -> list[Cell]:
+        """Cells to run: neither done nor known to diverge."""
+        return [c for c in cells if self.store.state(c) not in ("done", "diverged")]
+
+    def estimate(self, cells: list[Cell]) -> Estimate:
+        """What the finished cells of this folder teach."""
+        estimate = Estimate()
+        for cell in cells:
+            if result := self.store.result(cell):
+                estimate.add(cell, result.seconds.total)
+        return estimate
+
+    def costs(self, cells: list[Cell]) -> str:
+        """The time and the disk that the cells without a result will take."""
+        waiting = self.pending(cells)
+        estimate = self.estimate(cells)
+        finished = [c for c in cells if self.store.result(c) is not None]
+        sizes = [size(self.store.directory(cell)) for cell in finished]
+        each = sum(sizes) / len(sizes) if sizes else BYTES_PER_CELL
+        number = f"{len(waiting)} of {len(cells)} cells to run"
+        if unknown := estimate.unknown(waiting):
+            kept = " and their checkpoints" if self.keep and not sizes else ""
+            return (
+                f"{number}: time unknown for {', '.join(unknown)} until a cell of each has "
+                f"finished; about {each * len(waiting) / 1e6:.1f} MB of results{kept}"
+            )
+        each += BYTES_PER_CHECKPOINT if self.keep and not sizes else 0
+        seconds = (estimate.left(waiting, [], self.size, 0.0) or 0.0) + (STARTUP if waiting else 0)
+        source = (
+            f"from {len(finished)} finished cells"
+            if estimate.measured
+            else "from stated constants, which are those of the small digits network"
+        )
+        return (
+            f"{number}: about {duration(seconds)} with {self.size} workers, "
+            f"about {each * len(waiting) / 1e6:.1f} MB ({source})"
+        )
+
+    def split(self) -> str:
+        """Where the wall time of this session went."""
+        return split(self.outcome.finished.values(), time.monotonic() - self.began, self.size)
+
+    def failures(self) -> list[str]:
+        """The cells that failed, with their logs."""
+        return [
+            f"failed: {(cell := self.outcome.cells[key])}: {reason}; log: {self.store.log(cell)}"
+            for key, reason in self.outcome.failed.items()
+        ]
+
+
+def interruptible(
+    session: Session, cells: Callable[[], list[Cell]], again: str, body: Callable[[], int]
+) -> int:
+    """Runs a command's body; what stops it from outside ends in a line that says how to go on."""
+    try:
+        return body()
+    except Interrupted as signal:
+        what, code = f"interrupted ({signal})", signal.exit_code
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        what, code = f"cannot write to {session.store.root} ({error.strerror})", 1
+    known = cells()
+    done = sum(session.store.result(cell) is not None for cell in known)
+    session.console.print(
+        f"{what}: {done} of {len(known)} cells are finished and stay; to go on: {again}",
+        markup=False,
+        soft_wrap=True,
+    )
+    return code

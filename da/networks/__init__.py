@@ -1,0 +1,1 @@
+"""Networks: backbones, how they start from pretrained weights, precision and layout."""

@@ -1,0 +1,247 @@
+"""Models of timm (Wightman, pytorch-image-models), by name: ``timm/resnet50_gn``.
+
+timm is optional (``pip install -e '.[timm]'``) and imported only when one of its models is built.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from da.errors import UserError, unknown
+from da.networks.backbones.base import Backbone, Preprocessing, downloaded, load_weights
+from da.norms.surgery import replace
+from da.norms.weight_align.standardised import SamePadding
+from da.ops.tensor_files import refuse_unsafe
+
+
+class TimmModel(Backbone):
+    """A model of timm without its classifier: pooled features.
+
+    The name may say which of timm's weights are meant, ``timm/resnet50.a1_in1k``; without, those
+    that timm takes by default. Layers in which timm joins several of PyTorch's come apart; see
+    :func:`plain`. Without weights, all batch norms start at a scale of 1, as torchvision's do;
+    timm starts the last of a residual branch at 0, and WeightAlign would take that over as its g.
+
+    Args:
+        name: ``timm/`` and a name of ``timm.list_models``.
+        weights: None for random weights, ``"imagenet"`` for timm's weights of that name, or the
+            path of a file with timm's own names of tensors, as its releases are.
+    """
+
+    prefix = "timm/"
+
+    def __init__(self, name: str, weights: str | None = None):
+        super().__init__(name, weights)
+        timm = _timm(name)
+        model = name.removeprefix(self.prefix)
+        _check_name(timm, model)
+        network: Any
+        if weights == "imagenet":
+            network = _pretrained(timm, model)
+        else:
+            network = timm.create_model(model, num_classes=0)
+            if weights is None:
+                for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
+                    nn.init.ones_(norm.weight)
+            else:
+                load_weights(network, weights, ignore=tuple(_classifiers(network)))
+        self.size: tuple[int, ...] = tuple(network.pretrained_cfg["input_size"])
+        self.num_features = _width(name, network, self.size)
+        self.network = plain(network)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features ``(B, num_features)`` of images ``(B, 3, H, W)``."""
+        try:
+            return self.network(images)
+        except AssertionError as error:  # how timm's models refuse a size that is not theirs
+            got, own = (" × ".join(map(str, shape[-2:])) for shape in (images.shape, self.size))
+            raise UserError(
+                f"backbone '{self.name}' does not take images of {got} ({_first_line(error)}); "
+                f"its own size is {own}: give images of that"
+            ) from error
+
+    @classmethod
+    def preprocessing(cls, name: str) -> Preprocessing | None:
+        """See :meth:`Backbone.preprocessing`; as timm's entry for the weights says."""
+        timm, model = _timm(name), name.removeprefix(cls.prefix)
+        _check_name(timm, model)
+        found = timm.models.get_pretrained_cfg(model)
+        if found is None:
+            return None
+        return Preprocessing(tuple(found.mean), tuple(found.std), int(found.input_size[-1]))
+
+    def example(self) -> Tensor:
+        """An image ``(1, 3, H, W)``, for the normalisers where the model can't be traced."""
+        return torch.zeros(1, *self.size)
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """Takes apart the layers in which timm joins several of PyTorch's; changed in place.
+
+    A batch norm with its activation inside becomes PyTorch's own batch norm and the activation,
+    a convolution that pads as TensorFlow does becomes a padding and PyTorch's own convolution. The
+    function is the same and so are the parameters, but any normaliser can take the batch norm's
+    place.
+    """
+    from timm.layers import BatchNormAct2d, Conv2dSame
+
+    swaps: dict[nn.Module, nn.Module] = {}
+    for module in network.modules():
+        if type(module) is BatchNormAct2d:
+            swaps[module] = _in_turn(_batch_norm(module), module.drop, module.act)
+        elif type(module) is Conv2dSame:
+            swaps[module] = _in_turn(SamePadding(module), _convolution(module))
+    return replace(network, swaps)
+
+
+def _in_turn(*modules: nn.Module) -> nn.Module:
+    """The modules one after the other, without those that do nothing."""
+    kept = [module for module in modules if not isinstance(module, nn.Identity)]
+    return kept[0] if len(kept) == 1 else nn.Sequential(*kept)
+
+
+def _batch_norm(norm: Any) -> nn.BatchNorm2d:
+    new = nn.BatchNorm2d(
+        *(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats),
+        device="meta",
+    )
+    return _with_tensors(new, norm)
+
+
+def _convolution(layer: Any) -> nn.Conv2d:
+    new = nn.Conv2d(
+        *(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding),
+        *(layer.dilation, layer.groups, layer.bias is not None),
+        device="meta",
+    )
+    return _with_tensors(new, layer)
+
+
+def _with_tensors(new: Any, old: nn.Module) -> Any:
+    """``new`` with the very parameters and buffers of ``old``."""
+    for name, parameter in old.named_parameters(recurse=False):
+        new.register_parameter(name, parameter)
+    for name, buffer in old.named_buffers(recurse=False):
+        new.register_buffer(name, buffer)
+    return new.train(old.training)
+
+
+def _timm(name: str) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(
+            f"backbone '{name}' needs timm, which can't be imported ({error}): "
+            "pip install -e '.[timm]'"
+        ) from error
+    return timm
+
+
+def _check_name(timm: Any, name: str) -> None:
+    """Refuses a model that timm doesn't have, or weights of it that it doesn't name."""
+    prefix = TimmModel.prefix
+    if not timm.is_model(name):
+        known = timm.list_models()
+        near = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+        hint = (
+            f"; did you mean one of: {', '.join(prefix + model for model in near)}" if near else ""
+        )
+        raise UserError(
+            f"unknown backbone '{prefix}{name}': timm {timm.__version__} has {len(known)} models, "
+            f"and not that{hint}"
+        )
+    model, _, tag = name.partition(".")
+    tagged = timm.list_models(f"{model}.*", include_tags=True)
+    if tag and name not in tagged:
+        raise unknown("backbone", prefix + name, (prefix + other for other in [model, *tagged]))
+
+
+def _pretrained(timm: Any, name: str) -> Any:
+    """The model with timm's weights and without its classifier.
+
+    The classifier goes last: with it every tensor must fit, where timm passes over what is missing
+    when the number of classes is another. No code in a file is run.
+    """
+    if not timm.models.is_model_pretrained(name):
+        raise UserError(f"weights: timm has none for '{name}'; give a file, or leave weights out")
+    refuse_unsafe("weights")
+    overlay = {"file": _fetched(timm.models.get_pretrained_cfg(name)), "custom_load": False}
+    try:
+        network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # whatever a broken file or one of another model provokes
+        raise UserError(
+            f"weights: '{overlay['file']}' is not what timm takes for '{name}' "
+            f"({_first_line(error)}); remove that file, or give another: --model.weights FILE"
+        ) from error
+    network.reset_classifier(0)
+    return network
+
+
+def _fetched(source: Any) -> str:
+    """The file of timm's weights, from the caches, the release or the Hugging Face hub.
+
+    A release with its checksum in the name is preferred, since that is verified; the hub's files
+    are compared by their size alone.
+
+    Args:
+        source: timm's entry for the weights.
+    """
+    checked = source.url and torch.hub.HASH_REGEX.search(source.url.rpartition("/")[2])
+    if checked or not source.hf_hub_id:
+        return downloaded(source.url)
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    model, _, version = source.hf_hub_id.partition("@")
+    file, revision = source.hf_hub_filename or "model.safetensors", version or None
+    found = try_to_load_from_cache(model, file, revision=revision)
+    if isinstance(found, str):
+        return found
+    try:
+        return hf_hub_download(model, file, revision=revision)
+    except Exception as error:  # no network, no such file, one that is cut short
+        raise UserError(
+            f"weights: could not download {file} of {model} ({_first_line(error)}); fetch it by "
+            "hand and give the file: --model.weights FILE"
+        ) from error
+
+
+def _width(name: str, network: Any, size: tuple[int, ...]) -> int:
+    """Features per image, measured: timm's ``num_features`` leaves out what some heads add.
+
+    The measurement is on the meta device, which knows shapes and computes nothing.
+
+    Args:
+        name: of the backbone, for errors.
+        network: without its classifier.
+        size: of an image, (channels, height, width).
+    """
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    on_meta = {key: tensor.to("meta") for key, tensor in tensors.items()}
+    network.eval()  # where one image is enough, and no random number is drawn
+    with torch.no_grad():
+        shape = functional_call(network, on_meta, (torch.empty(1, *size, device="meta"),)).shape
+    network.train()
+    if len(shape) != 2:
+        raise UserError(
+            f"backbone '{name}' gives an output of shape {tuple(shape)} for one image, and a "
+            "backbone gives a vector; choose a model that pools its features"
+        )
+    return int(shape[1])
+
+
+def _classifiers(network: Any) -> Iterator[str]:
+    """First parts of the names of the classifier's tensors."""
+    names = network.pretrained_cfg.get("classifier") or ()
+    for name in (names,) if isinstance(names, str) else names:
+        yield f"{name}."
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].strip()

@@ -1,0 +1,282 @@
+"""Networks that were trained elsewhere: which tensor of a file is what, by names and shapes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from da.errors import UserError
+
+#: Where training scripts put a network's tensors beside their optimiser's and their epoch.
+WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
+
+#: What a batch norm keeps beside its parameters; other normalisers have none of it.
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+Layers = Mapping[str, Mapping[str, Tensor]]
+"""Tensors by the name of their layer, then by their own: ``{"fc": {"weight": …}}``."""
+
+
+class Parts(NamedTuple):
+    """A file's tensors under the names of :class:`da.methods.base.AdaptationModule`.
+
+    Attributes:
+        state: ``backbone.…``, ``bottleneck.…`` and ``classifier.…``.
+        width: of the bottleneck; None where the file has none.
+        classes: how many.
+        said: one line of what was taken for what.
+    """
+
+    state: dict[str, Tensor]
+    width: int | None
+    classes: int
+    said: str
+
+
+def tensors_of(content: Any, file: str) -> dict[str, Tensor]:
+    """The tensors of a file by name, unwrapped from what a training script put around them.
+
+    >>> list(tensors_of({"epoch": 3, "model": {"fc.weight": torch.zeros(2, 3)}}, "a.pth"))
+    ['fc.weight']
+    """
+    for _ in range(len(WRAPPERS)):
+        if not isinstance(content, dict):
+            break
+        if content and all(isinstance(x, Tensor) for x in content.values()):
+            return {str(name): value for name, value in content.items()}
+        inside = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
+        if len(inside) > 1:
+            raise UserError(
+                f"checkpoint: '{file}' holds {' and '.join(inside)}, either could be the network; "
+                "save one of them alone"
+            )
+        content = content[inside[0]] if inside else None
+    raise UserError(
+        f"checkpoint: '{file}' is no checkpoint of fit and holds no tensors by name; give the file "
+        "that fit wrote, or what torch.save(network.state_dict(), FILE) writes"
+    )
+
+
+def parts(
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    features: int,
+    network: str,
+    file: str,
+) -> Parts:
+    """Finds backbone, bottleneck and classifier in a file.
+
+    The backbone is where its names are, behind whatever prefix. What is left must be a linear
+    classifier, alone or after a bottleneck of a linear layer, a normaliser and a ReLU. The
+    bottleneck here has no bias, which the batch norm after it cancels: a file's bias b goes into
+    the running mean, BN(Wx + b; m) = BN(Wx; m − b), exact in evaluation. A classifier without a
+    bias gets one of zeros. A classifier within the backbone that another one outside of it makes
+    idle (TLLib's ResNets keep ImageNet's) is left out.
+
+    Args:
+        tensors: of the file, by name.
+        own: the backbone's tensors as it is built here, with batch norm and without a classifier.
+        features: that the backbone gives.
+        network: its name, for messages.
+        file: its name, for messages.
+
+    Raises:
+        UserError: in one line, for what is missing, of another shape, left over or ambiguous.
+    """
+    prefix, names = _find(tensors, own, network, file)
+    state = {f"backbone.{name}": tensors[there] for name, there in names.items()}
+    rest = {k: v for k, v in tensors.items() if k not in set(names.values())}
+    layers = _layers(rest)
+    idle = _idle(layers, features, prefix)
+    norm, linear, classifier = _heads(
+        {k: v for k, v in layers.items() if k not in idle}, features, network, file
+    )
+    weight = layers[classifier]["weight"]
+    state["classifier.weight"] = weight
+    state["classifier.bias"] = layers[classifier].get("bias", torch.zeros(len(weight)))
+    taken = [f"backbone {network} from {_behind(prefix)}"]
+    width = None
+    if linear is not None and norm is not None:
+        state |= _bottleneck(layers[linear], layers[norm], linear, file)
+        width = len(layers[linear]["weight"])
+        folded = " (its bias in the running mean)" if "bias" in layers[linear] else ""
+        # Activations hold no tensors.
+        taken.append(
+            f"bottleneck of {width} from '{linear}'{folded} and '{norm}', a ReLU after it assumed"
+        )
+    taken.append(f"classifier of {len(weight)} classes from '{classifier}'")
+    if idle:
+        taken.append(f"left out: {', '.join(sorted(idle))}")
+    return Parts(state, width, len(weight), f"{file}: {', '.join(taken)}")
+
+
+def _find(
+    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], network: str, file: str
+) -> tuple[str, dict[str, str]]:
+    """The prefix of the backbone in a file, and the backbone's names with those in the file."""
+    shared = len(common(own))
+    short = {name[shared:]: name for name in own}
+    needed = {k: own[name] for k, name in short.items() if not k.endswith(STATISTICS)}
+    counts = prefixes(tensors, needed)
+    named = [p for p in counts if counts[p] == len(needed)]
+    found = [p for p in named if all(tensors[p + k].shape == v.shape for k, v in needed.items())]
+    advice = "name the network that it was trained with, --model.backbone NAME"
+    if len(found) > 1:
+        raise UserError(
+            f"checkpoint: '{file}' holds {network} {len(found)} times "
+            f"({', '.join(_behind(p) for p in sorted(found))}); save one of them alone"
+        )
+    if not found and named:
+        wrong = [k for k, v in needed.items() if tensors[named[0] + k].shape != v.shape]
+        first = named[0] + wrong[0]
+        raise UserError(
+            f"checkpoint: '{file}' does not fit {network}: {len(wrong)} tensors are of another "
+            f"shape (first: {first}, {_shape(tensors[first])} and not {_shape(needed[wrong[0]])}); "
+            f"{advice}"
+        )
+    if not found:
+        best = counts.most_common(1)[0][0] if counts else ""
+        missing = [k for k in needed if best + k not in tensors]
+        raise UserError(
+            f"checkpoint: '{file}' does not fit {network}: {len(missing)} of its {len(needed)} "
+            f"tensors are missing (first: {best + missing[0]}); {advice}"
+        )
+    prefix = found[0]
+    names = {name: prefix + k for k, name in short.items() if prefix + k in tensors}
+    return prefix, names
+
+
+def common(names: Iterable[str]) -> str:
+    """The dotted prefix that all names share.
+
+    >>> common(["network.conv1.weight", "network.bn1.weight"])
+    'network.'
+    """
+    split = [name.split(".")[:-1] for name in names]
+    shared = []
+    for parts in zip(*split, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(f"{parts[0]}.")
+    return "".join(shared)
+
+
+def prefixes(names: Iterable[str], wanted: Collection[str]) -> Counter[str]:
+    """How many of the wanted names stand behind each prefix.
+
+    >>> prefixes(["module.fc.weight", "module.fc.bias", "fc.bias"], ["fc.weight", "fc.bias"])
+    Counter({'module.': 2, '': 1})
+    """
+    found: Counter[str] = Counter()
+    for name in names:
+        parts = name.split(".")
+        for i in range(len(parts)):
+            if ".".join(parts[i:]) in wanted:
+                found["".join(f"{part}." for part in parts[:i])] += 1
+    return found
+
+
+def _layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        layer, _, kind = name.rpartition(".")
+        found.setdefault(layer, {})[kind] = value
+    return found
+
+
+def _is_linear(layer: Mapping[str, Tensor]) -> bool:
+    return {"weight"} <= layer.keys() <= {"weight", "bias"} and layer["weight"].dim() == 2
+
+
+def _is_norm(layer: Mapping[str, Tensor]) -> bool:
+    kinds = {"weight", "bias"}
+    return kinds <= layer.keys() <= {*kinds, *STATISTICS} and layer["weight"].dim() == 1
+
+
+def _idle(layers: Layers, features: int, prefix: str) -> set[str]:
+    """The backbone's own classifiers, where there is another linear layer outside of it."""
+    linear = [name for name, layer in layers.items() if _is_linear(layer)]
+    if not prefix or all(name.startswith(prefix) for name in linear):
+        return set()
+    return {n for n in linear if n.startswith(prefix) and layers[n]["weight"].shape[1] == features}
+
+
+def _heads(
+    layers: Layers, features: int, network: str, file: str
+) -> tuple[str | None, str | None, str]:
+    """The layers of the bottleneck (normaliser, linear; None for none) and of the classifier."""
+    linear = {n: layer["weight"].shape for n, layer in layers.items() if _is_linear(layer)}
+    norms = [name for name, layer in layers.items() if _is_norm(layer)]
+    others = [name for name in layers if name not in {*linear, *norms}]
+    reads = [name for name, shape in linear.items() if shape[1] == features]
+    if others or len(norms) > 1:
+        first = (others or norms)[0]
+        raise UserError(
+            f"checkpoint: '{file}' holds {len(others or norms)} layers beyond {network}, a "
+            f"bottleneck and a classifier (first: {first}); save the network without them, or name "
+            "the one that it was trained with, --model.backbone NAME"
+        )
+    if not reads:
+        raise UserError(
+            f"checkpoint: '{file}' holds {network} without a classifier: no linear layer takes its "
+            f"{features} features; train one from it: fit --model.weights FILE"
+        )
+    choices: list[tuple[str | None, str | None, str]]
+    if norms:
+        width = len(layers[norms[0]]["weight"])
+        pairs = [
+            (norms[0], a, b)
+            for a in reads
+            for b in linear
+            if a != b and linear[a][0] == width == linear[b][1]
+        ]
+        near = [x for x in pairs if _parent(x[1]) == _parent(x[0]) != _parent(x[2])]
+        choices = [*(near if len(near) == 1 else pairs)]
+    else:
+        choices = [(None, None, name) for name in reads]
+    if len(choices) == 1 and len(linear) == len({*choices[0]} - {None, *norms}):
+        return choices[0]
+    if len(choices) > 1:
+        either = " or ".join(f"'{name}'" for name in sorted({c[2] for c in choices}))
+        raise UserError(
+            f"checkpoint: '{file}' is ambiguous: {either} could be the classifier; save the "
+            "network with one"
+        )
+    shapes = ", ".join(f"{name} {s[1]} to {s[0]}" for name, s in linear.items())
+    raise UserError(
+        f"checkpoint: '{file}' has linear layers that are no classifier and no bottleneck of a "
+        f"linear layer, a normaliser and a ReLU ({shapes}); save the network without them"
+    )
+
+
+def _bottleneck(
+    linear: Mapping[str, Tensor], norm: Mapping[str, Tensor], name: str, file: str
+) -> dict[str, Tensor]:
+    """The bottleneck under its names here, the linear layer's bias in the running mean."""
+    state = {"bottleneck.0.weight": linear["weight"]}
+    state |= {f"bottleneck.1.{kind}": value for kind, value in norm.items()}
+    if "bias" in linear:
+        if "running_mean" not in norm:
+            raise UserError(
+                f"checkpoint: '{file}' has a bias in '{name}', and no batch norm after it that "
+                "would take it; a bottleneck here has none"
+            )
+        mean = norm["running_mean"].float() - linear["bias"].float()
+        state["bottleneck.1.running_mean"] = mean
+    return state
+
+
+def _parent(name: str | None) -> str:
+    return (name or "").rpartition(".")[0]
+
+
+def _behind(prefix: str) -> str:
+    return f"'{prefix}…'" if prefix else "the file's own names"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"

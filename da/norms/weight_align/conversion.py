@@ -1,0 +1,301 @@
+"""Weights that were trained with batch norm, converted for a network with WeightAlign."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from da.errors import UserError
+from da.norms.folding import folded
+from da.norms.surgery import title
+from da.norms.weight_align.filter_inputs import rows
+from da.norms.weight_align.layers import Aligned
+from da.norms.weight_align.least_squares import Moments, zero_sum_fit
+from da.norms.weight_align.normaliser import WeightAlign
+from da.norms.weight_align.paired_networks import Lockstep, graph_of
+from da.norms.weight_align.standardised import is_standardised
+
+# λ of the fit, over the mean variance of a layer's inputs. From 1e-1 to 1e-5 the outputs of a
+# ResNet-18 for digits were off by .0052, .0056, .0070, .0088 and .0134, those of the small ResNet
+# by .0151, .0147, .0151, .0153 and .0153.
+RIDGE = 1e-2
+# Rows of the fit of a layer: at least this many, and this many per weight of a filter, where the
+# images have as many positions.
+ROWS = 16_384
+ROWS_PER_WEIGHT = 4
+# Images that go through a layer at a time.
+CHUNK = 32
+# Every so many-th image is held out of the fit where no others are given to measure on.
+HELD_OUT = 10
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """How far a layer's output is from that of the layer it stands for.
+
+    Attributes:
+        name: of the module in the converted network.
+        error: squared error over squared deviation of the original layer's output (with its batch
+            norm) from the mean of each channel, on the images held out, in the whole network: the
+            layer's own error and what it inherits. 0 is the same output, 1 a constant.
+    """
+
+    name: str
+    error: float
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted network and how near it is to the original.
+
+    Attributes:
+        model: the network with WeightAlign.
+        layers: the error after each aligned layer, in the order of the forward pass.
+        error: that of the network's outputs, measured as in :class:`LayerError`.
+        agreement: share of the images held out for which the largest output is the same one; None
+            where outputs are not vectors.
+        images: how many the layers were fitted on.
+        held_out: how many others ``layers``, ``error`` and ``agreement`` were measured on.
+    """
+
+    model: nn.Module
+    layers: tuple[LayerError, ...]
+    error: float
+    agreement: float | None
+    images: int
+    held_out: int
+
+
+@torch.no_grad()
+def convert_pretrained(
+    model: nn.Module,
+    images: Tensor | Iterable[Tensor],
+    held_out: Tensor | Iterable[Tensor] | None = None,
+    *,
+    normaliser: WeightAlign | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Conversion:
+    """A network with WeightAlign that computes as nearly as it can what trained weights compute.
+
+    Batch norm is folded into the layer that feeds it. Then, layer by layer from the input, the new
+    filter is the one of zero sum that puts out nearest to the folded layer's output on the input
+    as the layers converted before it produce it (``zero_sum_fit``). g
+    is its norm over sqrt(gain), b the intercept, and the weight it is computed from has the norm of
+    He initialisation. A batch norm that no single layer feeds becomes the affine that it computes
+    with its running statistics. Layers that WeightAlign leaves alone keep their weights, and so do
+    those with scaled weight standardisation, which are aligned without a change.
+
+    A layer that is called several times is fitted at its first call; one that evaluation does not
+    call (an auxiliary classifier) is aligned as :meth:`WeightAlign.apply` does.
+
+    Args:
+        model: with trained weights; it stays as it is.
+        images: ``(N, C, H, W)`` float to fit on, or batches of them, which are gone through once.
+            They should be prepared as in evaluation. All are in memory at the same time.
+        held_out: others to measure on. Without them, every tenth of ``images`` is not fitted on.
+        normaliser: what to align; ``residual`` has no effect, since every g is fitted.
+        progress: called after each layer with the number of layers done and of all.
+
+    Raises:
+        UserError: for a network that can't be aligned, or can't be traced, and for images that
+            are too few.
+    """
+    normaliser = WeightAlign() if normaliser is None else normaliser
+    if normaliser.activation is not None:
+        name = f"wa+{normaliser.activation.name}"
+        raise UserError(
+            f"normaliser is '{name}', and weights are converted for 'wa' alone: what '{name}' does"
+            " depends on statistics of the activations; use 'wa'"
+        )
+    fitted, measured = _split(model, images, held_out)
+    converted = normaliser.apply(copy.deepcopy(model))
+    target = folded(copy.deepcopy(model), converted, normaliser.example)
+    _check(converted)
+    modes = {m: m.training for m in converted.modules()}
+    converted.eval()
+    layers = _converted(target, converted, fitted, measured, progress)
+    error, agreement = compared(copy.deepcopy(model).eval(), converted, measured)
+    for module, mode in modes.items():
+        module.training = mode
+    return Conversion(
+        model=converted,
+        layers=layers,
+        error=error,
+        agreement=agreement,
+        images=sum(map(len, fitted)),
+        held_out=sum(map(len, measured)),
+    )
+
+
+def _converted(
+    target: nn.Module,
+    converted: nn.Module,
+    fitted: list[Tensor],
+    measured: list[Tensor],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[LayerError, ...]:
+    """Fits the aligned layers of ``converted`` one by one to what those of ``target`` put out."""
+    roots = nn.Sequential(target), nn.Sequential(converted)
+    graph = graph_of(target, fitted[0][:1])
+    plain = dict(roots[0].named_modules())
+    aligned = {
+        name: module
+        for name, module in roots[1].named_modules()
+        if isinstance(module, Aligned) and not is_standardised(plain.get(name, module))
+    }
+    steps = Lockstep(graph, roots, [*fitted, *measured], set(aligned))
+    waiting = [n for n in graph.nodes if n.op == "call_module" and n.target in aligned]
+    total = len({aligned[n.target] for n in waiting})
+    done: dict[nn.Module, LayerError] = {}
+    for node in steps:
+        layer = aligned.get(str(node.target)) if node.op == "call_module" else None
+        if layer is None or layer in done:
+            steps.run(node)
+            continue
+        error = _fit(steps, node, layer, len(fitted))
+        done[layer] = LayerError(str(node.target).partition(".")[2], error)
+        if progress is not None:
+            progress(len(done), total)
+    return tuple(done.values())
+
+
+def _fit(steps: Lockstep, node: fx.Node, layer: Aligned, fitted: int) -> float:
+    """Runs a layer in both networks, and gives the second's its weights in between.
+
+    Args:
+        steps: at the call.
+        node: the call.
+        layer: the second network's.
+        fitted: how many of the chunks are to be fitted on; the others are measured.
+
+    Returns:
+        The error on the others.
+    """
+    n = layer.weight[0].numel()
+    generator = torch.Generator().manual_seed(0)
+    count = sum(map(len, steps.chunks[:fitted]))
+    per_image = -(-max(ROWS, ROWS_PER_WEIGHT * n) // count)
+    moments = Moments()
+    wanted = []
+    for i, (x, t) in enumerate(zip(steps.inputs(1, node), steps.outputs(0, node), strict=True)):
+        if i < fitted:
+            moments.add(*rows(layer, x, t, per_image, generator))
+        else:
+            wanted.append(t)
+    groups = getattr(layer, "groups", 1)
+    original = steps.runners[0].fetch_attr(str(node.target))
+    weight = original.weight.reshape(groups, len(layer.weight) // groups, n)
+    v, b = zero_sum_fit(moments, weight, RIDGE)
+    assign(layer, v.reshape(layer.weight.shape), b.flatten())
+    given = [y for i, y in enumerate(steps.outputs(1, node)) if i >= fitted]
+    return relative_error(given, wanted)
+
+
+def assign(layer: Aligned, v: Tensor, b: Tensor) -> None:
+    """Makes an aligned layer have given filters.
+
+    Args:
+        layer: changed in place.
+        v: ``(O, ...)`` filters of zero sum. For one that is 0 the weight stays, at g = 0.
+        b: ``(O,)``.
+    """
+    norm = v.flatten(1).norm(dim=1)
+    g = norm / math.sqrt(layer.gain)
+    shape = (-1, *(1 for _ in v.shape[1:]))
+    # The weight has the norm of its aligned form, so that a step of training turns it as far as
+    # one at He initialisation.
+    unit = torch.where(g.view(shape) > 0, v / g.view(shape), layer.weight.to(v))
+    layer.weight.copy_(unit)
+    assert layer.g is not None  # for the type checker: _check
+    layer.g.copy_(g)
+    layer.bias.copy_(b)
+
+
+def relative_error(given: list[Tensor], wanted: list[Tensor]) -> float:
+    """Squared error over squared deviation from the mean of each channel, over all chunks.
+
+    Args:
+        given: ``(B, C, ...)`` each.
+        wanted: of the same shapes.
+    """
+    squared = sum(
+        float((y.double() - t).square().sum()) for y, t in zip(given, wanted, strict=True)
+    )
+    axes = [d for d in range(wanted[0].dim()) if d != 1]
+    count = sum(t.numel() // t.shape[1] for t in wanted)
+    sums = [t.sum(axes, keepdim=True, dtype=torch.float64) for t in wanted]
+    mean = torch.stack(sums).sum(0) / count
+    deviation = sum(float((t - mean).square().sum()) for t in wanted)
+    return squared / deviation if deviation else squared
+
+
+def _check(converted: nn.Module) -> None:
+    """Refuses aligned layers whose scale or shift a batch norm that stays would serve as."""
+    for name, layer in converted.named_modules():
+        if isinstance(layer, Aligned) and (layer.g is None or layer.bias is None):
+            raise UserError(
+                f"'{name}' of {title(converted)} feeds a normaliser that is excluded from 'wa', so"
+                f" it has no g and b of its own to be fitted; exclude '{name}' as well"
+            )
+
+
+def compared(
+    original: nn.Module, converted: nn.Module, images: list[Tensor]
+) -> tuple[float, float | None]:
+    """Error and agreement of the outputs, from the networks as they are called by anyone."""
+    wanted = [original(chunk) for chunk in images]
+    given = [converted(chunk) for chunk in images]
+    if not isinstance(wanted[0], Tensor) or wanted[0].dim() < 2:
+        raise UserError(
+            f"{title(original)} gives a {type(wanted[0]).__name__}, and conversion needs a network"
+            " that gives one tensor (N, ...); wrap it in one that does"
+        )
+    agreement = None
+    if wanted[0].dim() == 2:
+        same = [(y.argmax(1) == t.argmax(1)) for y, t in zip(given, wanted, strict=True)]
+        agreement = float(torch.cat(same).double().mean())
+    return relative_error(given, wanted), agreement
+
+
+def _split(
+    model: nn.Module, images: Tensor | Iterable[Tensor], held_out: Tensor | Iterable[Tensor] | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The chunks to fit on and those to measure on, on the model's device and of its dtype."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    fitted = _batches("images", images)
+    if held_out is not None:
+        measured = _batches("held_out", held_out)
+    else:
+        together = torch.cat(fitted)
+        last = torch.arange(len(together)) % HELD_OUT == HELD_OUT - 1
+        fitted, measured = [together[~last]], [together[last]]
+    found = [sum(map(len, batches)) for batches in (fitted, measured)]
+    if found[0] < 2 or found[1] < 1:
+        raise UserError(
+            f"{title(model)} can't be converted on {found[0]} images and measured on {found[1]}:"
+            f" at least 2 and 1 are needed ({HELD_OUT} where none are held out); give some hundreds"
+        )
+    return _chunks(fitted, like), _chunks(measured, like)
+
+
+def _batches(name: str, images: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    batches = [images] if isinstance(images, Tensor) else list(images)
+    if not batches:
+        raise UserError(f"{name}: no images came; give some hundreds")
+    for batch in batches:
+        if not isinstance(batch, Tensor) or not batch.is_floating_point() or batch.dim() < 2:
+            kind = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
+            raise UserError(
+                f"{name}: expected float tensors (N, C, H, W), and {kind} came; prepare images as"
+                " for evaluation, and leave out labels"
+            )
+    return batches
+
+
+def _chunks(batches: list[Tensor], like: Tensor) -> list[Tensor]:
+    return [part.to(like) for batch in batches for part in batch.split(CHUNK)]

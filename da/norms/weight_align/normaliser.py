@@ -1,0 +1,293 @@
+"""WeightAlign: layers normalised by their weights, with no statistics of activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from da.errors import UserError, unknown
+from da.norms.base import ActivationNormaliser, Normaliser, available, options_of
+from da.norms.flow import Flow
+from da.norms.surgery import (
+    affine,
+    copied,
+    refuse_others,
+    removable,
+    replace,
+    sole_feeders,
+    title,
+    without,
+)
+from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
+from da.norms.weight_align import standardised
+from da.norms.weight_align.layers import ALIGNED, Aligned, rebuilt
+
+Gain = Literal["he", "variance-preserving", "auto", "balanced"]
+Residual = Literal["one", "depth", "zero"]
+
+# E[x²] = ½ after a ReLU (He et al. 2015); a zero-mean filter carries the variance alone, which is
+# ½ (1 − 1/π) (Brock et al. 2021, section 4.1).
+HE = 2.0
+VARIANCE_PRESERVING = 2.0 / (1.0 - 1.0 / math.pi)
+
+# Residual blocks beyond which the paper's choice lets activations or gradients drift apart from one
+# end of a network to the other: by 9 in a ResNet-18 (8 blocks), by 180 in a ResNet-50 (16).
+DEEP = 8
+
+_FUNCTIONAL = {"batch_norm", "group_norm", "layer_norm", "instance_norm"}
+
+
+class WeightAlign(Normaliser):
+    """Aligns the layers of a network and removes its batch norms (Shi et al. 2020, 2010.07160).
+
+    Aligned are all convolutions but the gates of squeeze-and-excitation, and the linear layers
+    whose output a batch norm takes. Scale and shift of that batch norm become g and b of the layer
+    that feeds it; where no single layer does (DenseNet, pre-activation), they stay as a
+    per-channel affine. Other layers start at g = 1 with the bias they have, or 0. A batch norm
+    shared by several layers leaves each its own g and b. timm's convolutions with scaled weight
+    standardisation are aligned without a change to what they compute.
+
+    A convolution that is the classifier (SqueezeNet) is not told from others: exclude it by name.
+
+    The defaults are the paper's up to 8 residual blocks, and ``gain="balanced",
+    residual="depth"`` in deeper networks. Between the ends of the stages, at initialisation and on
+    noise images at 64 × 64, the deviation of activations and the norm of gradients then differ by
+    a factor of at most 3.4 in ResNet-50 and -101, 11 in ResNet-18, 7.2 in VGG-16, 11.5 in
+    MobileNetV3 and 15 in DenseNet-121 (tests/norms/test_initial_scale.py); with the paper's choice
+    in the deeper ones by up to 180, 73,000 and 20. Of the rates 0.001, 0.003, 0.01 and 0.03, a
+    ResNet-50 on digits at 32 × 32 learns best at 0.03, and with the paper's choice at 0.001 alone.
+
+    Args:
+        activation: a normaliser of activations that stays (``"bn"``) or takes batch norm's place
+            (``"gn"``, ``"in"``, ``"ln"``, any in this folder). The layers it follows have neither
+            g nor b, as its own affine serves. Under batch and instance norm, WA is then centring
+            of each filter.
+        gain: the factor of the variance. None: the paper's, ``"he"``, in a network of up to 8
+            residual blocks (ResNet-18), and ``"balanced"`` in a deeper one, where the scale of the
+            paper's drifts apart. ``"he"``: 2; ``"variance-preserving"``:
+            2 / (1 − 1/π), exact for zero-mean filters after a ReLU; ``"auto"``: 1 / E[φ(z)²] of
+            the activation that feeds the layer (2 for ReLU), 1 after an image or a linear layer;
+            ``"balanced"``: 1 / √(Var[φ(z)] · E[φ′(z)²]) of that activation (2.42 for ReLU). The
+            squared scale is multiplied by gain · Var[φ] on the way forward and the squared gradient
+            by gain · E[φ′²] on the way back; no gain keeps both, and this one parts what remains.
+        residual: by what g of the last layer of each residual branch is multiplied at the start:
+            1 (``"one"``), 1/√(number of blocks) (``"depth"``), or 0 (``"zero"``). None: the
+            paper's, ``"one"``, up to 8 blocks, and ``"depth"`` in a deeper network, as for ``gain``
+            without those of standardised layers. Only where no activation normaliser follows.
+        exclude: names or glob patterns of layers, normalisers, or blocks of them that stay as
+            they are. The batch norm after an excluded layer still goes, unless excluded too.
+        include: names or glob patterns of layers that are aligned beside the default ones, such
+            as the classifier. ``exclude`` wins.
+        example: an input of the model, for networks that can't be traced.
+        options: those of the activation normaliser.
+    """
+
+    name: ClassVar[str] = "wa"
+
+    def __init__(
+        self,
+        *,
+        activation: str | None = None,
+        gain: Gain | None = None,
+        residual: Residual | None = None,
+        exclude: str | Sequence[str] = (),
+        include: str | Sequence[str] = (),
+        example: Tensor | None = None,
+        **options: Any,
+    ):
+        for kind, value, allowed in (("gain", gain, Gain), ("residual", residual, Residual)):
+            if value is not None and value not in get_args(allowed):
+                raise unknown(kind, value, get_args(allowed))
+        if activation is not None and residual not in (None, "one"):
+            raise UserError(
+                f"residual={residual!r} sets g, and under activation={activation!r} layers have"
+                " none; use residual='one', or no activation normaliser"
+            )
+        self.activation = _activation(activation, options)
+        self.single_image = self.activation is not None and self.activation.single_image
+        self.gain, self.residual, self.example = gain, residual, example
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.include = (include,) if isinstance(include, str) else tuple(include)
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """See :meth:`Normaliser.apply`."""
+        excluded = _matched(model, self.exclude, "exclude")
+        included = _matched(model, self.include, "include", layers_only=True)
+        refuse_others(model, self.name, excluded)
+        norms = removable(model, excluded)
+        flow = Flow.of(model, self.example)
+        hidden = sorted({node.name for node in flow.nodes} & _FUNCTIONAL)
+        if hidden:
+            raise UserError(
+                f"{title(model)} calls {hidden[0]} as a function, which '{self.name}' can't remove;"
+                " build the network with torch.nn's batch norms, or use 'bn' to leave it as it is"
+            )
+        layers = (_default_layers(flow, model, norms) | included) - excluded
+        if not layers and not norms:
+            raise UserError(
+                f"{type(model).__name__} has no convolution and no batch norm for 'wa' to align;"
+                " name the layers to align with include=..."
+            )
+        for name, module in model.named_modules():
+            if module in layers:
+                _check(module, name)
+        fed: dict[nn.Module, nn.Module] = {}
+        inserted: dict[nn.Module, nn.Module] = {}
+        if self.activation is None:
+            fed = sole_feeders(flow, norms, layers)
+            swaps = without(norms, set(fed.values()))
+        else:
+            swaps = self.activation.swaps(norms)
+            inserted = self.activation.insertions(model, flow, excluded)
+            if not norms and not inserted:
+                raise UserError(
+                    f"{title(model)} has no batch norm that '{self.activation.name}' could take"
+                    " the place of; use 'wa' alone, or insert=True to have one after each conv"
+                )
+        staying = excluded if self.activation is None else excluded | set(norms)
+        ends: set[nn.Module] = {m for m in staying if isinstance(m, NORMS)}
+        aligned = self._aligned(flow, layers, fed, ends, set(inserted))
+        return replace(replace(model, swaps | inserted), aligned)
+
+    def _aligned(
+        self,
+        flow: Flow,
+        layers: Collection[nn.Module],
+        fed: dict[nn.Module, nn.Module],
+        ends: set[nn.Module],
+        before_inserted: set[nn.Module],
+    ) -> dict[nn.Module, nn.Module]:
+        """Each layer's aligned counterpart.
+
+        Args:
+            layers: to be aligned.
+            fed: layer to the batch norm whose scale and shift it takes.
+            ends: the normalisers of activations that remain.
+            before_inserted: the layers that get one.
+        """
+        scaled = flow.leads_to(ends) | before_inserted
+        shifted = flow.leads_to(ends, sums=True) | before_inserted
+        blocks = flow.residual_ends(layers)
+        plain = [layer for layer in blocks if not standardised.is_standardised(layer)]
+        deep = len(plain) > DEEP and self.activation is None
+        gain = self.gain or ("balanced" if deep else "he")
+        residual = self.residual or ("depth" if deep else "one")
+        depth = 1 / math.sqrt(max(len(blocks), 1))
+        factor = {"one": 1.0, "depth": depth, "zero": 0.0}[residual]
+        aligned: dict[nn.Module, nn.Module] = {}
+        for layer in layers:
+            new = _converted(layer, _gain(gain, flow, layer), scale=layer not in scaled)
+            if layer in fed:
+                g, b = affine(fed[layer])
+                new.g, new.bias = copied(g, new.weight), copied(b, new.weight)
+            elif layer in shifted:
+                new.bias = None
+            if layer in blocks and new.g is not None:
+                with torch.no_grad():
+                    new.g.mul_(factor)
+            aligned[layer] = standardised.padded(layer, new)
+        return aligned
+
+
+def _gain(gain: Gain, flow: Flow, layer: nn.Module) -> float:
+    """The factor of the variance of one layer."""
+    if gain in ("auto", "balanced"):
+        moments = flow.moments(layer)
+        if gain == "auto":
+            return 1.0 / moments.second
+        return 1.0 / math.sqrt(moments.variance * moments.slope)
+    return HE if gain == "he" else VARIANCE_PRESERVING
+
+
+def _converted(layer: nn.Module, gain: float, scale: bool) -> Aligned:
+    """The aligned layer with the weight and bias of a plain one, at g = 1; a standardised one keeps
+    its own scale."""
+    if standardised.is_standardised(layer):
+        return standardised.aligned(layer, gain, scale)
+    new = rebuilt(layer, ALIGNED[type(layer)], bias=True, gain=gain, scale=scale)
+    assert isinstance(new, Aligned)  # for the type checker
+    weight = layer.get_parameter("weight")
+    new.weight = weight
+    new.bias = layer.bias
+    if new.bias is None:
+        new.bias = nn.Parameter(weight.new_zeros(len(weight)))
+    if scale:
+        new.g = nn.Parameter(weight.new_ones(len(weight)))
+    return new
+
+
+def _default_layers(flow: Flow, model: nn.Module, norms: Collection[nn.Module]) -> set[nn.Module]:
+    """All convolutions but gates, and the linear layers whose output a batch norm takes."""
+    taken = {
+        node.inputs[0].module
+        for norm in norms
+        for node in flow.calls.get(norm, [])
+        if node.inputs and isinstance(node.inputs[0].module, nn.Linear)
+    }
+    gates = flow.gates()
+    found = {m for m in model.modules() if isinstance(m, CONVOLUTIONS) and m not in gates}
+    return found | {m for m in taken if m is not None}
+
+
+def _matched(
+    model: nn.Module, patterns: Sequence[str], option: str, layers_only: bool = False
+) -> set[nn.Module]:
+    """The layers and normalisers that patterns name, themselves or by a block they are in."""
+    found: set[nn.Module] = set()
+    candidates = [
+        (name, module)
+        for name, module in model.named_modules(remove_duplicate=False)
+        if is_layer(module) or (isinstance(module, NORMS) and not layers_only)
+    ]
+    for pattern in patterns:
+        hits = {m for name, m in candidates if _names(pattern, name)}
+        if not hits:
+            near = unknown("layer", pattern, {name for name, _ in candidates})
+            raise UserError(f"{option} matches nothing in {title(model)}: {near}")
+        found |= hits
+    return found
+
+
+def _names(pattern: str, name: str) -> bool:
+    parts = name.split(".")
+    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
+
+
+def _check(layer: nn.Module, name: str) -> None:
+    """Refuses a layer that has no aligned counterpart."""
+    kind = type(layer).__name__
+    if isinstance(layer, Aligned):
+        raise UserError(f"'{name}' is aligned already; apply 'wa' once, to the plain network")
+    if type(layer) not in ALIGNED and not standardised.is_standardised(layer):
+        raise UserError(
+            f"'{name}' is a {kind}, and 'wa' aligns torch.nn's own Conv1d, Conv2d, Conv3d and"
+            f" Linear; leave it out with exclude='{name}'"
+        )
+    if "weight" not in layer._parameters:
+        raise UserError(
+            f"the weight of '{name}' ({kind}) is computed from other parameters; remove that"
+            f" reparametrisation first, or leave it out with exclude='{name}'"
+        )
+    if layer.get_parameter("weight")[0].numel() == 1:
+        raise UserError(
+            f"'{name}' ({kind}) has filters of a single weight, which aligned would be 0;"
+            f" leave it out with exclude='{name}'"
+        )
+
+
+def _activation(name: str | None, options: dict[str, Any]) -> ActivationNormaliser | None:
+    """The activation normaliser of a name with its options; None without one."""
+    kinds = {n: k for n, k in available().items() if issubclass(k, ActivationNormaliser)}
+    if name is not None and name not in kinds:
+        raise unknown("activation normaliser", name, kinds)
+    theirs = options_of(kinds[name]) if name is not None else []
+    for option in options:
+        if option not in theirs:
+            label = "wa" if name is None else f"wa+{name}"
+            raise unknown(f"option of {label}", option, [*options_of(WeightAlign), *theirs])
+    return None if name is None else kinds[name](**options)

@@ -1,0 +1,1 @@
+"""What finished runs say: statistics, tables, figures, the comparison with published numbers."""

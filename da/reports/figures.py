@@ -1,0 +1,166 @@
+"""The pictures of a report: accuracy by task and normaliser, or against what was swept.
+
+A cross at the foot of a panel stands for runs that diverged or are missing.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from da.grids.plan import Plan
+from da.ops.files import write_atomically
+from da.reports.runs import Column
+from da.reports.tables import Line, Table
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+MARKERS = {"": "o", "source-stats": "^", "target-stats": "s"}
+
+
+def save(out: Path, plan: Plan, found: list[Table]) -> None:
+    """Writes ``figure.png`` and ``figure.svg`` of the last epoch."""
+    headline = [table for table in found if table.selection == "last"]
+    if not headline:
+        return
+    figure = _sweep(plan, headline) if _swept(plan) else _tasks(plan, headline)
+    if any(f.summary is None for t in headline for line in t.lines for f in line.fields.values()):
+        figure.suptitle("× at the foot: diverged or missing", fontsize="small")
+    write(figure, out / "figure")
+
+
+def write(figure: Any, path: Path, dpi: int = 150) -> list[Path]:
+    """Writes a figure as PNG and SVG, each absent, old or whole at any moment.
+
+    Args:
+        figure: of matplotlib.
+        path: of the files, without their ending.
+        dpi: pixels of the PNG per inch.
+    """
+    import matplotlib
+
+    files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
+    for file in files:
+        kind = file.suffix[1:]
+        buffer = io.BytesIO()
+        # Fixed identifiers and no date: the same results give the same files.
+        with matplotlib.rc_context({"svg.hashsalt": "da", "svg.fonttype": "none"}):
+            metadata = {"Date": None} if kind == "svg" else {"Software": None}
+            figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches="tight")
+        write_atomically(file, buffer.getvalue())
+    return files
+
+
+def _swept(plan: Plan) -> str | None:
+    """The one swept setting whose values are numbers, if there is one."""
+    if len(plan.grid.sweep) != 1:
+        return None
+    name, values = next(iter(plan.grid.sweep.items()))
+    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    return name if numeric and min(values) > 0 else None
+
+
+def _style(columns: list[Column]) -> dict[Column, dict[str, Any]]:
+    """One colour per normaliser, one marker per form; re-estimated forms are drawn open."""
+    norms = list(dict.fromkeys(column.norm for column in columns))
+    return {
+        column: {
+            "color": COLOURS[norms.index(column.norm) % len(COLOURS)],
+            "marker": MARKERS.get(column.form, "d"),
+            "markerfacecolor": "none" if column.form else None,
+            "alpha": 0.75 if column.form else 1.0,
+        }
+        for column in columns
+    }
+
+
+def _tasks(plan: Plan, tables: list[Table]) -> Any:
+    """One panel per method (and row of learning rates), tasks along x."""
+    from matplotlib.figure import Figure
+
+    tables = [table for table in tables if table.stream == "target/test"]
+    labels = [line.label for line in tables[0].lines if not line.is_average]
+    size = (2.0 + 0.95 * len(labels), 0.8 + 2.9 * len(tables))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(tables), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axis, table in zip(axes, tables, strict=True):
+        lines = [line for line in table.lines if not line.is_average]
+        for index, (column, style) in enumerate(_style(table.columns).items()):
+            offset = 0.8 * ((index + 0.5) / len(table.columns) - 0.5)
+            xs, means, stds = _series(lines, column, [x + offset for x in range(len(lines))])
+            axis.errorbar(xs, means, stds, ls="none", capsize=2, ms=5, label=str(column), **style)
+            _absent(axis, lines, column, [x + offset for x in range(len(lines))], style)
+        for x in range(1, len(lines)):
+            axis.axvline(x - 0.5, color="0.9", lw=0.8, zorder=0)
+        axis.set_title(f"{table.method}, {table.row} learning rate, last epoch")
+        axis.set_ylabel("target accuracy (%)")
+        axis.grid(axis="y", color="0.9")
+    axes[-1].set_xticks(range(len(labels)), labels, rotation=20, ha="right")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    return figure
+
+
+def _sweep(plan: Plan, tables: list[Table]) -> Any:
+    """Source accuracy on the left, target accuracy on the right, a line of panels per method."""
+    from matplotlib.figure import Figure
+
+    name = _swept(plan)
+    assert name is not None  # for mypy: the caller asked
+    groups = list(dict.fromkeys((table.method, table.row) for table in tables))
+    figure = Figure(figsize=(9.5, 0.8 + 3.2 * len(groups)), layout="constrained")
+    axes = figure.subplots(len(groups), 2, sharex=True, squeeze=False)
+    for table in tables:
+        row = groups.index((table.method, table.row))
+        axis = axes[row, 0 if table.stream == "source/test" else 1]
+        averaged = any(line.is_average for line in table.lines)
+        lines = [line for line in table.lines if line.is_average == averaged]
+        for column, style in _style(table.columns).items():
+            xs, means, stds = _series(lines, column, [line.point[name] for line in lines])
+            line_style = ":" if column.form else "-"
+            axis.errorbar(
+                xs, means, stds, ls=line_style, capsize=2, ms=5, label=str(column), **style
+            )
+            _absent(axis, lines, column, [line.point[name] for line in lines], style)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(list(plan.grid.sweep[name]), [str(v) for v in plan.grid.sweep[name]])
+        domain = table.stream.partition("/")[0]
+        axis.set_title(f"{table.method}, {table.row} learning rate, last epoch")
+        axis.set_ylabel(f"{domain} accuracy (%)")
+        axis.set_xlabel(name.removeprefix("model.").replace("_", " "))
+        axis.grid(color="0.9")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    return figure
+
+
+def _absent(
+    axis: Any, lines: list[Line], column: Column, xs: list[float], style: dict[str, Any]
+) -> None:
+    """A cross at the foot of the panel where runs diverged or are missing: no mean, no gap."""
+    absent = [x for x, line in zip(xs, lines, strict=True) if line.fields[column].summary is None]
+    axis.plot(
+        absent,
+        [0.03] * len(absent),
+        transform=axis.get_xaxis_transform(),
+        ls="none",
+        marker="x",
+        color=style["color"],
+        alpha=style["alpha"],
+    )
+
+
+def _series(
+    lines: list[Line], column: Column, xs: list[float]
+) -> tuple[list[float], list[float], list[float]]:
+    """Position, mean and deviation in percent, where there is a value."""
+    known = [
+        (x, s) for x, line in zip(xs, lines, strict=True) if (s := line.fields[column].summary)
+    ]
+    return (
+        [x for x, _ in known],
+        [100 * s.mean for _, s in known],
+        [100 * (s.std or 0.0) for _, s in known],
+    )

@@ -1,0 +1,146 @@
+"""The comparison with published numbers as Markdown and CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from da.engine.result import SELECTIONS
+from da.grids.grid import Grid
+from da.grids.plan import Plan
+from da.reports.published_comparison import ClassLine, Line
+from da.reports.report import grid_table
+from da.reports.statistics import Summary
+
+METRICS = {"accuracy": "mean over samples", "class_mean": "mean over classes"}
+
+
+def number(found: Summary | None, line: Line | None = None) -> str:
+    """``86.1 ± 0.4 (3)``, or how much of it is there."""
+    if found is not None:
+        spread = "" if found.std is None else f" ± {found.std:.1f}"
+        return f"{found.mean:.1f}{spread} ({found.n})"
+    if line is None:
+        return "–"
+    gone = f", {line.diverged} diverged" if line.diverged else ""
+    return f"missing ({line.done} of {line.planned}{gone})"
+
+
+def verdict(line: Line) -> str:
+    """Whether ours is inside the band."""
+    if line.reference is None:
+        return "no published number"
+    if line.inside is None:
+        return "missing" if line.selection else "selection not stated"
+    alone = ", one seed: error unknown" if line.compared and line.compared.std is None else ""
+    return f"{'inside' if line.inside else 'OUTSIDE'} (±{line.band:.1f}{alone})"
+
+
+def rows(lines: Sequence[Line]) -> list[list[str]]:
+    """The fields of a table."""
+    return [
+        [
+            line.label,
+            METRICS[line.metric],
+            f"{line.reference.value:.1f}" if line.reference else "–",
+            line.reference.selection if line.reference else "–",
+            *(number(line.ours[s], line) for s in SELECTIONS),
+            "–" if line.difference is None else f"{line.difference:+.1f}",
+            verdict(line),
+        ]
+        for line in lines
+    ]
+
+
+HEADER = ["task", "accuracy in %", "published", "its selection", *SELECTIONS, "Δ", "inside"]
+
+
+def title(group: tuple[str, str, str, str], shown: Sequence[Line]) -> str:
+    """Method, normaliser and what the number is called elsewhere."""
+    method, norm, row, swept = group
+    theirs = next((line.reference.method for line in shown if line.reference), None)
+    named = f" (published as {theirs})" if theirs and theirs != method else ""
+    return f"{method}{named}, {norm}, {row} learning rate" + (f", {swept}" if swept else "")
+
+
+def notes(grid: Grid, lines: Sequence[Line], other: Sequence[str] = ()) -> list[str]:
+    """What has to be known to read the numbers.
+
+    Args:
+        grid: that was run.
+        lines: of the tables.
+        other: see :func:`da.reports.published_comparison.other_images`.
+    """
+    used = {line.reference for line in lines if line.reference}
+    found = [
+        "Ours: mean ± standard deviation over seeds (number of seeds), for the last epoch, the "
+        "epoch that a label-free score picks, and the best epoch on target labels (oracle). Δ is "
+        "ours minus the published number at the selection that the number used; inside: |Δ| is at "
+        "most 2 standard errors of our mean or 1.5 points, whichever is more.",
+        *(f"Published numbers: {source}." for source in sorted({r.source for r in used})),
+        *sorted({f"{r.note[0].upper()}{r.note[1:]}." for r in used if r.note}),
+    ]
+    if any(line.group[1] != "bn" for line in lines):
+        found.append("The published numbers are of batch norm, under every normaliser here.")
+    found += [f"OTHER IMAGES: {text}." for text in other]
+    if grid.quick:
+        found.append("QUICK: at most 5,000 steps, where the published runs may be longer.")
+    return found
+
+
+def markdown(
+    plan: Plan, lines: Sequence[Line], by_class: Sequence[ClassLine], other: Sequence[str] = ()
+) -> str:
+    """``reproduce.md``."""
+    text = ["# Beside published numbers", "", f"- command: `{plan.command}`"]
+    seeds = ", ".join(map(str, plan.grid.seeds))
+    text += [f"- data: {plan.grid.data}, seeds {seeds}, device {plan.grid.device}", ""]
+    text += [*tables(lines, by_class), *notes(plan.grid, lines, other), ""]
+    return "\n".join(text)
+
+
+def tables(lines: Sequence[Line], by_class: Sequence[ClassLine]) -> list[str]:
+    """All tables, with their titles."""
+    text = []
+    for group, found in groupby(lines, key=lambda line: line.group):
+        shown = list(found)
+        text += [f"## {title(group, shown)}", "", *grid_table(HEADER, rows(shown)), ""]
+        mine = [line for line in by_class if line.group == group]
+        if mine:
+            fields = [
+                [x.name, "–" if x.published is None else f"{x.published:.1f}", number(x.ours)]
+                for x in mine
+            ]
+            text += [*grid_table(["class", "published", "oracle epoch"], fields), ""]
+    return text
+
+
+def csv_rows(lines: Sequence[Line], by_class: Sequence[ClassLine]) -> list[dict[str, Any]]:
+    """``reproduce.csv``: one row per line, in percent."""
+    keys = ("method", "norm", "lr_row", "swept")
+    found = []
+    for line in lines:
+        row: dict[str, Any] = dict(zip(keys, line.group, strict=True))
+        row |= {"task": line.task, "label": line.label, "metric": line.metric}
+        theirs = line.reference
+        row["published"] = theirs.value if theirs else None
+        row["selection"] = theirs.selection if theirs else None
+        row["source"] = theirs.source if theirs else None
+        for selection in SELECTIONS:
+            row |= _summary(selection, line.ours[selection])
+        row |= {"difference": line.difference, "band": line.band, "inside": line.inside}
+        found.append(row | {"done": line.done, "planned": line.planned})
+    for item in by_class:
+        row = dict(zip(keys, item.group, strict=True))
+        row |= {"task": item.task, "label": item.name, "metric": f"class:{item.name}"}
+        found.append(row | {"published": item.published} | _summary("oracle", item.ours))
+    return found
+
+
+def _summary(name: str, found: Summary | None) -> dict[str, Any]:
+    return {
+        f"{name} mean": found and round(found.mean, 4),
+        f"{name} std": None if found is None or found.std is None else round(found.std, 4),
+        f"{name} seeds": found and found.n,
+    }

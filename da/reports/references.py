@@ -1,0 +1,113 @@
+"""Published numbers, as data files: ``configs/published/references/NAME.csv``."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from da.errors import UserError, unknown
+from da.grids.grid import root
+
+AVERAGE = "average"
+MEANS = ("class_mean", "accuracy")
+"""Metrics that are compared; ``accuracy`` is the mean over samples."""
+
+ALIASES = {"erm": "SourceOnly"}
+"""Other names under which tables have our methods."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One published number, in percent.
+
+    Attributes:
+        method: as the source calls it.
+        ours: our class, where our settings are those of the number.
+        task: ``source->target``, or ``average``.
+        label: the task in the published notation.
+        metric: ``accuracy``, ``class_mean``, ``class:NAME``, or ``paper``: the number of the
+            method's own paper, as the source quotes it.
+        selection: which epoch it is of: ``oracle``, ``last``, ``not stated``.
+        source: where it was read.
+    """
+
+    method: str
+    ours: str
+    task: str
+    label: str
+    metric: str
+    value: float
+    std: float | None
+    seeds: int | None
+    selection: str
+    source: str
+    note: str
+
+
+def folder() -> Path:
+    """Where the published settings are; their numbers lie in ``references``."""
+    return root() / "configs" / "published"
+
+
+def published() -> list[str]:
+    """The names of the published settings."""
+    return sorted(path.stem for path in folder().glob("*.yaml"))
+
+
+def config(name: str) -> Path:
+    """The settings of a benchmark by its name, or a file called like it, changed to taste."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file() and path.stem in published():
+        return path
+    if name not in published():
+        raise unknown("benchmark", name, published())
+    return folder() / f"{name}.yaml"
+
+
+def read(name: str) -> list[Reference]:
+    """The numbers of a benchmark."""
+    path = folder() / "references" / f"{name}.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        return [_reference(row) for row in csv.DictReader(file)]
+
+
+def _reference(row: dict[str, Any]) -> Reference:
+    numbers: dict[str, Any] = {
+        "value": float(row["value"]),
+        "std": float(row["std"]) if row["std"] else None,
+        "seeds": int(row["seeds"]) if row["seeds"] else None,
+    }
+    return Reference(**{**row, **numbers})
+
+
+def same_task(a: str, b: str) -> bool:
+    """Whether two tasks are one: folders of domains are spelt in several ways."""
+    return a.replace(" ", "").lower() == b.replace(" ", "").lower()
+
+
+def method_named(name: str, known: Iterable[str]) -> str:
+    """A method by its name in any spelling.
+
+    >>> method_named("source_only", ["DANN", "SourceOnly"]), method_named("dann", ["DANN"])
+    ('SourceOnly', 'DANN')
+    """
+    choices = list(known)
+    wanted = name.replace("_", "").replace("-", "").lower()
+    wanted = ALIASES.get(wanted, wanted).lower()
+    found = [choice for choice in choices if choice.lower() == wanted]
+    if not found:
+        raise unknown("method", name, choices)
+    return found[0]
+
+
+def methods_named(names: list[str] | None, known: Iterable[str]) -> list[str] | None:
+    """Several; each once."""
+    if names is None:
+        return None
+    found = [method_named(name, known) for name in names]
+    if len(set(found)) < len(found):
+        raise UserError(f"--method: given twice: {', '.join(sorted(set(found)))}")
+    return found

@@ -1,0 +1,158 @@
+"""The results of a plan as runs, and as tidy rows for other tools."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from da.engine.result import SELECTIONS, Result, Selection, select
+from da.grids.plan import Entry, Plan
+from da.grids.store import State, Store
+
+FORMS = ("", "source-stats", "target-stats")
+"""Known forms in the order in which they are shown."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A normaliser in one of its forms, ``bn@target-stats``."""
+
+    norm: str
+    form: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.norm}@{self.form}" if self.form else self.norm
+
+
+@dataclass(frozen=True)
+class Run:
+    """One place of the grid and what came of it."""
+
+    entry: Entry
+    state: State
+    reason: str = ""
+    result: Result | None = None
+
+    def accuracy(
+        self, form: str, selection: Selection, stream: str = "target/test"
+    ) -> float | None:
+        """The accuracy of the selected epoch on a stream, None where there is none."""
+        if self.result is None or form not in self.result.forms:
+            return None
+        chosen = select(self.result, form, selection)
+        return None if chosen is None else chosen.forms[form][stream].accuracy
+
+
+def load(store: Store, plan: Plan) -> list[Run]:
+    """Every place of the grid with its result, in the order of the plan."""
+    loaded: dict[str, tuple[State, str, Result | None]] = {}
+    for cell in plan.cells:
+        result = store.result(cell)
+        failure = None if result else store.failure(cell)
+        state: State = "done" if result else failure.state if failure else "pending"
+        loaded[cell.id] = (state, failure.reason if failure else "", result)
+    return [Run(entry, *loaded[entry.cell.id]) for entry in plan.entries]
+
+
+def columns(runs: list[Run], norms: list[str]) -> list[Column]:
+    """The normalisers in the grid's order, each followed by the forms that any run has."""
+    found = []
+    for norm in norms:
+        present = {""}
+        for run in runs:
+            if run.entry.cell.norm == norm and run.result is not None:
+                present |= set(run.result.forms)
+        others = sorted(present - set(FORMS))
+        found += [Column(norm, form) for form in (*FORMS, *others) if form in present]
+    return found
+
+
+def tidy(runs: list[Run]) -> list[dict[str, Any]]:
+    """One row per run, with its accuracy on the target's test images in every form.
+
+    The columns are ``last``, ``label-free``, ``oracle``, then the same ``@source-stats`` and so on.
+    """
+    return _filled(
+        [
+            _settings(run)
+            | {
+                str(Column(selection, form)): run.accuracy(form, selection)
+                for form in (run.result.forms if run.result else ())
+                for selection in SELECTIONS
+            }
+            for run in runs
+        ]
+    )
+
+
+def scores(runs: list[Run]) -> list[dict[str, Any]]:
+    """One row per finished run, form and selection, with every score of every stream."""
+    return _filled(
+        [
+            _settings(run) | _scores(run, run.result, form, selection)
+            for run in runs
+            if run.result is not None
+            for form in run.result.forms
+            for selection in SELECTIONS
+        ]
+    )
+
+
+def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    return [{key: row.get(key) for key in keys} for row in rows]
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    cell = run.entry.cell
+    row: dict[str, Any] = {
+        "cell": cell.id,
+        "state": run.state,
+        "lr_row": run.entry.row,
+        "task": cell.task,
+        "source": cell.source,
+        "target": cell.target,
+        "method": cell.method,
+        "norm": cell.norm,
+        "seed": cell.seed,
+        "backbone": cell.backbone,
+        "batch_size": cell.batch_size,
+        **{key: value for key, value in run.entry.point.items() if key != "batch_size"},
+        "lr": cell.lr,
+    }
+    if run.result is not None:
+        result = run.result
+        row |= {
+            "parameters": result.parameters,
+            "lr_over_norm2": result.lr_over_norm2,
+            "feature_deviation": result.feature_deviation,
+            "initial_loss": result.initial_loss,
+            "clipped_fraction": result.clipped_fraction,
+            "seconds_training": result.seconds.training,
+            "seconds_evaluation": result.seconds.evaluation,
+            "seconds_total": result.seconds.total,
+        }
+    return row
+
+
+def _scores(run: Run, result: Result, form: str, selection: Selection) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "normaliser": str(Column(run.entry.cell.norm, form)),
+        "form": form,
+        "selection": selection,
+        "evaluations": len(result.evaluations),
+    }
+    chosen = select(result, form, selection)
+    if chosen is None:
+        return row
+    row["epoch"] = chosen.epoch
+    for stream, scores in chosen.forms[form].items():
+        name = stream.replace("/", "_")
+        row |= {
+            f"{name}_n": scores.n,
+            f"{name}_accuracy": scores.accuracy,
+            f"{name}_class_mean": scores.class_mean,
+            f"{name}_cross_entropy": scores.cross_entropy,
+            f"{name}_information_maximisation": scores.information_maximisation,
+        }
+    return row

@@ -1,0 +1,127 @@
+"""The tables of a report on a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from da.grids.plan import Plan
+from da.reports.report import difference_text, field_text, missing, over_tasks, percent, title
+from da.reports.runs import Column, Run
+from da.reports.tables import Line, Table, verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+WIDE = 150
+"""Columns where output goes to a file or a pipe, so that no line is folded."""
+
+ROOMY, TIGHT = 120, 98
+"""Seven columns fit from these widths on: ``59.5 ± 7.0``, ``59.5±7.0``, else in two lines."""
+
+
+def console() -> Console:
+    """A console that folds lines only on a real terminal."""
+    from rich.console import Console
+
+    found = Console(highlight=False)
+    return found if found.is_terminal else Console(highlight=False, width=WIDE)
+
+
+def show(target: Console, out: Path, plan: Plan, runs: list[Run], found: list[Table]) -> None:
+    """Prints every table, the verdicts and what is missing, with its logs in ``out``."""
+    for row in plan.grid.lr:
+        for method in plan.grid.methods:
+            mine = [t for t in found if t.row == row and t.method == method]
+            target.rule(f"{method}, {row} learning rate", align="left")
+            for table in mine:
+                target.print(_accuracies(table, target.width))
+                if table.stream == "target/test" and table.lines and table.lines[0].differences:
+                    target.print(_differences(table))
+                for line in table.lines:
+                    for text in over_tasks(line):
+                        target.print(text, markup=False)
+                if table.left_out:
+                    names = ", ".join(map(str, table.left_out))
+                    target.print(f"complete in no task, so left out of the average: {names}")
+                target.print()
+            for table in mine:
+                if table.stream == "target/test":
+                    target.print(verdict(table), markup=False)
+            target.print()
+    for text in plan.refused:
+        target.print(f"refused: {text}", markup=False, soft_wrap=True)
+    absent = missing((run for run in runs if run.reason), f"{out}/")
+    waiting = missing(run for run in runs if run.state == "pending")
+    if absent or waiting:
+        target.print(f"missing: {len(absent) + len(waiting)} of {len(runs)} runs", style="bold")
+    for text in [*absent, *waiting[:20]]:
+        target.print(f"  {text}", markup=False, soft_wrap=True)
+    if len(waiting) > 20:
+        target.print(f"  and {len(waiting) - 20} more that were not run, see report.md")
+
+
+def _accuracies(table: Table, width: int) -> RichTable:
+    between = " ± " if width >= ROOMY else "±" if width >= TIGHT else "\n±"
+    found = _table(f"accuracy in %, {title(table)}")
+    for column in table.columns:
+        found.add_column(_header(column), justify="right", overflow="fold")
+    found.add_column("sampling\nerror", justify="right", overflow="fold")
+    for line in table.lines:
+        if line.is_average:
+            found.add_section()
+        texts = []
+        for column in table.columns:
+            text = field_text(line.fields[column], line.is_average).replace(" (", "\n(")
+            text = text.replace(" ± ", between)
+            texts.append(f"[bold]{text}[/bold]" if column in line.best else text)
+        error = "" if line.sampling_error is None else percent(line.sampling_error)
+        found.add_row(_label(line), *texts, error, end_section=line.is_average)
+    return found
+
+
+def _differences(table: Table) -> RichTable:
+    found = _table(
+        f"difference in points, 95 % interval, corrected for {table.comparisons} lines (the "
+        "average: over tasks, uncorrected)"
+    )
+    for difference in table.lines[0].differences:
+        found.add_column(difference.name, justify="right")
+    for line in table.lines:
+        if line.is_average:
+            found.add_section()
+        texts = [difference_text(d).replace("[", r"\[") for d in line.differences]
+        found.add_row(_label(line), *texts, end_section=line.is_average)
+    return found
+
+
+def _table(title: str) -> RichTable:
+    """A table without vertical lines, which cost a tenth of a terminal."""
+    from rich import box
+    from rich.table import Table as RichTable
+
+    found = RichTable(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    found.add_column("task", no_wrap=True)
+    return found
+
+
+def _header(column: Column) -> str:
+    """A column's name in up to three short lines.
+
+    >>> _header(Column("wa+bn", "target-stats")).split()
+    ['wa+bn', '@target', '-stats']
+    """
+    name, at, form = str(column).partition("@")
+    return name + (at and f"\n@{form.replace('-', chr(10) + '-')}")
+
+
+def _label(line: Line) -> str:
+    return line.label.replace(" (", "\n(") if line.is_average else line.label

@@ -1,0 +1,1 @@
+"""From files to sets of images: layouts, decoding, caches, checks."""

@@ -1,0 +1,251 @@
+"""A published data set: its domains, classes, counts and citation, and how it is found on disk."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from da.errors import UserError
+
+from ..base import Split
+from ..fetching.archives import folder_of, is_archive, unpacked
+from ..fetching.downloads import Download, fetch
+from ..files.file_data import FileData
+from ..files.layout import (
+    Listing,
+    NoSuchFiles,
+    called,
+    class_folders,
+    class_places,
+    find_file,
+    find_folder,
+    gathered,
+    plain,
+    read_list,
+    resolved,
+    spellings,
+)
+
+
+class Benchmark(FileData):
+    """A set that the field compares on, in any of the layouts in which it circulates.
+
+    Attributes:
+        reference: authors, title, venue, year.
+        licence: what is known of it, one line.
+        homepage: where it is published.
+        classes: in the published order of the labels.
+        symbols: letters of the domains in tables, ``{"amazon": "A"}``.
+        counts: images per domain, or per ``"domain/split"`` where there are published splits.
+        class_counts: images of each class, per domain, where they are published.
+        aliases: other names of a domain's folder; spelling, case and underscores don't matter.
+        class_aliases: other names of a class's folder, to its name.
+        lists: names of the list files of a domain, or of ``"domain/split"``.
+        archives: names of the archives in which it circulates.
+        downloads: what can be downloaded by a program.
+        by_hand: how to get what can't.
+    """
+
+    @property
+    @abstractmethod  # so that this class itself is not taken for a set
+    def title(self) -> str:
+        """As papers call it."""
+
+    reference: str
+    licence: str
+    homepage: str
+    symbols: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    class_counts: dict[str, tuple[int, ...]] = {}
+    aliases: dict[str, tuple[str, ...]] = {}
+    class_aliases: dict[str, str] = {}
+    lists: dict[str, tuple[str, ...]] = {}
+    archives: tuple[str, ...] = ()
+    downloads: tuple[Download, ...] = ()
+    by_hand: str = ""
+
+    @classmethod
+    def tasks(cls) -> tuple[str, ...]:
+        """The tasks in the published notation, ``"A→W"``: by default all ordered pairs."""
+        return tuple(
+            f"{cls.symbols.get(a, a)}→{cls.symbols.get(b, b)}"
+            for a, b in itertools.permutations(cls.domains, 2)
+        )
+
+    @classmethod
+    def fetch(cls, root: Path) -> None:
+        """Downloads the set into a folder, or says what to do by hand."""
+        fetch(str(cls.title), cls.downloads, root, cls.by_hand)
+
+    @classmethod
+    def expected(cls) -> str:
+        """See :meth:`FileData.expected`."""
+        name = cls.__name__
+        return (
+            f"{cls.title} (domains {', '.join(cls.domains)}), or an archive of it; "
+            f"'python run.py data fetch {name} --root DIR' gets it or says how"
+        )
+
+    @classmethod
+    def names(cls) -> dict[str, list[str]]:
+        """Each class with the other names of its folder."""
+        return {
+            name: [alias for alias, meant in cls.class_aliases.items() if meant == name]
+            for name in cls.classes
+        }
+
+    @classmethod
+    def find(cls, root: Path, domain: str, split: Split) -> Listing:
+        """See :meth:`FileData.find`; unpacks archives where there is nothing else."""
+        folder = unpacked(root) if root.is_file() else root
+        looked: list[str] = []
+        found = cls.search(folder, domain, split, looked)
+        if found is None:
+            also = f", also not in {', '.join(looked)}" if looked else ""
+            raise UserError(
+                f"domain '{domain}' of {cls.title} is not in '{root}'{also}: expected "
+                f"{cls.wanted(domain, split)}; 'python run.py data fetch {cls.__name__} --root "
+                f"DIR' gets it or says how"
+            )
+        return gathered(found)
+
+    @classmethod
+    def search(cls, folder: Path, domain: str, split: Split, looked: list[str]) -> Listing | None:
+        """Looks in a folder, then in each archive in it, then in all of them together.
+
+        What an archive was unpacked into counts as the archive, which may have changed.
+
+        Args:
+            folder: that exists.
+            domain: to find.
+            split: see :meth:`FileData.find`.
+            looked: the names of archives are added to it.
+        """
+        archives = cls.packed(folder, domain)
+        missing: NoSuchFiles | None = None
+        try:
+            skip = frozenset(plain(folder_of(archive).name) for archive in archives)
+            if (found := cls.look(folder, domain, split, skip)) is not None:
+                return found
+        except NoSuchFiles as error:  # of a list: they may be packed
+            missing = error
+        for archive in archives:
+            inside = unpacked(archive)
+            looked.append(archive.name)
+            try:
+                if (found := cls.search(inside, domain, split, looked)) is not None:
+                    return found._replace(layout=f"{archive.name}: {found.layout}")
+            except NoSuchFiles as error:  # they may be in another archive
+                missing = missing or error
+        if archives and (found := cls.look(folder, domain, split)) is not None:
+            return found
+        if missing is not None:
+            raise missing
+        return None
+
+    @classmethod
+    def wanted(cls, domain: str, split: Split) -> str:
+        """Where a domain would be, for people."""
+        lists = cls.lists.get(cls.key(domain, split), ())
+        named = [f"a folder '{domain}' of {len(cls.classes)} class folders"]
+        if lists:
+            named.append(f"the list '{lists[0]}'")
+        return (" and " if cls.published_splits else " or ").join(named)
+
+    @classmethod
+    def key(cls, domain: str, split: Split) -> str:
+        """How ``counts`` and ``lists`` call a domain, or one of its published splits."""
+        return f"{domain}/{split}" if cls.published_splits else domain
+
+    @classmethod
+    def look(
+        cls, root: Path, domain: str, split: Split, skip: frozenset[str] = frozenset()
+    ) -> Listing | None:
+        """Folders of classes, or a list file, in or below a folder; None where there are none.
+
+        Args:
+            root: the folder.
+            domain: to find.
+            split: see :meth:`FileData.find`.
+            skip: plain names of folders below that are not looked into.
+        """
+        if not cls.published_splits:
+            folder = find_folder(root, cls.called(domain), cls.names(), skip)
+            if folder is not None:
+                return class_folders(root, folder, cls.names(), domain)
+        return cls.by_list(root, domain, split, skip)
+
+    @classmethod
+    def called(cls, domain: str) -> tuple[str, ...]:
+        """A domain's name and its others."""
+        return (domain, *cls.aliases.get(domain, ()))
+
+    @classmethod
+    def by_list(
+        cls, root: Path, domain: str, split: Split, skip: frozenset[str] = frozenset()
+    ) -> Listing | None:
+        """A list file in or below a folder, see :meth:`look`; None where there is none."""
+        known = frozenset(plain(name) for name in cls.classes)
+        file = find_file(root, cls.lists.get(cls.key(domain, split), ()), known | skip)
+        return None if file is None else cls.listed(file, root, domain, skip)
+
+    @classmethod
+    def listed(
+        cls, file: Path, root: Path, domain: str, skip: frozenset[str] = frozenset()
+    ) -> Listing:
+        """The images of a list file, see :meth:`look`.
+
+        The class is the folder that an image lies in, since lists of different authors number the
+        classes differently; the number is used where the folder is no class.
+        """
+        lines = read_list(file)
+        paths = resolved(file, lines, cls.bases(file, root, domain, skip), root)
+        place = {name: label for label, name in enumerate(cls.classes)}
+        label = {spelt: place[name] for spelt, name in spellings(cls.names()).items()}
+        folders = [PurePosixPath(path).parent for path in paths]
+        numbers: dict[PurePosixPath, set[int]] = {}
+        for folder, line in zip(folders, lines, strict=True):
+            numbers.setdefault(folder, set()).add(line.label)
+        # VisDA's domain "train" is called as a class: a folder of several classes is the domain's.
+        own = {plain(name) for name in cls.called(domain)}
+        several = {f for f, found in numbers.items() if plain(f.name) in own and len(found) > 1}
+        labels = np.array(
+            [
+                line.label if folder in several else label.get(plain(folder.name), line.label)
+                for folder, line in zip(folders, lines, strict=True)
+            ],
+            np.int64,
+        )
+        if labels.max() >= len(cls.classes):
+            first = lines[int(np.argmax(labels >= len(cls.classes)))]
+            raise UserError(
+                f"{file}:{first.number}: label {first.label} of '{first.path}' is beyond the "
+                f"{len(cls.classes)} classes of {cls.title}"
+            )
+        layout = f"{file.relative_to(root).as_posix()} ({paths[0]}, …)"
+        return Listing(root, tuple(paths), labels, cls.classes, 0, layout)
+
+    @classmethod
+    def bases(cls, file: Path, root: Path, domain: str, skip: frozenset[str]) -> list[Path]:
+        """Folders that the paths of a list may be relative to."""
+        around = called(root, cls.called(domain), cls.names(), skip)
+        around += class_places(around, cls.names())
+        above = [path for place in around for path in (place, *place.parents)]
+        inside = [path for path in (*above, *file.parents) if path.is_relative_to(root)]
+        return list(dict.fromkeys((root, *inside)))
+
+    @classmethod
+    def packed(cls, folder: Path, domain: str) -> list[Path]:
+        """Archives in a folder that may hold a domain: those of the set's names, else all."""
+        found = sorted(path for path in folder.iterdir() if path.is_file() and is_archive(path))
+        known = {plain(name) for name in (*cls.archives, *(d.file for d in cls.downloads))}
+        named = [path for path in found if plain(path.name) in known]
+        own = [
+            path
+            for path in found
+            if plain(path.name.partition(".")[0]) in {plain(x) for x in cls.called(domain)}
+        ]
+        return own or named or found

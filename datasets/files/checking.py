@@ -1,0 +1,241 @@
+"""What is wrong with a set's files: every image decoded in parallel, counts against the published.
+
+A check changes nothing. It reads each file once, so that it also knows which are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from da.errors import UserError
+
+from ..files.decoding import Reading
+from ..files.image_probe import Seen, seen, touched
+from ..files.image_sets import FileImages
+from ..files.layout import Listing, opened
+from ..files.parallel import in_parallel
+
+if TYPE_CHECKING:
+    from ..files.file_data import FileData
+
+
+def each(files: FileImages, workers: int | None, show: bool, text: str) -> Iterator[Seen]:
+    """Every file in order, decoded by processes; a few are in memory at a time.
+
+    Args:
+        files: what to look at.
+        workers: processes; one per core by default.
+        show: say how far it is, a bar on a terminal, else a line now and then.
+        text: what is being done.
+    """
+    where = (files.root, files.reading)
+    return in_parallel(_seen, [(where, path) for path in files.paths], workers, text, show)
+
+
+def _seen(where: tuple[Path, Reading], path: str) -> Seen:
+    root, reading = where
+    return seen(root / path, reading)
+
+
+def unreadable(files: FileImages, workers: int | None = None, show: bool = True) -> dict[int, str]:
+    """The images that can't be read.
+
+    Args:
+        files: all are decoded.
+        workers: see :func:`each`.
+        show: see :func:`each`.
+
+    Returns:
+        For each of them its index and one line that names the file and the reason.
+    """
+    bad = {}
+    for i, item in enumerate(each(files, workers, show, "decoding every image")):
+        if item.problem:
+            bad[i] = named(files.root / files.paths[i], item.problem)
+    return bad
+
+
+def named(path: Path, problem: str) -> str:
+    """One line for a file that can't be read."""
+    return f"image '{path}' can't be read: {problem}"
+
+
+@dataclass
+class Part:
+    """What was found of one domain, or of one of its published splits.
+
+    Attributes:
+        name: ``"amazon"`` or ``"clipart/train"``.
+        listing: its files; None where it was not found.
+        missing: why it was not found.
+        needed: some published task has it.
+        published: the number of images that it has as published, where that is known.
+        class_counts: the published number of each class; empty where unknown.
+        bad: one line for every file that can't be read.
+        manifest: a checksum of names, labels and contents; empty where files are missing, or none
+            was opened.
+        kinds: images of each kind.
+        smallest: least width and height.
+        largest: greatest width and height.
+        turned: images with an EXIF orientation.
+        contents: ``(N,)`` uint64, equal for equal files.
+    """
+
+    name: str
+    listing: Listing | None = None
+    missing: str = ""
+    needed: bool = True
+    published: int | None = None
+    class_counts: tuple[int, ...] = ()
+    bad: list[str] = field(default_factory=list)
+    manifest: str = ""
+    kinds: Counter[str] = field(default_factory=Counter)
+    smallest: tuple[int, int] = (0, 0)
+    largest: tuple[int, int] = (0, 0)
+    turned: int = 0
+    contents: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Images of each class, ``(K,)``."""
+        assert self.listing is not None
+        return np.bincount(self.listing.labels, minlength=len(self.listing.classes))
+
+    def problems(self) -> list[str]:
+        """What is wrong with it, beside its bad files; one line each."""
+        if self.listing is None:
+            return [f"{self.name}: {self.missing}"] if self.needed else []
+        found, count = [], len(self.listing.paths)
+        if self.published is not None and count != self.published:
+            found.append(f"{self.name}: {count:,} images, published are {self.published:,}")
+        if self.class_counts:
+            pairs = zip(self.listing.classes, self.counts, self.class_counts, strict=True)
+            wrong = [f"{name} {got} (published {k})" for name, got, k in pairs if got != k]
+            if wrong:
+                found.append(f"{self.name}: classes of another size: {', '.join(wrong)}")
+        return found
+
+
+@dataclass
+class Report:
+    """What was found of a set."""
+
+    parts: list[Part]
+    decoded: bool
+
+    @property
+    def bad(self) -> list[str]:
+        """One line for every file that can't be read."""
+        return [line for part in self.parts for line in part.bad]
+
+    def problems(self) -> list[str]:
+        """Counts and classes that are not as they should be; one line each."""
+        found = [line for part in self.parts for line in part.problems()]
+        present = [part for part in self.parts if part.listing is not None]
+        for part in present[1:]:
+            first, own = (set(p.listing.classes) for p in (present[0], part) if p.listing)
+            if first != own:
+                found.append(
+                    f"{present[0].name} and {part.name} have different classes: only in "
+                    f"{present[0].name}: {', '.join(sorted(first - own)) or 'none'}; only in "
+                    f"{part.name}: {', '.join(sorted(own - first)) or 'none'} (class_sets allows "
+                    "it)"
+                )
+        return found
+
+    def absent(self) -> list[str]:
+        """Why domains were not found that no published task needs; one line each."""
+        parts = (part for part in self.parts if part.listing is None and not part.needed)
+        return [f"{part.name}, which no published task needs: {part.missing}" for part in parts]
+
+    def duplicates(self) -> list[str]:
+        """Files that two domains or splits have in common; one line for each two."""
+        found = []
+        for i, one in enumerate(self.parts):
+            for other in self.parts[i + 1 :]:
+                both, a, b = np.intersect1d(one.contents, other.contents, return_indices=True)
+                both, a, b = (x[both != 0] for x in (both, a, b))
+                if len(both) and one.listing and other.listing:
+                    found.append(
+                        f"{len(both):,} images are the same in {one.name} and {other.name}, such "
+                        f"as '{one.listing.paths[a[0]]}' and '{other.listing.paths[b[0]]}'"
+                    )
+        return found
+
+
+def check(
+    cls: type[FileData],
+    root: str | None,
+    workers: int | None = None,
+    decode: bool = True,
+    show: bool = True,
+) -> Report:
+    """Looks at all files of a set.
+
+    Args:
+        cls: the set.
+        root: its folder.
+        workers: see :func:`each`.
+        decode: decode every image; else only whether files are there, and not empty.
+        show: see :func:`each`.
+
+    Raises:
+        UserError: where none of its domains is found.
+    """
+    path = opened(root, cls.expected())
+    splits: tuple[Any, ...] = ("train", "test") if cls.published_splits else ("",)
+    parts = []
+    for domain in dict.fromkeys(cls.available(root)):
+        for split in splits:
+            part = Part(f"{domain}/{split}" if split else domain, needed=_needed(cls, domain))
+            part.published = getattr(cls, "counts", {}).get(part.name)
+            part.class_counts = getattr(cls, "class_counts", {}).get(part.name, ())
+            parts.append(part)
+            try:
+                part.listing = cls.find(path, domain, split or "train")
+            except UserError as error:
+                part.missing = str(error)
+    if all(part.listing is None for part in parts):
+        raise UserError(parts[0].missing)
+    for part in parts:
+        if part.listing is not None:
+            _look(part, part.listing, workers, decode, show)
+    return Report(parts, decode)
+
+
+def _needed(cls: Any, domain: str) -> bool:
+    """Whether a domain is in a published task; all are where there are no such tasks."""
+    if not hasattr(cls, "tasks"):
+        return True
+    return any(cls.symbols.get(domain, domain) in task.split("→") for task in cls.tasks())
+
+
+def _look(part: Part, found: Listing, workers: int | None, decode: bool, show: bool) -> None:
+    files = FileImages(found.root, found.paths, found.labels, found.classes, Reading(256))
+    if not decode:
+        places = (found.root / path for path in found.paths)
+        part.bad = [named(place, text) for place in places if (text := touched(place))]
+        return
+    with contextlib.suppress(UserError):  # a file is missing, and named below
+        part.manifest = files.fingerprint()
+    part.contents = np.zeros(len(files), np.uint64)
+    sizes = np.zeros((len(files), 2), np.int64)
+    for i, item in enumerate(each(files, workers, show, f"decoding {part.name}")):
+        if item.problem:
+            part.bad.append(named(found.root / found.paths[i], item.problem))
+            continue
+        part.kinds[item.kind] += 1
+        part.turned += item.turned
+        part.contents[i], sizes[i] = item.content, item.size
+    good = sizes[sizes[:, 0] > 0]
+    if len(good):
+        (w, h), (wide, high) = good.min(axis=0).tolist(), good.max(axis=0).tolist()
+        part.smallest, part.largest = (w, h), (wide, high)

@@ -1,0 +1,283 @@
+"""Data read from image files: what is the same for every set of them, wherever its files lie."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from da.errors import UserError
+from da.ops.seeding import derive, permutation
+
+from ..base import DomainData, Role, Split, differing
+from ..files.decoding import Reading
+from ..files.image_cache import cached
+from ..files.image_sets import FileImages, ImageSet, Part
+from ..files.layout import Listing, opened
+from ..files.unreadable_files import refuse_unreadable, without_unreadable
+from ..streams.augmentation import CropAndFlip
+from ..streams.batches import fixed_subset
+
+log = logging.getLogger(__name__)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGE_SIZE = 224
+NO_CLASS = -1
+"""Label of a target image of a class that the source does not have."""
+
+ClassSets = Literal["same", "partial", "open"]
+
+
+def held_out(labels: NDArray[np.int64], share: float, key: int) -> NDArray[np.bool_]:
+    """Chooses a share of every class at random, ``(N,)`` bool.
+
+    At least one image of a class is chosen and at least one isn't; of a single one none is.
+
+    Args:
+        labels: ``(N,)`` int64.
+        share: in (0, 1).
+        key: seed of the choice.
+    """
+    chosen = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(max(1, round(share * len(members))), len(members) - 1)
+        chosen[members[permutation(derive(key, label), 0, len(members))[:count]]] = True
+    return chosen
+
+
+def relabelled(
+    listing: Listing, classes: Sequence[str], allowed: ClassSets, source: str, target: str
+) -> NDArray[np.int64]:
+    """The labels of a target in the source's classes, ``(N,)`` int64; ``NO_CLASS`` where none.
+
+    Args:
+        listing: of the target.
+        classes: of the source.
+        allowed: ``same`` classes in both; ``partial``: the target may lack some of them; ``open``:
+            it may have others, too.
+        source: name of the source.
+        target: name of the target.
+
+    Raises:
+        UserError: where the classes differ more than is allowed; names them.
+    """
+    missing = [name for name in classes if name not in listing.classes]
+    extra = [name for name in listing.classes if name not in classes]
+    if (extra and allowed != "open") or (missing and allowed == "same"):
+        hint = f"set class_sets to {'open' if extra else 'partial'}"
+        raise UserError(
+            f"{differing(source, classes, target, listing.classes)}; rename or remove them so that "
+            f"both agree, or {hint}"
+        )
+    if len(extra) == len(listing.classes):
+        raise UserError(f"'{source}' and '{target}' have no class in common")
+    place = {name: label for label, name in enumerate(classes)}
+    table = np.array([place.get(name, NO_CLASS) for name in listing.classes], np.int64)
+    return table[listing.labels]
+
+
+class FileData(DomainData):
+    """Images in files of any sizes and modes.
+
+    Images are decoded once, resized to a square of ``resize`` pixels whatever their shape (as the
+    published protocols of Office-31 and VisDA do), and kept in a cache on disk that all workers
+    and all runs share. Training then takes crops and flips, evaluation the centre.
+
+    Splits are transductive, as published, unless the set comes with lists of its own: every split
+    of the target is all of its images. So it is with the source, unless ``validation`` holds a
+    share of it out: then the source is trained on the rest, and its validation and its test are
+    both that share. (Where a model is chosen by source validation, source test is no independent
+    measure of it, then.) With published lists, training takes the train list, test the test list,
+    and validation the train list, or of the source the share of it that is held out.
+
+    Args:
+        source: the labelled domain.
+        target: the domain without labels.
+        root: folder of the data, or an archive of it.
+        image_size: side of the images that the network sees, in pixels; by default what the
+            pretrained weights were trained with, else 224.
+        resize: side that images are resized to before they are cropped; by default 8/7 of
+            ``image_size``: 256 for 224.
+        keep_aspect: resize the shorter side, as torchvision's ``Resize(256)`` does, and not to a
+            square.
+        crop: crops in training: ``random_resized`` (8 to 100 % of the area, ratios of 3/4 to 4/3),
+            ``random`` place, or ``centre``.
+        flip: mirror half of the images in training.
+        validation: share of each class of the source that is held out, chosen by ``seed``.
+        mean: of the normalisation, per channel, of images in [0, 1]; by default that of the
+            pretrained weights, else ImageNet's.
+        std: of the normalisation, per channel.
+        class_sets: the classes of the target: the ``same`` as the source's, some of them
+            (``partial``), or others, too (``open``). Images of the others are trained on, without
+            labels as all of the target, and left out of the evaluation.
+        alpha: of images with transparency: ``drop`` the channel, or put them on ``white``.
+        exif: turn images as their EXIF orientation says.
+        skip_unreadable: leave out images that can't be read, and say how many.
+        cache: keep decoded images on disk.
+        cache_folder: where; by default in the user's cache folder.
+        cache_limit: decoded images of a domain beyond so many GB are kept re-encoded.
+    """
+
+    transductive = True
+    published_splits: bool = False
+    """Whether the set comes with lists of images for training and for test."""
+    evaluation_limit: int | None = None
+    """Every evaluation but the target's test is on a fixed subset of at most so many images."""
+
+    def __init__(
+        self,
+        source: str,
+        target: str,
+        root: str | None = None,
+        image_size: int | None = None,
+        resize: int | None = None,
+        keep_aspect: bool = False,
+        crop: Literal["random_resized", "random", "centre"] = "random_resized",
+        flip: bool = True,
+        validation: float = 0.0,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        class_sets: ClassSets = "same",
+        alpha: Literal["drop", "white"] = "drop",
+        exif: bool = False,
+        skip_unreadable: bool = False,
+        cache: bool = True,
+        cache_folder: str | None = None,
+        cache_limit: float = 8.0,
+        **kwargs: Any,
+    ) -> None:
+        self.path = opened(root, self.expected())
+        super().__init__(source, target, root=root, **kwargs)
+        if not 0 <= validation < 1:
+            raise UserError(f"validation is {validation}: it must be at least 0 and less than 1")
+        if std is not None and min(std) <= 0:
+            raise UserError(f"std is {std}: each must be greater than 0")
+        self.given = {"image_size": image_size, "resize": resize, "mean": mean, "std": std}
+        self.keep_aspect = keep_aspect
+        self.crop = crop
+        self.flip = flip
+        self.validation = validation
+        self.class_sets = class_sets
+        self.alpha = alpha
+        self.exif = exif
+        self.skip_unreadable = skip_unreadable
+        self.cache = cache
+        self.cache_folder = cache_folder
+        self.cache_limit = cache_limit
+        self._listings: dict[tuple[str, Split | None], Listing] = {}
+        self._wholes: dict[tuple[str, Split | None], ImageSet] = {}
+        self._choose(IMAGENET_MEAN, IMAGENET_STD, IMAGE_SIZE)
+        if not self.published_splits:  # the others are the same images, evaluated once
+            self.evaluations = (("source", "test"), ("target", "test"))
+            self.same_as = {f"{role}/validation": f"{role}/test" for role in ("source", "target")}
+
+    @classmethod
+    def expected(cls) -> str:
+        """What the root holds, for people."""
+        return "DOMAIN/CLASS/IMAGE"
+
+    @classmethod
+    @abstractmethod
+    def find(cls, root: Path, domain: str, split: Split) -> Listing:
+        """Lists the images of a domain, where need be of one of its published splits.
+
+        Args:
+            root: folder or archive that exists.
+            domain: one of those that the set has.
+            split: matters where ``published_splits`` are: ``train`` or ``test``.
+        """
+
+    def adopt(self, mean: Sequence[float], std: Sequence[float], size: int) -> None:
+        """See :meth:`DomainData.adopt`."""
+        self._choose(tuple(mean), tuple(std), size)
+        self._wholes.clear()
+        self._sets.clear()
+
+    def _choose(self, mean: tuple[float, ...], std: tuple[float, ...], size: int) -> None:
+        """Settles what the options leave open."""
+        given: dict[str, Any] = self.given
+        self.image_size = size if given["image_size"] is None else given["image_size"]
+        # The published protocols crop 224 out of 256.
+        resize = round(self.image_size * 8 / 7) if given["resize"] is None else given["resize"]
+        if not 0 < self.image_size <= resize:
+            raise UserError(f"image_size is {self.image_size}: it must be 1 to {resize} (resize)")
+        self.mean = mean if given["mean"] is None else tuple(given["mean"])
+        self.std = std if given["std"] is None else tuple(given["std"])
+        self._reading = Reading(resize, self.keep_aspect, self.alpha, self.exif)
+        self.transform = CropAndFlip(
+            self.mean, self.std, self.image_size, flip=self.flip, crop=self.crop
+        )
+
+    def listing(self, domain: str, split: Split = "train") -> Listing:
+        """The files of a domain, or of one of its published splits; listed once."""
+        key = (domain, self._list_of(split))
+        if key not in self._listings:
+            self._listings[key] = self.find(self.path, domain, key[1] or "train")
+        return self._listings[key]
+
+    def _list_of(self, split: Split) -> Split | None:
+        """The published list that a split is taken from."""
+        if not self.published_splits:
+            return None
+        return "test" if split == "test" else "train"
+
+    def whole(self, domain: str, split: Split = "train") -> ImageSet:
+        """All images of a domain, or of one of its published lists, with its own labels."""
+        key = (domain, self._list_of(split))
+        if key not in self._wholes:
+            found = self.listing(domain, split)
+            files = FileImages(found.root, found.paths, found.labels, found.classes, self._reading)
+            if self.skip_unreadable:
+                files = without_unreadable(files, domain)
+            else:
+                refuse_unreadable(files)
+            folder = Path(self.cache_folder).expanduser() if self.cache_folder else None
+            self._wholes[key] = cached(files, folder, self.cache_limit) if self.cache else files
+        return self._wholes[key]
+
+    def load(self, domain: str, split: Split) -> ImageSet:
+        """See :meth:`DomainData.load`."""
+        whole = self.whole(domain, split)
+        labels, classes = whole.labels, whole.classes
+        if domain == self.target and domain != self.source:
+            classes = self.listing(self.source).classes
+            found = self.listing(domain, split)._replace(labels=labels, classes=whole.classes)
+            labels = relabelled(found, classes, self.class_sets, self.source, self.target)
+        role: Role = "source" if domain == self.source else "target"
+        chosen = self._chosen(role, domain, split, labels)
+        if len(chosen) == len(labels) and classes == whole.classes:
+            return whole
+        return Part(whole, chosen, labels[chosen], classes)
+
+    def _chosen(
+        self, role: Role, domain: str, split: Split, labels: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The images of a split, as positions in the whole."""
+        chosen = np.ones(len(labels), bool)
+        if role == "source" and self.validation and self._list_of(split) != "test":
+            held = held_out(labels, self.validation, derive(self.seed, domain, "validation"))
+            if not held.any():
+                raise UserError(
+                    f"validation is {self.validation}, but no class of '{domain}' has two images: "
+                    "add some, or leave it out"
+                )
+            chosen = ~held if split == "train" else held
+        if split != "train":
+            chosen &= labels != NO_CLASS
+        indices = np.flatnonzero(chosen)
+        limit = self.evaluation_limit
+        if limit and split != "train" and (role, split) != ("target", "test"):
+            indices = fixed_subset(indices, domain, limit)
+        return indices
+
+    @property
+    def reading(self) -> Reading:
+        """See :meth:`DomainData.reading`."""
+        return self._reading

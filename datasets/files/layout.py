@@ -1,0 +1,342 @@
+"""Which image files make up a domain: folders of classes, list files, and what lies around them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, dropwhile
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from da.errors import UserError
+
+from ..fetching.archives import UNPACKED
+from ..files.image_sets import folders, image_files
+
+
+class NoSuchFiles(UserError):
+    """A list names files that are not there; they may be in an archive."""
+
+
+class Listing(NamedTuple):
+    """The images of a domain; none of them is opened.
+
+    Attributes:
+        root: folder that the paths are relative to.
+        paths: of N files, by class and name.
+        labels: ``(N,)`` int64, positions in ``classes``.
+        classes: names in the order of the labels.
+        passed_over: files that aren't called like images.
+        layout: what was found, for people: ``"amazon/images/CLASS/IMAGE"``.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    passed_over: int = 0
+    layout: str = ""
+
+
+def gathered(listing: Listing) -> Listing:
+    """The same images, named from the folder that holds them all.
+
+    What they are called then does not depend on what lies above, such as an archive's folder.
+    """
+    base = os.path.commonpath({PurePosixPath(path).parent.as_posix() for path in listing.paths})
+    paths = tuple(PurePosixPath(path).relative_to(base).as_posix() for path in listing.paths)
+    return listing._replace(root=listing.root / base, paths=paths)
+
+
+def plain(name: str) -> str:
+    """A name without what its spellings differ in.
+
+    >>> plain("Real World") == plain("real_world") == plain("RealWorld")
+    True
+    """
+    return re.sub(r"[\s_-]+", "", name).lower()
+
+
+def spellings(classes: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The class that each name means, plain, of classes with their other names."""
+    return {plain(x): name for name, aliases in classes.items() for x in (name, *aliases)}
+
+
+def opened(root: str | None, expected: str = "DOMAIN/CLASS/IMAGE") -> Path:
+    """The folder of a data set, or an archive of it; refuses what can't be either."""
+    if root is None:
+        raise UserError(f"root is missing: name the folder that holds {expected}")
+    path = Path(root).expanduser()
+    if not path.exists():
+        raise UserError(f"root '{root}' is not a folder: name one that holds {expected}")
+    return path
+
+
+def class_folders(
+    root: Path, domain: str, classes: Mapping[str, Sequence[str]] | None = None, inside: str = ""
+) -> Listing:
+    """Lists ``root/DOMAIN/CLASS/IMAGE``; other files are passed over, an empty class is refused.
+
+    Args:
+        root: folder that ``domain`` lies in.
+        domain: folder of the classes, relative to ``root``.
+        classes: the names of each class in the order of the labels; without them, the names of
+            the folders, sorted.
+        inside: what to call the domain in an error; ``domain`` where not given.
+    """
+    found = folders(root / domain)
+    if not found:
+        raise UserError(
+            f"domain '{inside or domain}' has no folders of classes: expected images in "
+            f"'{root / domain}/CLASS/'; move them there, or name another root"
+        )
+    if classes is None:
+        pairs = [(name, name) for name in found]
+    else:
+        pairs = matched(found, classes, inside or domain, root / domain)
+    paths: list[str] = []
+    labels: list[int] = []
+    passed_over = 0
+    for label, (name, folder) in enumerate(pairs):
+        names, others = image_files(root / domain / folder)
+        if not names:
+            raise UserError(
+                f"class '{name}' of domain '{inside or domain}' holds no images (other files: "
+                f"{others}): put some into '{root / domain / folder}', or remove the folder"
+            )
+        paths += [f"{domain}/{folder}/{file}" for file in names]
+        labels += [label] * len(names)
+        passed_over += others
+    return Listing(
+        root,
+        tuple(paths),
+        np.array(labels, np.int64),
+        tuple(name for name, _ in pairs),
+        passed_over,
+        f"{domain}/CLASS/IMAGE",
+    )
+
+
+def matched(
+    found: Sequence[str], classes: Mapping[str, Sequence[str]], domain: str, where: Path
+) -> list[tuple[str, str]]:
+    """Pairs each class with its folder; refuses another folder, a second one, and a missing one."""
+    known = spellings(classes)
+    folder: dict[str, str] = {}
+    for name in found:
+        if plain(name) in known and (other := folder.setdefault(known[plain(name)], name)) != name:
+            raise UserError(
+                f"domain '{domain}' in '{where}' has class '{known[plain(name)]}' twice: folders "
+                f"'{other}' and '{name}'; join them, or remove one"
+            )
+    extra = [name for name in found if plain(name) not in known]
+    missing = [name for name in classes if name not in folder]
+    if extra or missing:
+        raise UserError(
+            f"domain '{domain}' in '{where}' has other classes than published: missing: "
+            f"{_some(missing)}; not published: {_some(extra)}; complete or remove them, or use "
+            "--data Folder"
+        )
+    return [(name, folder[name]) for name in classes]
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    if not names:
+        return "none"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def walk(root: Path, depth: int, skip: frozenset[str]) -> Iterator[Path]:
+    """Folders below a folder, nearest first, not into those whose plain name is in ``skip``."""
+    level = [root]
+    for _ in range(depth):
+        level = [
+            folder / name for folder in level for name in folders(folder) if plain(name) not in skip
+        ]
+        yield from level
+
+
+def called(
+    root: Path,
+    names: Sequence[str],
+    classes: Mapping[str, Sequence[str]],
+    skip: frozenset[str] = frozenset(),
+    depth: int = 4,
+) -> list[Path]:
+    """A folder, or those below it, nearest first, that are called so, in any spelling.
+
+    What an archive was unpacked into is called as the archive.
+
+    Args:
+        root: where to begin.
+        names: of a domain.
+        classes: as in :func:`find_folder`; a folder of a class is not looked into.
+        skip: plain names of other folders that are not looked into.
+        depth: how far below.
+    """
+    wanted = {plain(name) for name in names}
+    known = frozenset(spellings(classes))
+    places = (root, *walk(root, depth, skip | (known - wanted)))  # VisDA's "train" is a class, too
+    return [place for place in places if plain(place.name.partition(UNPACKED)[0]) in wanted]
+
+
+def find_folder(
+    root: Path,
+    names: Sequence[str],
+    classes: Mapping[str, Sequence[str]],
+    skip: frozenset[str] = frozenset(),
+) -> str | None:
+    """The folder of a domain, relative to the root: the one that holds most of the classes.
+
+    It is called by one of ``names`` in any spelling; its classes lie in it, or one level deeper
+    (``amazon/images/CLASS``). None where there is none.
+
+    Args:
+        root: where to begin.
+        names: of the domain.
+        classes: each class with the other names of its folder.
+        skip: plain names of folders that are not looked into.
+
+    Raises:
+        UserError: names two folders where several hold as many.
+    """
+    found = class_places(called(root, names, classes, skip), classes)
+    if len(found) > 1:  # there may be features beside images, in folders of the same names
+        found = [
+            place for place in found if any(image_files(place / name)[0] for name in folders(place))
+        ] or found[:1]
+    if len(found) > 1:
+        raise UserError(
+            f"domain '{names[0]}' is in '{found[0]}' and in '{found[1]}': name a root that holds "
+            "one of them"
+        )
+    return found[0].relative_to(root).as_posix() if found else None
+
+
+def class_places(around: Sequence[Path], classes: Mapping[str, Sequence[str]]) -> list[Path]:
+    """The folders that hold most of the classes, of some and of those in them."""
+    known = frozenset(spellings(classes))
+    counts: dict[Path, int] = {}
+    for folder in around:
+        for inner in (folder, *walk(folder, 1, known)):
+            counts[inner] = sum(plain(name) in known for name in folders(inner))
+    most = max(counts.values(), default=0)
+    return [place for place, count in counts.items() if most and count == most]
+
+
+def find_file(
+    root: Path, names: Sequence[str], skip: frozenset[str], depth: int = 3
+) -> Path | None:
+    """The first file of one of these names (in any case) in a folder or below it.
+
+    A name may have a folder: ``test/image_list.txt``.
+    """
+    for folder in (root, *walk(root, depth, skip)):
+        inside = {entry.name.lower(): entry for entry in folder.iterdir()}
+        for name in names:
+            found = inside.get(name.lower()) if "/" not in name else folder / name
+            if found is not None and found.is_file():
+                return found
+    return None
+
+
+class Line(NamedTuple):
+    """One line of a list file.
+
+    Attributes:
+        number: of the line, from 1.
+        path: as it stands.
+        label: the number after it.
+    """
+
+    number: int
+    path: str
+    label: int
+
+
+def fields(line: str) -> tuple[str, str]:
+    """The path and the label of a line, which a space, a tab or a comma divides.
+
+    >>> fields("my cats/1.jpg 0"), fields("cats/1.jpg, 0"), fields("cats/1.jpg,0")
+    (('my cats/1.jpg', '0'), ('cats/1.jpg', '0'), ('cats/1.jpg', '0'))
+    """
+    path, _, label = line.strip().replace("\t", " ").rpartition(" ")
+    if not label.isdecimal():
+        path, _, label = line.strip().rpartition(",")
+    return path.rstrip(" ,"), label
+
+
+def read_list(file: Path) -> list[Line]:
+    """The lines ``path label`` of a list file, see :func:`fields`; blank lines are passed over.
+
+    Raises:
+        UserError: with file and line where a label is no whole number from 0, or a path is missing.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"list '{file}' can't be read: {error}; expected lines 'path label'"
+        ) from None
+    lines = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        path, label = fields(line)
+        if not path or not label.isdecimal():
+            raise UserError(
+                f"{file}:{number}: expected 'path label' with a whole number from 0, got "
+                f"'{line.strip()[:80]}'"
+            )
+        lines.append(Line(number, path, int(label)))
+    if not lines:
+        raise UserError(f"list '{file}' is empty: expected lines 'path label'")
+    return lines
+
+
+def resolved(file: Path, lines: Sequence[Line], bases: Sequence[Path], root: Path) -> list[str]:
+    """The files that a list names, relative to the root, whatever prefix it has.
+
+    A path is read as it stands below one of ``bases``, else without its first parts, as few of
+    them as leave a file that exists: ``/other/machine/office/amazon/images/mug/1.jpg`` becomes
+    ``amazon/images/mug/1.jpg``.
+
+    Raises:
+        NoSuchFiles: with file and line for a path that names no file.
+        UserError: with file and line for a path that has ``..`` inside, or comes twice.
+    """
+    found: list[str] = []
+    last: tuple[Path, int] | None = None  # what fitted the line before most often fits this one
+    seen: dict[str, Line] = {}
+    for line in lines:
+        parts = PurePosixPath(line.path.replace("\\", "/")).parts
+        parts = tuple(dropwhile(lambda part: part in ("/", "..", "."), parts))
+        if ".." in parts:
+            raise UserError(
+                f"{file}:{line.number}: path '{line.path}' has '..' after its beginning: write it "
+                "without"
+            )
+        whole, *shorter = ([(base, cut) for base in bases] for cut in range(len(parts)))
+        for base, cut in chain(whole, [last] if last else [], *shorter):
+            path = base.joinpath(*parts[cut:]) if cut < len(parts) else base
+            if path.is_file():
+                break
+        else:
+            raise NoSuchFiles(
+                f"{file}:{line.number}: no file '{line.path}' under '{root}', also not without its "
+                "first folders; name the folder of the images as root"
+            )
+        last = base, cut
+        name = path.relative_to(root).as_posix()
+        if (before := seen.setdefault(name, line)) is not line:
+            what = "twice" if before.label == line.label else "with two labels"
+            raise UserError(
+                f"{file}:{line.number}: '{line.path}' is listed {what} (line {before.number})"
+            )
+        found.append(name)
+    return found

@@ -1,0 +1,224 @@
+"""Which samples make up which batch: pure functions of a key and the number of the step.
+
+A stream is endless: it passes over its samples again and again, in a new order on every pass
+(cycle). Position p of a stream is sample p % B of step p // B. Nothing is remembered between steps,
+so a resumed run, any number of workers and every normaliser of a grid see the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, Sampler
+
+from da.ops.seeding import derive, permutation, uniforms
+from da.types import Batch, Labelled, Unlabelled
+
+from ..files.image_sets import FileImages, ImageSet
+from ..streams.augmentation import Transform
+
+_order = lru_cache(maxsize=128)(permutation)
+
+
+class Picks(NamedTuple):
+    """Samples of one batch.
+
+    Attributes:
+        cycles: ``(B,)`` int64, the pass over the data that each is drawn in.
+        indices: ``(B,)`` int64.
+    """
+
+    cycles: NDArray[np.int64]
+    indices: NDArray[np.int64]
+
+
+def shuffled(key: int, positions: NDArray[np.int64], n: int) -> Picks:
+    """Each sample exactly once per cycle of ``n``, reshuffled every cycle.
+
+    Args:
+        key: seed of the stream.
+        positions: ``(B,)`` int64, in the endless stream.
+        n: number of samples.
+    """
+    cycles, offsets = np.divmod(positions, n)
+    # One order serves a batch, two where it crosses from one cycle into the next.
+    orders = {cycle: _order(key, cycle, n) for cycle in sorted(set(cycles.tolist()))}
+    pairs = zip(cycles.tolist(), offsets.tolist(), strict=True)
+    return Picks(cycles, np.array([orders[cycle][offset] for cycle, offset in pairs]))
+
+
+def balanced(key: int, positions: NDArray[np.int64], members: Sequence[NDArray]) -> Picks:
+    """Each class exactly once in every K positions, in random order; each class has its own cycles.
+
+    Args:
+        key: seed of the stream.
+        positions: ``(B,)`` int64, in the endless stream.
+        members: for each of K classes the indices of its samples, int64, none empty.
+    """
+    blocks, places = np.divmod(positions, len(members))
+    cycles, indices = np.empty_like(positions), np.empty_like(positions)
+    for row, (block, place) in enumerate(zip(blocks.tolist(), places.tolist(), strict=True)):
+        label = int(_order(derive(key, "classes"), block, len(members))[place])
+        cycle, offset = divmod(block, len(members[label]))
+        cycles[row] = cycle
+        order = _order(derive(key, "class", label), cycle, len(members[label]))
+        indices[row] = members[label][order[offset]]
+    return Picks(cycles, indices)
+
+
+def fixed_subset(indices: NDArray[np.int64], domain: str, most: int | None) -> NDArray[np.int64]:
+    """At most so many of the indices, sorted; they depend on the domain, and on no choice of a run.
+
+    Args:
+        indices: ``(N,)`` int64.
+        domain: its name.
+        most: how many; None for all.
+    """
+    order = permutation(derive(0, domain, "evaluation"), 0, len(indices))
+    return np.sort(indices[order[:most]])
+
+
+class Stream:
+    """An endless sequence of training batches of one domain, addressed by step.
+
+    Args:
+        data: what to draw from.
+        transform: how images are augmented and normalised.
+        key: seed of the stream; the order and the augmentation derive from it.
+        batch_size: samples per step.
+        balance: draw every class equally often (needs every class in ``data``).
+        augment: augment the images.
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        transform: Transform,
+        key: int,
+        batch_size: int,
+        balance: bool = False,
+        augment: bool = True,
+    ) -> None:
+        self.data = data
+        self.transform = transform
+        self.key = key
+        self.augmentation_key = derive(key, "augmentation")
+        self.batch_size = batch_size
+        self.augment = augment
+        self.members = (
+            [np.flatnonzero(data.labels == k) for k in range(len(data.classes))]
+            if balance
+            else None
+        )
+
+    def picks(self, step: int) -> Picks:
+        """The samples of a step."""
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        if self.members is not None:
+            return balanced(self.key, positions, self.members)
+        return shuffled(self.key, positions, len(self.data))
+
+    def images(self, picks: Picks) -> torch.Tensor:
+        """The images of these samples, augmented and still to be finished, ``(B, C, H, W)``."""
+        images = self.data.images(picks.indices)
+        if not self.augment:
+            return self.transform.prepare(images)
+        draws = uniforms(self.augmentation_key, *picks, self.transform.draws)
+        return self.transform.augment(images, draws)
+
+
+class Pairs(Dataset[Batch]):
+    """Training batches of two streams, their images to be finished; item k is step k of the run.
+
+    The labels of the target stop here: nothing of them is put into a batch.
+    """
+
+    def __init__(self, source: Stream, target: Stream) -> None:
+        self.source = source
+        self.target = target
+
+    def __getitem__(self, step: int) -> Batch:
+        picks = self.source.picks(step)
+        labels = torch.from_numpy(self.source.data.labels[picks.indices])
+        source = Labelled(self.source.images(picks), labels)
+        return Batch(source, Unlabelled(self.target.images(self.target.picks(step))))
+
+
+class Steps(Sampler[int]):
+    """The numbers of the steps of one epoch, counted from the start of the run.
+
+    Args:
+        length: steps per epoch.
+        first: says how many steps of the run are done; asked at the start of every epoch.
+        begun: called once, when the first step of all is asked for: workers are running then.
+    """
+
+    def __init__(
+        self, length: int, first: Callable[[], int], begun: Callable[[], object] | None = None
+    ) -> None:
+        self.length = length
+        self.first = first
+        self.begun = begun
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.first()
+        return self._steps(range(first, first + self.length))
+
+    def _steps(self, steps: range) -> Iterator[int]:
+        if self.begun is not None:
+            self.begun()
+            self.begun = None
+        yield from steps
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class Chunks(Dataset[Labelled]):
+    """Evaluation batches of a set in its own order; the last one may be smaller, none is empty.
+
+    As all batches here they are finished by the loader, see :meth:`Transform.finish`.
+    """
+
+    def __init__(self, data: ImageSet, transform: Transform, batch_size: int) -> None:
+        self.data = data
+        self.transform = transform
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.batch_size)
+
+    def indices(self, item: int) -> NDArray[np.int64]:
+        """The samples of a batch, ``(B,)`` int64."""
+        if not 0 <= item < len(self):
+            raise IndexError(item)
+        first = item * self.batch_size
+        return np.arange(first, min(first + self.batch_size, len(self.data)))
+
+    def __getitem__(self, item: int) -> Labelled:
+        indices = self.indices(item)
+        images = self.transform.prepare(self.data.images(indices))
+        return Labelled(images, torch.from_numpy(self.data.labels[indices]))
+
+
+class ImageChunks(Chunks):
+    """As :class:`Chunks`, images alone."""
+
+    def __getitem__(self, item: int) -> torch.Tensor:  # type: ignore[override]
+        return self.transform.prepare(self.data.images(self.indices(item)))
+
+
+class NamedChunks(Chunks):
+    """As :class:`Chunks`, with the names of the files in place of the labels."""
+
+    data: FileImages
+
+    def __getitem__(self, item: int) -> tuple[torch.Tensor, list[str]]:  # type: ignore[override]
+        indices = self.indices(item)
+        images = self.transform.prepare(self.data.images(indices))
+        return images, [self.data.paths[i] for i in indices]

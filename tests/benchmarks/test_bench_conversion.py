@@ -1,0 +1,92 @@
+"""The benchmark of conversion runs and prints its table; the baselines are what they say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import run
+from da.benchmarks.conversion import compare, moments_matched, pictures
+from da.errors import UserError
+from da.norms.weight_align.layers import Aligned
+
+
+def test_a_row_for_each_way_and_for_each_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--network mobilenet_v3_small --size 16 --images 20 --threads 1 --baselines --layers"
+    assert run.main(["bench", "conversion", *options.split()]) == 0
+    out = capsys.readouterr().out.splitlines()
+    rows = [line.split(" | ") for line in out if line.startswith("| ")]
+    ways = [row for row in rows if row[0] in ("| fitted", "| moments matched", "| only aligned")]
+    assert len(ways) == 3
+    assert all(0 <= float(row[1].rstrip(" %")) <= 100 for row in ways)
+    assert all(float(row[5].split()[0]) > 0 for row in ways)
+    assert len([row for row in rows if row[0].startswith("| features.")]) == 34
+    assert out[-1].startswith("mobilenet_v3_small, 20 images of 16 × 16;")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--network resnet19", "unknown network 'resnet19'; did you mean 'resnet18'?"),
+        ("--images 5", "--images: expected at least 20, got 5"),
+        ("--threads 0", "--threads: expected at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(options: str, message: str) -> None:
+    from da.cli import _bench_conversion
+
+    with pytest.raises(UserError) as error:
+        _bench_conversion.main(["--images", "20", "--size", "8", *options.split()])
+    assert str(error.value).startswith(message)
+
+
+def test_pictures_have_structure_at_every_scale() -> None:
+    images = pictures(20, 32)
+    assert images.shape == (20, 3, 32, 32)
+    assert abs(float(images.mean())) < 1e-5
+    assert float(images.std()) == pytest.approx(1, abs=1e-3)
+    assert torch.equal(images, pictures(20, 32))
+    coarse, fine = (
+        float(nn.functional.avg_pool2d(images, side).var() - rest)
+        for side, rest in ((8, 0.0), (2, float(nn.functional.avg_pool2d(images, 8).var())))
+    )
+    assert coarse > 0.2
+    assert fine > 0.2
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, images: Tensor, names: list[str]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    handles = [
+        model.get_submodule(name).register_forward_hook(
+            lambda layer, taken, given, name=name: found.update({name: given.clone()})
+        )
+        for name in names
+    ]
+    model(images)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def test_matched_moments_are_those_of_the_original() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()),
+        *(nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)),
+    )
+    images = pictures(32, 16)
+    model(images)
+    model.eval()
+    converted = moments_matched(model, images)
+    aligned = [n for n, m in converted.named_modules() if isinstance(m, Aligned)]
+    assert aligned == ["0", "3"]
+    found, wanted = outputs(converted, images, aligned), outputs(model, images, ["1", "4"])
+    for mine, theirs in zip(found.values(), wanted.values(), strict=True):
+        torch.testing.assert_close(mine.mean((0, 2, 3)), theirs.mean((0, 2, 3)), atol=1e-4, rtol=0)
+        torch.testing.assert_close(mine.std((0, 2, 3)), theirs.std((0, 2, 3)), rtol=1e-3, atol=0)
+    rows = compare(model, images, [pictures(10, 16, seed=1)])
+    assert [row.way for row in rows] == ["moments matched", "only aligned"]
+    assert rows[0].error < rows[1].error

@@ -1,0 +1,369 @@
+"""ablate as real processes, with cells that train nothing: killed, crashed, resumed, refused."""
+
+import importlib
+import json
+import os
+import pty
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import run
+
+PROGRAM = Path(__file__).parents[1] / "fake_cells.py"
+ROOT = Path(__file__).parents[2]
+
+GRID = """
+data: x.Y
+tasks: [a->b]
+methods: [M]
+norms: [bn, wa]
+seeds: [0, 1, 2]
+epochs: 3
+steps_per_epoch: 10
+lr: published
+published_lr: 0.01
+"""
+
+
+class Bench:
+    """A folder with a grid and fake cells that behave as told."""
+
+    def __init__(self, folder, behaviour, grid=GRID):
+        self.folder = folder
+        (folder / "grid.yaml").write_text(grid)
+        self.behave(behaviour)
+
+    def behave(self, behaviour):
+        (self.folder / "behaviour.json").write_text(json.dumps(behaviour))
+
+    def start(self, *options, command="ablate", **streams):
+        return subprocess.Popen(
+            [sys.executable, PROGRAM, command, "grid.yaml", "--out", "out", *options],
+            cwd=self.folder,
+            env={**os.environ, "FAKE_CELLS": str(self.folder), "PYTHONPATH": str(ROOT)},
+            text=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams},
+        )
+
+    def run(self, *options, command="ablate"):
+        process = self.start(*options, command=command)
+        said, _ = process.communicate(timeout=120)
+        return process.returncode, said
+
+    def claims(self):
+        """How often each cell was started, by its id."""
+        path = self.folder / "claims"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return Counter(line.split()[0] for line in lines)
+
+    def workers(self):
+        return {int(line.split()[2]) for line in (self.folder / "claims").read_text().splitlines()}
+
+    def results(self):
+        return len(list((self.folder / "out" / "cells").glob("*/result.json")))
+
+    def until(self, condition):
+        for _ in range(1200):
+            if condition():
+                return
+            time.sleep(0.05)
+        pytest.fail("waited for a minute")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return lambda behaviour, grid=GRID: Bench(tmp_path, behaviour, grid)
+
+
+def gone(pid):
+    """The process ended; a zombie counts as ended, nobody may be there to reap it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_whole_grid_then_again(bench):
+    b = bench({})
+    code, said = b.run()
+    assert code == 0, said
+    assert "WA beats bn" in said
+    assert "wa - bn" in said
+    assert said.splitlines()[-1].startswith("wall time ")
+    assert "everything else" in said.splitlines()[-1]
+    assert "\x1b" not in said  # piped: plain lines
+    assert not list((b.folder / "out").glob("cells/*/last.ckpt"))
+    log = next((b.folder / "out").glob("cells/*/log.txt")).read_text()
+    assert "hello from" in log
+    assert "and from C" in log
+    code, said = b.run()
+    assert code == 0
+    assert set(b.claims().values()) == {1}
+    assert len(b.claims()) == 6
+
+
+def test_results_of_other_data_are_not_reused(bench):
+    b = bench({})
+    assert b.run()[0] == 0
+    first = set(b.claims())
+    b.behave({"data version": 2})
+    assert b.run()[0] == 0
+    assert b.run()[0] == 0
+    assert set(b.claims().values()) == {1}
+    assert len(b.claims()) == 12
+    b.behave({})
+    assert b.run()[0] == 0  # the data as they were: what there was
+    assert len(b.claims()) == 12
+    assert first < set(b.claims())
+
+
+def test_each_misfortune_costs_its_cell_alone(bench):
+    seeds = GRID.replace("[0, 1, 2]", "[0, 1, 2, 3, 4, 5, 6, 7]").replace("[bn, wa]", "[wa]")
+    troubles = ["raise", "exit", "kill", "diverge", "refuse", "wrong", "kill once"]
+    b = bench({str(i + 1): trouble for i, trouble in enumerate(troubles)}, seeds)
+    code, said = b.run()
+    assert code == 1
+    assert b.results() == 2  # seed 0, and the one that was killed once
+    for text in (
+        "seed 1 (batch 32, lr 0.01) [published]: failed (ValueError: boom; log: out/cells/",
+        "failed (its process ended with exit code 7, 2 times",
+        "failed (its process was killed by SIGKILL (out of memory?), 2 times",
+        "diverged (loss is nan at step 3",
+        "failed (batch norm needs two samples",
+        "failed (invalid result: the result is of cell",
+    ):
+        assert text in said
+    starts = sorted(b.claims().values())
+    assert starts == [1, 1, 1, 1, 1, 2, 2, 2]  # only crashes are tried again, once
+    logs = [path.read_text() for path in (b.folder / "out").glob("cells/*/log.txt")]
+    assert any("Traceback" in log and "boom" in log for log in logs)
+    b.behave({})
+    code, said = b.run()  # what failed is tried anew, what diverged is not
+    assert code == 3
+    assert said.count("seed 4 ") == 1  # that it diverged is known, and said at the end alone
+    assert b.results() == 7
+    assert "(1 of 8)" in said
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_keeps_what_is_finished(bench, number, code):
+    b = bench({"1": 60, "2": 60})
+    process = b.start("--workers", "2")
+    b.until(lambda: b.results() == 2 and len(b.claims()) == 4)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == code, said
+    assert "2 of 6 cells are finished and stay" in said
+    assert "to go on: python run.py ablate grid.yaml --out out" in said
+    assert "Traceback" not in said
+    assert all(gone(pid) for pid in b.workers())
+    before = b.claims()
+    b.behave({})
+    assert b.run()[0] == 0
+    after = b.claims()
+    assert sorted(after.values()) == [1, 1, 1, 1, 2, 2]
+    assert sum(after.values()) == sum(before.values()) + 4
+
+
+def test_a_killed_driver_takes_its_workers_along_and_is_resumed(bench):
+    b = bench({"2": 60})
+    process = b.start("--workers", "2")
+    b.until(lambda: b.results() == 4 and len(b.claims()) == 6)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    b.until(lambda: all(gone(pid) for pid in b.workers()))
+    b.behave({})
+    assert b.run()[0] == 0
+    assert sorted(b.claims().values()) == [1, 1, 1, 1, 2, 2]
+    assert b.results() == 6
+
+
+@pytest.mark.long
+def test_kills_at_any_time_never_run_a_finished_cell_again(bench):
+    b = bench({"else": 0.05}, GRID.replace("[0, 1, 2]", str(list(range(20)))))
+    finished = set()
+    for delay in (0.5, 0.8, 1.1, 1.4, 1.7, 2.0):
+        before = b.claims()
+        process = b.start("--workers", "2", stdout=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.kill()
+        process.wait()
+        b.until(lambda: not (b.folder / "claims").exists() or all(map(gone, b.workers())))
+        assert all(b.claims()[cell] == before[cell] for cell in finished)
+        finished = {path.parent.name for path in (b.folder / "out").glob("cells/*/result.json")}
+    assert b.run()[0] == 0
+    assert b.results() == 40
+
+
+def test_a_cut_result_is_run_again(bench):
+    b = bench({})
+    assert b.run()[0] == 0
+    path = next((b.folder / "out").glob("cells/*/result.json"))
+    path.write_text(path.read_text()[:500])
+    assert b.run()[0] == 0
+    assert sorted(b.claims().values()) == [1, 1, 1, 1, 1, 2]
+    assert b.claims()[path.parent.name] == 2
+
+
+def test_two_drivers_in_one_folder(bench):
+    b = bench({"else": 60})
+    first = b.start()
+    b.until(lambda: len(b.claims()) > 0)
+    code, said = b.run()
+    assert code == 2
+    assert said.startswith(f"error: out is in use by process {first.pid} on ")
+    assert said.count("\n") == 1
+    first.send_signal(signal.SIGTERM)
+    first.communicate()
+
+
+def test_wrong_names_are_refused_before_any_cell(bench):
+    b = bench({})
+    code, said = b.run("--methods", "nonsense")
+    assert (code, said) == (2, "error: unknown method 'nonsense'; one of: M\n")
+    code, said = b.run("--seeds", "0,x")
+    assert code == 2
+    assert "expected whole numbers" in said
+    code, said = b.run("--lr", "tuned")
+    assert code == 2
+    assert "lr: 'tuned' needs a table" in said
+    assert not b.claims()
+
+
+def test_dry_run_prints_cells_and_cost_and_writes_nothing(bench):
+    b = bench({})
+    code, said = b.run("--dry-run", "--keep")
+    assert code == 0
+    assert "a->b" in said
+    assert "seeds 0,1,2" in said
+    assert "6 of 6 cells to run: about" in said
+    assert "from stated constants" in said
+    assert not (b.folder / "out").exists()
+    b.run()
+    assert "0 of 6 cells to run: about 0 s" in b.run("--dry-run")[1]
+
+
+def test_a_full_disk_is_one_line_and_the_grid_goes_on(bench):
+    b = bench({})
+    # Enough for the fake checkpoint of 1000 bytes, too little for a result or for grid.json.
+    process = b.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500)))
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cannot write to out (File too large): 0 of 6 cells are finished and stay" in said
+    assert "Traceback" not in said
+    assert not [path for path in (b.folder / "out").rglob("*") if path.name.endswith(".json")]
+    assert b.run()[0] == 0
+
+
+def test_keep_leaves_checkpoints(bench):
+    b = bench({})
+    assert b.run("--keep", "--seeds", "0")[0] == 0
+    assert len(list((b.folder / "out").glob("cells/*/last.ckpt"))) == 2
+
+
+def test_a_terminal_shows_bars_and_an_estimate(bench):
+    b = bench({"2": 1.5})
+    ours, theirs = pty.openpty()
+    process = b.start("--workers", "2", stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            said += chunk
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    text = said.decode()
+    assert "of 6 finished" in text
+    assert "left" in text
+    assert "━" in text
+
+
+def test_tune_then_ablate_with_the_tuned_rates(bench):
+    tuned = GRID.replace("lr: published", "lr: tuned\ntuned: tuned.yaml")
+    b = bench({}, tuned)
+    code, said = b.run()
+    assert code == 2
+    assert "make them: python run.py tune grid.yaml" in said
+    code, said = b.run(command="tune")
+    assert code == 0, said
+    assert len(b.claims()) == 2 * 5 * 2
+    assert "WARNING: on the edge" in said
+    code, said = b.run()
+    assert code == 0, said
+    assert "M, tuned learning rate" in said
+
+
+def test_a_normaliser_that_no_rate_works_for_costs_its_cells_alone(bench):
+    tuned = GRID.replace("lr: published", "lr: tuned\ntuned: tuned.yaml")
+    b = bench({"wa": "diverge"}, tuned)
+    code, said = b.run(command="tune")
+    assert code == 0, said
+    assert "WARNING: no rate from 0.001 to 0.1 works" in said
+    code, said = b.run()
+    assert code == 1, said
+    assert b.results() == 3 + 5 * 2  # bn's, and its trials
+    assert "refused: M with wa, backbone default, batch size 32: no learning rate from" in said
+    report = (b.folder / "out" / "report.md").read_text()
+    assert "## Refused" in report
+    assert "no rate" in report
+    assert "**80.3 ± 0.3**" in report  # what there is, is settled
+    code, said = b.run()  # a finished grid says so again
+    assert code == 1
+    assert "refused: M with wa, " in said
+    code, said = b.run("--norms", "wa")
+    assert code == 2
+    assert "nothing to train: M with wa, " in said
+    assert "tune again: python run.py tune grid.yaml (or use --lr published)" in said
+
+
+def test_a_trial_that_fails_is_named_and_the_rest_of_the_table_is_written(bench):
+    b = bench({"wa": "raise"}, GRID.replace("lr: published", "lr: tuned\ntuned: tuned.yaml"))
+    code, said = b.run(command="tune")
+    assert code == 1
+    assert "failed (ValueError: boom" in said or "failed: a->b M wa seed 100" in said
+    assert "10 trials failed, and without them no rate is chosen; the same command tries" in said
+    b.behave({})
+    code, said = b.run(command="tune")
+    assert code == 0, said
+    assert "no rate" not in (b.folder / "tuned.yaml").read_text()
+    assert b.run()[0] == 0
+
+
+def test_the_driver_and_its_help_import_no_torch():
+    code = (
+        "import sys\n"
+        "from da.cli import ablate, report, tune\n"
+        "try: ablate.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'scipy', 'matplotlib', 'pydantic', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "from da.grids import ablation, rate_search\n"
+        "from da.reports import report, terminal\n"
+        "assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("command", ["ablate", "tune", "report", "data", "bench"])
+def test_help_keeps_its_lines_and_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(f"da.cli.{command}").main(["--help"])
+    assert caught.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(f"  python run.py {command} ") for line in lines)
+    summary = run.commands()[command]
+    assert any(line.startswith(summary) for line in lines)
+    assert "`" not in summary

@@ -1,0 +1,207 @@
+"""Evaluation: scores against scikit-learn, batch norm's re-estimated forms, a run's history."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import pytorch_lightning as L
+import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
+
+from da.engine.evaluation import FORMS, Recorder, Ticks, evaluating, predict, restated, scores
+from da.errors import Diverged
+from da.methods.source_only import SourceOnly
+from da.norms import batch_norms
+from datasets.digits import Digits
+
+
+def drawn(n, classes, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (n,), generator=generator)
+    return 2 * torch.randn(n, classes, generator=generator), labels
+
+
+@pytest.mark.parametrize(("n", "classes"), [(300, 10), (57, 3), (1, 2)])
+def test_scores_agree_with_scikit_learn(n, classes):
+    logits, labels = drawn(n, classes)
+    found = scores(logits, labels)
+    p = torch.softmax(logits.double(), dim=1).numpy()
+    predicted = p.argmax(axis=1)
+    assert found["n"] == n
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted), abs=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a class is predicted and absent
+        balanced = balanced_accuracy_score(labels, predicted)
+    assert found["class_mean"] == pytest.approx(balanced, abs=1e-6)
+    expected = log_loss(labels, p, labels=range(classes))
+    assert found["cross_entropy"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_class_that_is_predicted_but_absent_does_not_count():
+    labels = torch.tensor([0, 0, 1, 1])
+    predicted = torch.tensor([0, 2, 1, 1])  # class 2 is absent, class 3 absent and never predicted
+    found = scores(10 * torch.eye(4)[predicted], labels)
+    assert found["accuracy"] == 0.75
+    assert found["class_mean"] == 0.75  # of classes 0 and 1; over three it would be 0.5
+    assert scores(10 * torch.eye(4)[predicted[:2]], labels[:2])["class_mean"] == 0.5
+
+
+def test_classes_come_one_by_one_and_an_absent_one_has_no_accuracy():
+    labels = torch.tensor([0, 0, 1, 1])
+    found = scores(10 * torch.eye(4)[torch.tensor([0, 2, 1, 1])], labels, by_class=True)
+    assert found["per_class"] == [0.5, 1.0, None, None]
+
+
+def test_the_class_mean_is_not_the_sample_mean():
+    labels = torch.tensor([0] * 9 + [1])
+    found = scores(10 * torch.eye(2)[torch.zeros(10, dtype=int)], labels)
+    assert found["accuracy"] == pytest.approx(0.9)
+    assert found["class_mean"] == 0.5
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Digits(batch_size=16, steps_per_epoch=4)
+
+
+def module_of(norm="bn", **kwargs):
+    return SourceOnly(**{"num_classes": 10, "bottleneck": 16, "norm": norm, "seed": 1} | kwargs)
+
+
+def test_prediction_covers_every_image_once_in_evaluation_mode(data):
+    module = module_of(backbone="dtn").train()  # with dropout
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    loader = data.test_dataloader()[1]
+    found = predict(module, loader)
+    assert module.training
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert np.array_equal(found.labels.numpy(), data.set_of("target", "test").labels)
+    images = torch.cat([images for images, _ in loader])
+    with torch.no_grad():
+        out = module.eval().activations(images)
+    torch.testing.assert_close(found.logits, out.logits, rtol=1e-4, atol=1e-5)
+    deviation = out.features.numpy().std(axis=0).mean()
+    assert found.deviation == pytest.approx(deviation, rel=1e-4)
+
+
+def test_evaluating_restores_the_mode_also_after_an_error():
+    module = module_of()
+    seen = []
+
+    def fail():
+        with evaluating(module):
+            seen.extend([module.training, torch.is_grad_enabled()])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [False, False]
+    assert module.training
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_changes_statistics_alone_and_is_undone(form, data):
+    module = module_of()
+    for layer in batch_norms(module).values():
+        layer.running_mean.uniform_(-1, 1)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    modes = {name: m.training for name, m in module.named_modules()}
+    with restated(module, data, form):
+        inside = {k: v.clone() for k, v in module.state_dict().items()}
+    changed = {k for k in before if not torch.equal(before[k], inside[k])}
+    means = {f"{name}.running_mean" for name in batch_norms(module)}
+    statistics = {k for k in before if k.split(".")[-1] in ("running_mean", "running_var")}
+    assert means <= changed
+    assert {k for k in changed if "num_batches" not in k} <= statistics
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+    assert modes == {name: m.training for name, m in module.named_modules()}
+
+
+def test_the_form_of_a_domain_has_the_statistics_of_that_domain(data):
+    module = module_of()
+    first = module.backbone.stem[0]
+    for form, role in FORMS.items():
+        images = torch.cat(list(data.images(role, "train")))
+        with torch.no_grad():
+            maps = copy.deepcopy(first)(images).transpose(0, 1).flatten(1)
+        with restated(module, data, form):
+            layer = module.backbone.stem[1]
+            torch.testing.assert_close(layer.running_mean, maps.mean(1), rtol=1e-4, atol=1e-4)
+            # Averages over batches of the variance within each: close to that of all images.
+            torch.testing.assert_close(layer.running_var, maps.var(1), rtol=0.05, atol=1e-3)
+
+
+def run(module, data, *callbacks, epochs=2):
+    trainer = L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=1,
+        callbacks=list(callbacks),
+    )
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+STREAMS = ["source/validation", "target/validation", "source/test", "target/test"]
+
+
+@pytest.mark.parametrize("norm", ["bn", "wa", "wa+bn"])
+def test_the_recorder_scores_every_stream_in_every_form_after_every_epoch(norm):
+    data, recorder, parts = Digits(batch_size=16, steps_per_epoch=4), Recorder(), []
+    module = module_of(norm)
+    run(module, data, recorder, Ticks(parts.append))
+    assert parts == pytest.approx([i / 8 for i in range(1, 9)])
+    assert [(e["epoch"], e["step"]) for e in recorder.history] == [(1, 4), (2, 8)]
+    forms = ["", *FORMS] if "bn" in norm else [""]
+    for entry in recorder.history:
+        assert list(entry["forms"]) == forms
+        assert all(list(streams) == STREAMS for streams in entry["forms"].values())
+        for name in STREAMS:
+            role, split = name.split("/")
+            assert entry["forms"][""][name]["n"] == len(data.set_of(role, split))
+    # The last entry is what the trained network gives now, in each form.
+    for form in forms:
+        with restated(module, data, form):
+            for name, loader in zip(STREAMS, data.val_dataloader(), strict=True):
+                p = predict(module, loader)
+                expected = scores(p.logits, p.labels)
+                found = dict(recorder.history[-1]["forms"][form][name])
+                by_class = found.pop("per_class", None)
+                assert (by_class is not None) == (name == "target/test")
+                assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), (form, name)
+    if "bn" in norm:
+        last = recorder.history[-1]["forms"]
+        assert last["source-stats"]["target/test"] != last["target-stats"]["target/test"]
+    assert len(recorder.lr_over_norm2) == 2
+    assert recorder.feature_deviation > 0
+    assert set(recorder.seconds) == {"training", "evaluation"}
+    assert min(recorder.seconds.values()) > 0
+
+
+def test_the_forms_can_be_left_out_and_evaluation_changes_no_training():
+    states = []
+    for forms in (True, False):
+        recorder, module = Recorder(forms=forms), module_of()
+        run(module, Digits(batch_size=16, steps_per_epoch=4), recorder)
+        states.append(module.state_dict())
+        assert list(recorder.history[0]["forms"]) == (["", *FORMS] if forms else [""])
+    assert all(torch.equal(a, b) for a, b in zip(*map(dict.values, states), strict=True))
+
+
+class Spoil(L.Callback):
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        pl_module.classifier.weight.data.fill_(float("inf"))
+
+
+def test_predictions_that_are_not_finite_are_diverged():
+    recorder = Recorder()
+    data = Digits(batch_size=16, steps_per_epoch=1)
+    with pytest.raises(Diverged, match=r"predictions after step 1 are not finite; lower the l"):
+        run(module_of(), data, recorder, Spoil())
+    assert recorder.history == []

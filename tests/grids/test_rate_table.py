@@ -1,0 +1,164 @@
+import pytest
+from fake_cells import a_cell, made
+
+from da.errors import UserError
+from da.grids import plan as plans
+from da.grids import rate_table
+from da.grids.grid import Grid
+
+GRID = Grid(
+    data="x.Y",
+    tasks=("a->b",),
+    methods={"M": {}},
+    norms={"bn": {}, "wa": {}},
+    epochs=3,
+    steps_per_epoch=10,
+    published_lr=0.01,
+    tuned="unused",
+)
+
+
+def outcomes(rows):
+    """{rate: (accuracy and cross-entropy per seed, or a state)} as results."""
+    found = []
+    for lr, values in rows.items():
+        for seed, value in zip((100, 101), values, strict=True):
+            cell = a_cell(lr=lr, seed=seed)
+            if isinstance(value, str):
+                found.append((cell, value))
+                continue
+            result = made(cell)
+            scores = result.evaluations[-1].forms[""]["source/validation"]
+            scores.accuracy, scores.cross_entropy = value
+            # Target labels must not matter: here they favour the worst rate.
+            result.evaluations[-1].forms[""]["target/test"].accuracy = 1 - value[0]
+            found.append((cell, result))
+    return found
+
+
+def test_highest_mean_source_validation_accuracy_wins():
+    rows = {0.1: [(0.8, 1), (0.9, 1)], 0.2: [(0.9, 1), (0.9, 1)], 0.3: [(0.99, 1), (0.7, 1)]}
+    entry = rate_table.choose(outcomes(rows))
+    assert entry.lr == 0.2
+    assert not entry.edge
+
+
+def test_ties_go_to_the_lower_cross_entropy():
+    rows = {0.1: [(0.9, 2), (0.8, 2)], 0.2: [(0.8, 1), (0.9, 1)], 0.3: [(0.9, 3), (0.8, 3)]}
+    assert rate_table.choose(outcomes(rows)).lr == 0.2
+
+
+def test_a_rate_that_diverges_with_one_seed_is_worst_and_an_edge_is_marked():
+    rows = {0.1: [(0.2, 1), (0.2, 1)], 0.2: [(0.9, 1), "diverged"]}
+    entry = rate_table.choose(outcomes(rows))
+    assert entry.lr == 0.1
+    assert entry.edge
+
+
+def test_every_normaliser_has_the_same_budget_on_other_seeds():
+    cells = rate_table.trials(GRID, "a->b")
+    rates = {norm: [c.lr for c in cells if c.norm == norm] for norm in ("bn", "wa")}
+    assert rates["bn"] == rates["wa"]
+    assert sorted(set(rates["bn"])) == pytest.approx([0.001, 0.003, 0.01, 0.03, 0.1])
+    assert not {c.seed for c in cells} & set(GRID.seeds)
+
+
+def test_the_table_is_read_back_and_used(tmp_path):
+    path = tmp_path / "t.yaml"
+    results = [(c, made(c)) for c in rate_table.trials(GRID, "a->b")]
+    rate_table.write(path, rate_table.build(GRID, "a->b", "python run.py tune x", results))
+    assert "WARNING: on the edge" in path.read_text()  # all equal: the lowest rate
+    assert rate_table.read(path, "tune").find(("M", "bn", "default", 32)).lr == 0.001
+    grid = GRID.model_copy(update={"tuned": str(path), "lr": ("tuned", "published")})
+    plan = plans.plan(grid, ["a->b"], "ablate", "tune")
+    assert {(e.row, e.cell.lr) for e in plan.entries} == {("tuned", 0.001), ("published", 0.01)}
+    other = grid.model_copy(update={"norms": {"gn": {}}})
+    with pytest.raises(UserError, match=r"no learning rate for M with gn.*python run.py tune x"):
+        plans.plan(other, ["a->b"], "ablate", "python run.py tune x")
+
+
+def test_a_key_that_no_rate_works_for_is_known_and_refused_alone(tmp_path):
+    path = tmp_path / "t.yaml"
+    cells = rate_table.trials(GRID, "a->b")
+    found = [
+        (c, made(c) if c.norm == "bn" else "diverged" if c.lr > 0.01 else made(c)) for c in cells
+    ]
+    found = [(c, "diverged" if c.norm == "wa" and c.seed == 101 else r) for c, r in found]
+    rate_table.write(path, table := rate_table.build(GRID, "a->b", "tune", found))
+    assert "# WARNING: no rate from 0.001 to 0.1 works; set tune.factors" in path.read_text()
+    assert rate_table.read(path, "tune") == table
+    assert [(e.norm, e.lr, e.edge) for e in table.entries] == [
+        ("bn", 0.001, True),
+        ("wa", None, False),
+    ]
+    assert table.entries[1].trials[-1].states == ["diverged", "diverged"]
+    grid = GRID.model_copy(update={"tuned": str(path), "lr": ("tuned", "published")})
+    plan = plans.plan(grid, ["a->b"], "ablate", "tune")
+    cells = {(e.row, e.cell.norm) for e in plan.entries}
+    assert cells == {("tuned", "bn"), ("published", "bn"), ("published", "wa")}
+    assert plan.refused == [
+        "M with wa, backbone default, batch size 32: "
+        f"no learning rate from 0.001 to 0.1 works ({path})"
+    ]
+    alone = grid.model_copy(update={"norms": {"wa": {}}, "lr": ("tuned",)})
+    with pytest.raises(UserError, match=r"nothing to train: M with wa, .*tune again: python run"):
+        plans.plan(alone, ["a->b"], "ablate", "python run.py tune")
+
+
+def test_a_part_tuned_anew_leaves_the_rest_of_the_table(tmp_path):
+    path = tmp_path / "t.yaml"
+    all_of_it = [(c, made(c)) for c in rate_table.trials(GRID, "a->b")]
+    rate_table.write(path, rate_table.build(GRID, "a->b", "tune", all_of_it))
+    part = GRID.model_copy(update={"norms": {"gn": {}, "wa": {}}})
+    anew = [(c, made(c, 0.1 + c.lr)) for c in rate_table.trials(part, "a->b")]
+    before = rate_table.previous(path, part, "a->b")
+    table = rate_table.build(part, "a->b", "tune --norms gn,wa", anew, before)
+    rate_table.write(path, table)
+    assert [(e.norm, e.lr) for e in table.entries] == [("bn", 0.001), ("wa", 0.1), ("gn", 0.1)]
+    assert table.command == "tune && tune --norms gn,wa"
+    other = part.model_copy(update={"epochs": 4})
+    with pytest.raises(UserError, match=r"tuned with other epochs, and 1 .*M with bn.*--table"):
+        rate_table.previous(path, other, "a->b")
+    whole = other.model_copy(update={"norms": {"bn": {}, "wa": {}, "gn": {}}})
+    assert rate_table.previous(path, whole, "a->b") is None  # nothing of the old table would stay
+
+
+def test_rates_of_another_data_set_are_refused(tmp_path):
+    path = tmp_path / "t.yaml"
+    results = [(c, made(c)) for c in rate_table.trials(GRID, "a->b")]
+    rate_table.write(path, rate_table.build(GRID, "a->b", "tune", results))
+    grid = GRID.model_copy(update={"tuned": str(path), "data": "x.Z"})
+    with pytest.raises(UserError, match=r"was tuned on x\.Y, the grid is of x\.Z"):
+        plans.plan(grid, ["a->b"], "ablate", "tune")
+
+
+def test_a_missing_or_broken_table_names_the_command(tmp_path):
+    with pytest.raises(UserError, match=r"no tuned learning rates .* make them: python run"):
+        rate_table.read(tmp_path / "none.yaml", "python run.py tune")
+    (tmp_path / "bad.yaml").write_text("entries: 3")
+    with pytest.raises(UserError, match=r"make it anew: python run\.py tune"):
+        rate_table.read(tmp_path / "bad.yaml", "python run.py tune")
+
+
+def test_rows_with_equal_rates_share_their_cells(tmp_path):
+    path = tmp_path / "t.yaml"
+    one = GRID.model_copy(update={"tune": GRID.tune.model_copy(update={"factors": (1.0,)})})
+    found = [(c, made(c)) for c in rate_table.trials(one, "a->b")]
+    rate_table.write(
+        path,
+        rate_table.build(one, "a->b", "c", found),
+    )
+    grid = GRID.model_copy(update={"tuned": str(path), "lr": ("tuned", "published")})
+    plan = plans.plan(grid, ["a->b"], "ablate", "tune")
+    assert len(plan.entries) == 2 * len(plan.cells)
+
+
+def test_a_trial_that_failed_leaves_no_rate_whichever_is_the_best():
+    rows = {0.1: [(0.8, 1), "failed"], 0.2: [(0.9, 1), (0.9, 1)], 0.3: [(0.5, 1), "diverged"]}
+    entry = rate_table.choose(outcomes(rows))
+    assert (entry.lr, entry.edge) == (None, False)
+    assert rate_table.warning(entry) == (
+        "WARNING: no rate until the trials that failed end (of 0.1); tune again"
+    )
+    ended = rate_table.choose(outcomes({**rows, 0.1: [(0.8, 1), "diverged"]}))
+    assert (ended.lr, rate_table.warning(ended)) == (0.2, "")

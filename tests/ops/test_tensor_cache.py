@@ -1,0 +1,98 @@
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from da.ops.tensor_cache import Kept, digest, kept
+
+STATE = {
+    "a": torch.arange(6.0).view(2, 3).t(),  # not contiguous
+    "b": torch.tensor(3),
+    "c": torch.ones(2, 3, 4, 4).bfloat16().to(memory_format=torch.channels_last),
+    "d": torch.zeros(0, 3),
+}
+SHAPES = {name: value.shape for name, value in STATE.items()}
+
+
+class Maker:
+    def __init__(self, state=STATE):
+        self.state = state
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        return Kept(self.state, {"error": 0.25, "name": "ŵ"})
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(
+        torch.equal(v, other[k]) and v.dtype == other[k].dtype for k, v in one.items()
+    )
+
+
+def test_made_once(tmp_path):
+    make, path = Maker(), tmp_path / "new" / "a.safetensors"
+    first, read = kept(path, SHAPES, make)
+    again, read_again = kept(path, SHAPES, make)
+    assert (make.calls, read, read_again) == (1, False, True)
+    assert equal(first.tensors, STATE)
+    assert equal(again.tensors, STATE)
+    assert first.report == again.report == {"error": 0.25, "name": "ŵ"}
+    assert sorted(path.parent.iterdir()) == [path.with_suffix(".lock"), path]
+
+
+def test_tensors_that_share_their_memory(tmp_path):
+    state = {"a": STATE["a"], "b": STATE["a"]}
+    path, shapes = tmp_path / "a.safetensors", {k: v.shape for k, v in state.items()}
+    kept(path, shapes, Maker(state))
+    assert equal(kept(path, shapes, Maker())[0].tensors, state)
+
+
+def test_a_changed_report_or_other_shapes_are_broken(tmp_path, caplog):
+    path = tmp_path / "a.safetensors"
+    kept(path, SHAPES, Maker())
+    path.write_bytes(path.read_bytes().replace(b"0.25", b"0.15"))
+    make = Maker()
+    with caplog.at_level(logging.WARNING):
+        found, read = kept(path, SHAPES, make)
+        assert (found.report["error"], read) == (0.25, False)
+        assert "its checksum does not match" in caplog.text
+        kept(path, {**SHAPES, "e": torch.Size([1])}, make)
+    assert "it is of another network" in caplog.text
+    assert make.calls == 2
+
+
+def test_a_place_where_nothing_can_be_written_costs_a_line(tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / "a.safetensors"
+    with caplog.at_level(logging.WARNING):
+        found, read = kept(path, SHAPES, Maker())
+    assert not read
+    assert equal(found.tensors, STATE)
+    assert f"{path} can't be written (" in caplog.text
+
+
+def test_many_at_once(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: kept(path, SHAPES, Maker()), range(32)))
+    assert all(equal(one.tensors, STATE) for one, _ in found)
+    assert kept(path, SHAPES, Maker())[1]
+    assert sorted(tmp_path.iterdir()) == [path.with_suffix(".lock"), path]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"x": torch.zeros(2, 2)},
+        {"y": torch.zeros(4)},
+        {"x": torch.zeros(4, dtype=torch.int32)},
+        {"x": torch.tensor([0.0, 0.0, 0.0, -0.0])},
+        {"x": torch.zeros(4), "y": torch.zeros(0)},
+    ],
+)
+def test_a_digest_is_of_names_types_shapes_and_bits(other):
+    assert digest(other) != digest({"x": torch.zeros(4)})
+    assert digest(other) == digest({k: v.clone() for k, v in reversed(other.items())})
+    assert digest(other, 1) != digest(other, 2)

@@ -1,0 +1,204 @@
+"""Our numbers beside the published ones, against the same sums in numpy."""
+
+import numpy as np
+import pytest
+from fake_cells import made
+
+from da.engine.result import Evaluation
+from da.grids import plan as plans
+from da.grids.grid_file import read_grid
+from da.grids.store import Store
+from da.reports import published_report
+from da.reports.published_comparison import Line, classes, compare, other_images
+from da.reports.references import config, read
+from da.reports.runs import load
+from da.reports.statistics import summary
+
+EPOCHS = 4
+GROUP = ("DANN", "bn", "published", "")
+
+
+def planned(name, seeds):
+    grid = read_grid(config(name), {"methods": ["DANN"], "seeds": seeds})
+    return plans.plan(grid, list(grid.tasks), "python run.py reproduce x", "tune")
+
+
+def finished(store, plan, draw, without=()):
+    """Results with predictions drawn by ``draw(cell)``; gives accuracies of the classes, sizes of
+    the classes and scores without labels, ``(epochs, classes)``, ``(classes,)`` and ``(epochs,)``,
+    by task and seed."""
+    found = {}
+    for cell in plan.cells:
+        if (cell.task, cell.seed) in without:
+            continue
+        accuracies, sizes, scores = found[cell.task, cell.seed] = draw(cell)
+        stream = {"cross_entropy": 0.3, "n": int(sizes.sum())}
+        there = sizes > 0
+        evaluations = []
+        for epoch, score in enumerate(scores):
+            shown = accuracies[epoch]
+            test = stream | {
+                "accuracy": (shown * sizes).sum() / sizes.sum(),
+                "class_mean": shown[there].mean(),
+                "per_class": [float(a) if k else None for a, k in zip(shown, there, strict=True)],
+            }
+            others = {"accuracy": 0.5, "class_mean": 0.5, "information_maximisation": score}
+            streams = {f"{d}/{s}": stream | others for d in ("source", "target")
+                       for s in ("validation", "test")}  # fmt: skip
+            forms = {"": streams | {"target/test": test}}
+            evaluations.append(Evaluation(epoch=epoch, step=epoch + 1, forms=forms))
+        result = made(cell).model_copy(update={"evaluations": evaluations})
+        store.begin(cell)
+        store.finish(cell, result, keep=False)
+    return found
+
+
+def drawn(classes, absent=()):
+    random = np.random.default_rng(2)
+
+    def draw(cell):
+        sizes = random.integers(5, 2000, classes)
+        sizes[list(absent)] = 0
+        return random.random((EPOCHS, classes)), sizes, random.normal(size=EPOCHS)
+
+    return draw
+
+
+def chosen(accuracies, sizes, scores):
+    """The epochs of the three selections: the oracle's is the best mean over samples."""
+    samples = accuracies @ sizes / sizes.sum()
+    return {"last": EPOCHS - 1, "label-free": scores.argmax(), "oracle": samples.argmax()}
+
+
+def agrees(ours, values):
+    values = 100 * np.array(values)
+    return (ours.n, ours.mean, ours.std) == (
+        len(values),
+        pytest.approx(values.mean(), abs=1e-9),
+        pytest.approx(values.std(ddof=1), abs=1e-9),
+    )
+
+
+def test_both_means_and_the_twelve_classes_of_visda(tmp_path):
+    store, plan, references = Store(tmp_path), planned("visda", [0, 1, 2]), read("visda")
+    absent = 4
+    found = finished(store, plan, drawn(12, [absent]))
+    runs = load(store, plan)
+    lines = compare(plan, runs, references)
+    assert [(line.metric, line.reference.value) for line in lines] == [
+        ("class_mean", 79.5),
+        ("accuracy", 74.9),
+    ]
+    there = np.arange(12) != absent
+    best = []
+    for selection in ("last", "label-free", "oracle"):
+        both = {"class_mean": [], "accuracy": []}
+        for accuracies, sizes, scores in found.values():
+            epoch = chosen(accuracies, sizes, scores)[selection]
+            both["class_mean"].append(accuracies[epoch, there].mean())
+            both["accuracy"].append(np.repeat(accuracies[epoch], sizes).mean())
+            best.append(accuracies[:, there].mean(axis=1).argmax() == epoch)
+        for line in lines:
+            assert agrees(line.ours[selection], both[line.metric])
+    assert not all(best[-3:])  # the epoch is not that of the best mean over classes
+    shown = classes(plan, runs, references)
+    names = ["aeroplane", "bicycle", "bus", "car", "horse", "knife", "motorcycle", "person",
+             "plant", "skateboard", "train", "truck"]  # fmt: skip
+    theirs = [93.5, 74.3, 83.4, 50.7, 87.2, 90.2, 89.9, 76.1, 88.1, 91.4, 89.7, 39.8]
+    assert [(line.name, line.published) for line in shown] == list(zip(names, theirs, strict=True))
+    for label, line in enumerate(shown):
+        values = [a[chosen(a, n, s)["oracle"], label] for a, n, s in found.values()]
+        assert line.ours is None if label == absent else agrees(line.ours, values)
+
+
+def test_tasks_and_the_average_of_office31_with_one_cell_missing(tmp_path):
+    references = read("office31")
+    draw = drawn(31)
+    for without in ((), [("dslr->amazon", 1)]):
+        store, plan = Store(tmp_path / str(len(without))), planned("office31", [0, 1, 2])
+        found = finished(store, plan, draw, without)
+        *tasks, average = compare(plan, load(store, plan), references)
+        by_seed = {0: [], 1: [], 2: []}
+        for line in tasks:
+            values = []
+            for seed, means in by_seed.items():
+                if (line.task, seed) in found:
+                    accuracies, sizes, scores = found[line.task, seed]
+                    epoch = chosen(accuracies, sizes, scores)["oracle"]
+                    values.append(accuracies[epoch] @ sizes / sizes.sum())
+                    means.append(values[-1])
+            if len(values) == 3:
+                assert agrees(line.compared, values)
+                expected = 100 * np.mean(values) - line.reference.value
+                assert line.difference == pytest.approx(expected)
+            else:
+                assert (line.compared, line.difference, line.inside) == (None, None, None)
+        if without:
+            assert average.label == "average (5 of 6 tasks)"
+            assert (average.compared, average.inside) == (None, None)
+        else:
+            assert agrees(average.compared, [np.mean(means) for means in by_seed.values()])
+            assert average.reference.value == 86.1
+
+
+def line_of(values, published=91.4):
+    """DANN on A→W, with our accuracies at the oracle epoch."""
+    theirs = next(r for r in read("office31") if (r.method, r.label) == ("DANN", "A→W"))
+    assert theirs.value == published
+    ours = dict.fromkeys(("last", "label-free")) | {"oracle": summary(values)}
+    return Line(GROUP, theirs.task, theirs.label, "accuracy", theirs, ours, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "band", "inside"),
+    [
+        ([91.4], 1.5, True),
+        ([89.9], 1.5, True),  # as far as is allowed
+        ([92.9], 1.5, True),
+        ([89.8], 1.5, False),
+        ([90.0, 90.2, 90.4], 1.5, True),  # errors of 0.1: the points decide
+        ([89.0, 89.2, 89.4], 1.5, False),
+        ([84.0, 88.0, 92.0], 8 / np.sqrt(3), True),  # 2 x 4 / sqrt(3) = 4.62
+        ([82.0, 86.0, 90.0], 8 / np.sqrt(3), False),
+    ],
+)
+def test_the_band_is_two_standard_errors_and_no_less_than_a_point_and_a_half(values, band, inside):
+    line = line_of(values)
+    if len(values) > 1:
+        error = np.std(values, ddof=1) / np.sqrt(len(values))
+        assert line.band == pytest.approx(max(2 * error, 1.5))
+    assert line.band == pytest.approx(band)
+    assert line.inside is inside
+    said = published_report.verdict(line)
+    assert said.startswith(f"{'inside' if inside else 'OUTSIDE'} (±{band:.1f}")
+    assert ("one seed: error unknown" in said) == (len(values) == 1)
+
+
+def test_the_written_table_is_that_of_the_numbers(tmp_path):
+    store, plan, references = Store(tmp_path), planned("office31", [0, 1]), read("office31")
+    found = finished(store, plan, drawn(31))
+    lines = compare(plan, load(store, plan), references)
+    values = []
+    for accuracies, sizes, scores in (found["amazon->webcam", seed] for seed in (0, 1)):
+        epoch = chosen(accuracies, sizes, scores)["oracle"]
+        values.append(100 * accuracies[epoch] @ sizes / sizes.sum())
+    text = published_report.markdown(plan, lines, [])
+    mean, std = np.mean(values), np.std(values, ddof=1)
+    row = next(row for row in text.splitlines() if row.startswith("| A→W | "))
+    assert row.startswith("| A→W | mean over samples | 91.4 | oracle | ")
+    assert f"| {mean:.1f} ± {std:.1f} (2) | {mean - 91.4:+.1f} | " in row
+
+
+def test_a_target_of_another_number_of_images_is_said(tmp_path):
+    store, plan = Store(tmp_path), planned("office31", [0])
+    finished(store, plan, drawn(31), without={("dslr->webcam", 0)})
+    first, missing, *_ = load(store, plan)
+    count = first.result.evaluations[-1].forms[""]["target/test"].n
+
+    def said(images):
+        return other_images(plan.model_copy(update={"images": images}), [missing, first])
+
+    assert said({}) == said({"webcam": count}) == said({"dslr": 1}) == []
+    (text,) = said({"webcam": count + 1})
+    assert f"target 'webcam' was tested on {count:,} images, published are {count + 1:,}" in text
+    assert f"OTHER IMAGES: {text}." in published_report.markdown(plan, [], [], [text])

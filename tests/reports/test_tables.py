@@ -1,0 +1,203 @@
+import csv
+import io
+
+import pytest
+from fake_cells import made
+from rich.console import Console
+
+from da.grids import plan as plans
+from da.grids.grid import Grid
+from da.grids.store import Store
+from da.reports import report, terminal
+from da.reports.runs import load, scores, tidy
+from da.reports.tables import tables, verdict
+
+# Target accuracies by task and normaliser for seeds 0, 1, 2.
+ACCURACIES = {
+    ("a->b", "bn"): (0.80, 0.81, 0.82),
+    ("a->b", "wa"): (0.90, 0.915, 0.92),
+    ("b->a", "bn"): (0.70, 0.74, 0.72),
+    ("b->a", "wa"): (0.70, 0.71, 0.75),
+}
+
+# Intervals: scipy.stats.ttest_rel at a confidence of 0.975 (two tasks); the average: ttest_1samp.
+LAST = """\
+| task | bn | bn@source-stats | bn@target-stats | wa | sampling error (n) |
+|---|--:|--:|--:|--:|--:|
+| a->b | 81.0 ± 1.0 | 81.0 ± 1.0 | 91.0 ± 1.0 | **91.2 ± 1.0** | 2.0 (400) |
+| b->a | 72.0 ± 2.0 | 72.0 ± 2.0 | **82.0 ± 2.0** | 72.0 ± 2.6 | 2.2 (400) |
+| average (2 of 2 tasks) | 76.5 ± 1.3 | 76.5 ± 1.3 | **86.5 ± 1.3** | 81.6 ± 1.8 |  |
+
+| task | wa - bn | wa - bn@target-stats |
+|---|--:|--:|
+| a->b | +10.2 [+9.1, +11.2] ▲ | +0.2 [-0.9, +1.2] |
+| b->a | +0.0 [-10.7, +10.7] | -10.0 [-20.7, +0.7] |
+| average (2 of 2 tasks) | +5.1 [-59.5, +69.7] | -4.9 [-69.5, +59.7] |
+"""
+
+
+@pytest.fixture
+def grid():
+    return Grid(
+        data="x.Y",
+        tasks=("a->b", "b->a"),
+        methods={"M": {}},
+        norms={"bn": {}, "wa": {}},
+        epochs=3,
+        steps_per_epoch=10,
+        lr=("published",),
+        published_lr=0.01,
+    )
+
+
+def filled(tmp_path, grid, without=()):
+    """A store with all results but some, and the plan."""
+    store = Store(tmp_path)
+    plan = plans.plan(grid, list(grid.tasks), "python run.py ablate x", "tune")
+    for cell in plan.cells:
+        if (cell.task, cell.norm, cell.seed) in without:
+            continue
+        accuracy = ACCURACIES[cell.task, cell.norm][cell.seed]
+        forms = ("", "source-stats", "target-stats") if cell.norm == "bn" else ("",)
+        result = made(cell, accuracy, forms)
+        if "target-stats" in forms:
+            for evaluation in result.evaluations:
+                evaluation.forms = {k: dict(v) for k, v in evaluation.forms.items()}
+                better = evaluation.forms["target-stats"]["target/test"].model_copy(
+                    update={"accuracy": round(accuracy + 0.1, 6)}
+                )
+                evaluation.forms["target-stats"]["target/test"] = better
+        store.begin(cell)
+        store.finish(cell, result, keep=False)
+    return store, plan
+
+
+def test_the_tables_read_as_they_should(tmp_path, grid):
+    store, plan = filled(tmp_path, grid)
+    runs = load(store, plan)
+    text = report.markdown(plan, runs, tables(plan, runs))
+    assert LAST in text
+    assert text.count(LAST) == 3  # the same at every epoch, so in every selection
+    assert (
+        "- wa - bn over 2 tasks, for these tasks: +5.1 [-59.5, +69.7]; t-test p = 0.500; exact "
+        "Wilcoxon not testable (with n = 1 p cannot go below 1, above 0.05)" in text
+    )
+    assert (
+        "- last: WA beats bn beyond its interval on 1 of 2 tasks and loses on 0; WA beats "
+        "bn@target-stats beyond its interval on 0 of 2 tasks and loses on 0; highest mean on "
+        "bn@target-stats 1, wa 1 of 2 tasks; highest average: bn@target-stats." in text
+    )
+    assert "oracle: the maximum over 3 evaluations" in text
+    assert "information_maximisation on unlabelled target" in text
+    assert "Missing" not in text
+
+
+def test_missing_cells_are_shown_and_never_averaged_over(tmp_path, grid):
+    store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
+    runs = load(store, plan)
+    found = tables(plan, runs)
+    text = report.markdown(plan, runs, found)
+    assert "| b->a | 72.0 ± 2.0 | 72.0 ± 2.0 | 82.0 ± 2.0 | – (2 of 3) |" in text  # no winner
+    assert "| average (1 of 2 tasks) | 81.0 ± 1.0 |" in text
+    assert "## Missing: 1 of 12 runs" in text
+    assert "b->a M wa seed 2 (batch 32, lr 0.01) [published]: not run" in text
+    assert "(1 missing)" in verdict(found[0])
+    assert "highest average over 1 of 2 tasks: wa." in verdict(found[0])
+
+
+def test_a_diverged_cell_is_called_so_and_loses(tmp_path, grid):
+    store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
+    cell = next(c for c in plan.cells if (c.task, c.norm, c.seed) == ("b->a", "wa", 2))
+    store.fail(cell, "diverged", "loss is nan")
+    runs = load(store, plan)
+    text = report.markdown(plan, runs, tables(plan, runs))
+    assert "| **82.0 ± 2.0** | diverged (1 of 3) |" in text
+    assert "diverged (loss is nan; log: cells/" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 150])
+def test_no_header_or_number_is_cut_on_a_terminal(tmp_path, grid, width):
+    wide = grid.model_copy(
+        update={"tasks": ("rendered->optical",), "norms": {"bn": {}, "wa": {}, "wa+bn": {}}}
+    )
+    store = Store(tmp_path)
+    plan = plans.plan(wide, ["rendered->optical"], "python run.py ablate x", "tune")
+    for cell in plan.cells:
+        forms = ("", "source-stats", "target-stats") if "bn" in cell.norm else ("",)
+        store.begin(cell)
+        store.finish(cell, made(cell, 0.6 + 0.05 * cell.seed, forms), keep=False)
+    runs = load(store, plan)
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    terminal.show(console, tmp_path, plan, runs, tables(plan, runs))
+    said = console.file.getvalue()
+    assert "…" not in said
+    assert said.count("±5.0") + said.count("± 5.0") == 3 * 7
+    assert max(map(len, said.splitlines())) <= width
+
+
+def test_nothing_finished_is_a_report_too(tmp_path, grid):
+    everything = {(task, norm, seed) for task, norm in ACCURACIES for seed in range(3)}
+    _, plan = filled(tmp_path, grid, without=everything)
+    _, found = report.write(tmp_path, plan)
+    assert "average (0 of 2 tasks)" in (tmp_path / "report.md").read_text()
+    assert "WA and bn cannot be compared: on no task did all seeds of both finish" in verdict(
+        found[0]
+    )
+
+
+def test_tidy_rows_and_table_csv(tmp_path, grid):
+    store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
+    runs = load(store, plan)
+    rows = list(csv.DictReader(io.StringIO(report.csv_text(tidy(runs)))))
+    assert len({row["cell"] for row in rows}) == len(rows) == 12
+    assert float(rows[0]["last"]) == float(rows[0]["oracle"]) == 0.80
+    assert float(rows[0]["last@target-stats"]) == 0.90
+    assert [row["last"] for row in rows if row["state"] == "pending"] == [""]
+    # 6 bn runs in 3 forms and 5 wa runs in 1, each under 3 selections.
+    assert len(scores(runs)) == 6 * 3 * 3 + 5 * 3
+    first = next(csv.DictReader(io.StringIO(report.csv_text(scores(runs)))))
+    assert (first["normaliser"], first["selection"], first["seed"]) == ("bn", "last", "0")
+    assert float(first["target_test_accuracy"]) == 0.80
+    lines = list(
+        csv.DictReader(io.StringIO(report.csv_text(report.table_rows(tables(plan, runs)))))
+    )
+    assert float(lines[0]["wa mean"]) == pytest.approx(91.1667)
+    assert lines[1]["wa mean"] == ""
+
+
+def test_results_of_other_data_or_code_are_warned_of(tmp_path, grid):
+    _, plan = filled(tmp_path, grid)
+    runs = load(Store(tmp_path), plan)
+    for run in runs:
+        run.result.data_manifest = {"a->b": "f" * 64, "b->a": "0" * 64}[run.entry.cell.task]
+        run.result.versions = {"code": "c", "torch": "2.6"}
+    text = report.markdown(plan, runs, tables(plan, runs))
+    assert "- data manifest: a->b ffffffffffff; b->a 000000000000\n" in text
+    assert "WARNING" not in text
+    runs[0].result.data_manifest = "1" * 64
+    runs[0].result.versions = {"code": "c", "torch": "2.7"}
+    text = report.markdown(plan, runs, tables(plan, runs))
+    assert "a->b 111111111111 and ffffffffffff; b->a 000000000000 (they differ within" in text
+    assert "- versions: torch 2.6; torch 2.7 (they differ: WARNING)" in text
+
+
+def test_a_report_is_rebuilt_byte_for_byte(tmp_path, grid):
+    _, plan = filled(tmp_path, grid)
+    plans.write(tmp_path, plan)
+    report.write(tmp_path, plan)
+    names = ("report.md", "table.csv", "runs.csv", "scores.csv", "figure.png", "figure.svg")
+    before = {name: (tmp_path / name).read_bytes() for name in names}
+    for name in names:
+        (tmp_path / name).unlink()
+    report.write(tmp_path, plans.read(tmp_path))
+    assert {name: (tmp_path / name).read_bytes() for name in names} == before
+
+
+def test_a_sweep_has_a_line_per_value_and_the_source_beside_the_target(tmp_path, grid):
+    swept = grid.model_copy(update={"tasks": ("a->b",), "sweep": {"batch_size": (1, 64)}})
+    _, plan = filled(tmp_path, swept)
+    runs, found = report.write(tmp_path, plan)
+    assert [table.stream for table in found] == ["target/test"] * 3 + ["source/test"]
+    assert [line.label for line in found[0].lines] == ["a->b, batch_size 1", "a->b, batch_size 64"]
+    assert {row["batch_size"] for row in tidy(runs)} == {1, 64}
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
