@@ -2,38 +2,77 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+
+Role = Literal["source", "target"]
+Split = Literal["train", "validation", "test"]
+View = Literal["weak", "strong", "plain"]
+"""How an image is augmented: as usual, strongly on top of that, or not at all."""
 
 
 class Labelled(NamedTuple):
     """Images of the source domain with their labels.
 
     Attributes:
-        images: ``(B, C, H, W)`` float32, normalised.
+        views: one or more ``(B, C, H, W)`` float32, normalised: the same images, each view
+            augmented by itself.
         labels: ``(B,)`` int64, from 0 to ``num_classes - 1``.
+        indices: ``(B,)`` int64, the positions of the images in their set.
     """
 
-    images: Tensor
+    views: tuple[Tensor, ...]
     labels: Tensor
+    indices: Tensor
+
+    @property
+    def images(self) -> Tensor:
+        """The first view, ``(B, C, H, W)``."""
+        return self.views[0]
 
 
 class Unlabelled(NamedTuple):
     """Images of the target domain. There is no field for labels, so none can leak into training.
 
     Attributes:
-        images: ``(B, C, H, W)`` float32, normalised.
+        views: as of :class:`Labelled`.
+        indices: ``(B,)`` int64, the positions of the images in their set.
     """
 
-    images: Tensor
+    views: tuple[Tensor, ...]
+    indices: Tensor
+
+    @property
+    def images(self) -> Tensor:
+        """The first view, ``(B, C, H, W)``."""
+        return self.views[0]
 
 
 class Batch(NamedTuple):
-    """One training batch of both domains."""
+    """One training batch of both domains; source-free stages get no source."""
 
-    source: Labelled
+    source: Labelled | None
     target: Unlabelled
+
+
+class Segment(NamedTuple):
+    """Neighbouring samples of one domain in a batch.
+
+    Attributes:
+        domain: ``"source"`` or ``"target"``.
+        size: how many.
+    """
+
+    domain: str
+    size: int
+
+
+Domains = tuple[Segment, ...]
+"""Which samples of a batch are of which domain, in the order in which they lie in it."""
 
 
 class Activations(NamedTuple):
@@ -43,26 +82,129 @@ class Activations(NamedTuple):
         features: ``(B, F)`` float, the output of the bottleneck (of the backbone where there is
             none); what adversarial methods align.
         logits: ``(B, K)`` float, the output of the classifier.
+        taps: outputs of named layers that a method asked for, batch first.
     """
 
     features: Tensor
     logits: Tensor
+    taps: Mapping[str, Tensor] = {}
 
 
 class Predictions(NamedTuple):
-    """What an evaluation collects of one stream.
+    """What an evaluation collects of one stream, on the CPU.
 
     Attributes:
-        logits: ``(N, K)`` float32 on the CPU.
-        labels: ``(N,)`` int64 on the CPU.
-        deviation: standard deviation over the samples of the features, mean over the features.
+        logits: ``(N, K)`` float32.
+        labels: ``(N,)`` int64; None of a stream without labels.
+        features: ``(N, F)`` float32.
     """
 
     logits: Tensor
-    labels: Tensor
-    deviation: float
+    labels: Tensor | None
+    features: Tensor
 
-    @classmethod
-    def of(cls, logits: Tensor, labels: Tensor, features: Tensor) -> Predictions:
-        """From logits ``(N, K)``, labels ``(N,)`` and features ``(N, F)`` of the same samples."""
-        return cls(logits, labels, features.std(dim=0, unbiased=False).mean().item())
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over the samples of the features, mean over the features."""
+        return self.features.std(dim=0, unbiased=False).mean().item()
+
+
+class ImagesOfDomain(Protocol):
+    """The images of one split of one domain, as training and conversion read them.
+
+    Attributes:
+        classes: names in the order of the labels.
+        labels: ``(N,)`` int64.
+    """
+
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: NDArray[np.int64]) -> Any:
+        """Those at the indices ``(B,)``, for the set's transform."""
+
+    def fingerprint(self) -> str:
+        """A SHA-256 of what the set holds."""
+
+
+class ImageTransform(Protocol):
+    """What happens to images between their set and the network."""
+
+    def evaluate(self, images: Any) -> Tensor:
+        """Images of :class:`ImagesOfDomain` as ``(B, C, H, W)`` float32, without chance."""
+
+
+@runtime_checkable
+class DataModule(Protocol):
+    """What a Lightning data module of two domains offers; nothing else of it is used.
+
+    Attributes:
+        source: the labelled domain.
+        target: the domain without labels.
+        task: ``"source->target"``.
+        classes: names in the order of the labels.
+        num_classes: how many.
+        batch_size: images of each domain in a training batch.
+        seed: of order and augmentation.
+        image_size: side of the images, in pixels.
+        mean: of the normalisation, per channel.
+        std: of the normalisation, per channel.
+        transform: what prepares images.
+        manifest: a SHA-256 of the classes and of both domains in all their splits.
+        evaluations: what each loader of ``val_dataloader`` shows, in order.
+        test_evaluations: what each loader of ``test_dataloader`` shows, in order.
+        same_as: streams that hold the same images as one of ``evaluations``.
+        preferences: what the user has set of ``image_size``, ``mean`` and ``std``, by name.
+    """
+
+    source: str
+    target: str
+    batch_size: int
+    seed: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    evaluations: tuple[tuple[Role, Split], ...]
+    test_evaluations: tuple[tuple[Role, Split], ...]
+    same_as: dict[str, str]
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def transform(self) -> ImageTransform: ...
+
+    @property
+    def manifest(self) -> str: ...
+
+    @property
+    def preferences(self) -> Mapping[str, Any]: ...
+
+    def prepare_data(self) -> None: ...
+
+    def setup(self, stage: str | None = None) -> None: ...
+
+    def adopt(self, mean: Sequence[float], std: Sequence[float], size: int) -> None:
+        """Prepares images as pretrained weights expect them, where the options leave it open."""
+
+    def serve_views(self, source: Sequence[View], target: Sequence[View]) -> None:
+        """Has training batches hold these views of the images of either domain, in this order."""
+
+    def set_of(self, role: Role, split: Split) -> ImagesOfDomain:
+        """The images of one split of the source or the target."""
+
+    def images(self, role: Role, split: Split = "train") -> Iterable[Tensor]:
+        """Batches of images alone, ``(B, C, H, W)`` float32, in their own order, not augmented."""
+
+    def evaluation(self, role: Role, split: Split) -> Iterable[Labelled]:
+        """Batches of one split of a domain, in their own order, not augmented."""
+
+    def val_dataloader(self) -> Sequence[Iterable[Labelled]]: ...
+
+    def test_dataloader(self) -> Sequence[Iterable[Labelled]]: ...

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from da.errors import UserError, unknown
 from da.ops.seeding import derive
-from da.types import Batch, Labelled, Unlabelled
+from da.types import Batch, Labelled, Role, Split, Unlabelled, View
 
 from .files.content_hashes import digest
 from .files.decoding import Reading
@@ -24,8 +24,6 @@ from .streams.augmentation import Transform
 from .streams.batches import Chunks, ImageChunks, NamedChunks, Pairs, Steps, Stream
 from .streams.loader import Loader
 
-Role = Literal["source", "target"]
-Split = Literal["train", "validation", "test"]
 ROLES: tuple[Role, ...] = ("source", "target")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -116,6 +114,7 @@ class DomainData(LightningDataModule, ABC):
         self.root = root
         self.allow_same = allow_same
         self._sets: dict[tuple[str, Split], ImageSet] = {}
+        self._views: dict[Role, tuple[View, ...]] = {"source": ("weak",), "target": ("weak",)}
         self._check_options()
 
     @abstractmethod
@@ -191,15 +190,21 @@ class DomainData(LightningDataModule, ABC):
         if not isinstance(batch, Batch):
             return super().transfer_batch_to_device(batch, device, dataloader_idx)
         waiting = device.type in ("cpu", "mps")  # as Lightning: from an MPS device it is not safe
-        source, target = (
-            [x.to(device, non_blocking=not waiting) for x in domain] for domain in batch
+
+        def moved(x: torch.Tensor) -> torch.Tensor:
+            return x.to(device, non_blocking=not waiting)
+
+        views = [tuple(map(moved, domain.views)) for domain in batch if domain is not None]
+        source, target = batch
+        return Batch(
+            source and Labelled(views[0], moved(source.labels), moved(source.indices)),
+            Unlabelled(views[-1], moved(target.indices)),
         )
-        return Batch(Labelled(*source), Unlabelled(*target))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Yields :class:`da.types.Batch`, ``steps`` of them, going on from the run's last step."""
         self.setup("fit")
-        pairs = Pairs(*(self._stream(role) for role in ROLES))
+        pairs = Pairs(*((self._stream(role), self._views[role]) for role in ROLES))
         # The next full collection would copy what is shared with workers just started: better now
         # than in the middle of a run.
         begun = gc.collect if self.num_workers else None
@@ -207,16 +212,29 @@ class DomainData(LightningDataModule, ABC):
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Loaders of :class:`da.types.Labelled`, one for each of ``evaluations``."""
-        return [self._evaluation(role, split) for role, split in self.evaluations]
+        return [self.evaluation(role, split) for role, split in self.evaluations]
 
     def test_dataloader(self) -> list[DataLoader[Any]]:
         """Loaders of :class:`da.types.Labelled`, one for each of ``test_evaluations``."""
-        return [self._evaluation(role, split) for role, split in self.test_evaluations]
+        return [self.evaluation(role, split) for role, split in self.test_evaluations]
 
     def images(self, role: Role, split: Split = "train") -> DataLoader[Any]:
         """Yields images alone, ``(B, C, H, W)`` float32, in their own order, not augmented."""
         data = self.set_of(role, split)
         return self._loader(ImageChunks(data, self.transform, self.eval_batch_size))
+
+    def serve_views(self, source: Sequence[View], target: Sequence[View]) -> None:
+        """Has training batches hold these views of the images of either domain, in this order."""
+        self._views = {"source": tuple(source), "target": tuple(target)}
+
+    @property
+    def preferences(self) -> dict[str, Any]:
+        """What the user has set of ``image_size``, ``mean`` and ``std``, by name."""
+        return {}
+
+    def evaluation(self, role: Role, split: Split) -> DataLoader[Any]:
+        """Yields :class:`da.types.Labelled` of one split, in its own order, not augmented."""
+        return self._loader(Chunks(self.set_of(role, split), self.transform, self.eval_batch_size))
 
     def predict_images(self, folder: str | Path) -> DataLoader[Any]:
         """Yields ``(images, names)`` of the image files directly in a folder, sorted by name.
@@ -246,9 +264,6 @@ class DomainData(LightningDataModule, ABC):
             balance=self.balanced and role == "source",
             augment=self.augment,
         )
-
-    def _evaluation(self, role: Role, split: Split) -> DataLoader[Any]:
-        return self._loader(Chunks(self.set_of(role, split), self.transform, self.eval_batch_size))
 
     def _loader(
         self, data: Dataset[Any], sampler: Sampler[int] | None = None, persistent: bool = False

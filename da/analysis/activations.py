@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from da.engine.evaluation import evaluating
-from da.methods.base import AdaptationModule
+from da.methods.base import Method
 from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
 from da.ops.moments import Moments, Spread, share
 from da.ops.seeding import derive, permutation
@@ -174,7 +174,7 @@ def running(norm: nn.Module | None) -> Spread | None:
     return Spread(mean.cpu().double(), variance.cpu().double().sqrt())
 
 
-def as_trained(module: AdaptationModule, source: Images, target: Images) -> Iterator[Tensor]:
+def as_trained(module: Method, source: Images, target: Images) -> Iterator[Tensor]:
     """The batches that batch norm would take its statistics from in training.
 
     The source alone where the method never forwards the target, both in one batch (``joint``), or

@@ -29,7 +29,7 @@ from da.methods.dann import DANN, critic
 from da.networks.backbones.base import backbone as build_backbone
 from da.ops.gradient_reversal import gradient_reversal
 from da.ops.schedules import annealing, reversal_strength
-from da.types import Batch, Labelled, Unlabelled
+from da.types import Batch, Labelled, Unlabelled, View
 
 CLASSES = 10
 LR = 1e-3
@@ -120,7 +120,10 @@ def random_batches(batch: int, size: int, count: int = 2) -> list[Batch]:
     def images() -> Tensor:
         return torch.randn(batch, 3, size, size, generator=noise)
 
-    return [Batch(Labelled(images(), labels), Unlabelled(images())) for _ in range(count)]
+    return [
+        Batch(Labelled((images(),), labels, labels), Unlabelled((images(),), labels))
+        for _ in range(count)
+    ]
 
 
 # The two loops.
@@ -153,6 +156,7 @@ def plain_loop(network: PlainDANN, batches: Clocked) -> None:
         progress = step / len(batches)
         for group in optimiser.param_groups:
             group["lr"] = LR * annealing(progress)
+        assert source is not None  # for the type checker
         n = len(source.images)
         features = network.bottleneck(network.backbone(torch.cat([source.images, target.images])))
         logits = network.classifier(features)
@@ -174,6 +178,9 @@ class Premade(L.LightningDataModule):
         super().__init__()
         self.batches = batches
         self.batch_size = batch_size
+
+    def serve_views(self, source: Sequence[View], target: Sequence[View]) -> None:
+        """They are made already."""
 
     def train_dataloader(self) -> Any:
         """The clocked batches."""

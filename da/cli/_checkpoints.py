@@ -11,7 +11,7 @@ import torch
 from da.cli._lightning import CLI, value_of
 from da.engine.spec import canonical
 from da.errors import UserError
-from da.methods.base import AdaptationModule
+from da.methods.base import Method
 from da.networks import foreign
 from da.networks.backbones.base import backbone
 from da.ops.files import write_atomically
@@ -45,7 +45,7 @@ def known(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {**checkpoint, "settings": {**settings, "model": {**model, "init_args": kept}}}
 
 
-def load_weights(module: AdaptationModule, checkpoint: dict[str, Any], path: str) -> None:
+def load_weights(module: Method, checkpoint: dict[str, Any], path: str) -> None:
     """Puts a checkpoint's weights into a module, refusing another normaliser or class count.
 
     The normaliser's options are compared, too: most are in no tensor, and change the function.
@@ -67,9 +67,7 @@ def load_weights(module: AdaptationModule, checkpoint: dict[str, Any], path: str
     load_state(module, checkpoint["state_dict"], path, advice)
 
 
-def load_state(
-    module: AdaptationModule, state: dict[str, torch.Tensor], path: str, advice: str
-) -> None:
+def load_state(module: Method, state: dict[str, torch.Tensor], path: str, advice: str) -> None:
     """Puts tensors into a module, refusing those that don't fit.
 
     Args:

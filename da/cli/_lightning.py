@@ -30,7 +30,7 @@ from da.cli._published import without_grids
 from da.discovery import modules
 from da.engine.training import methods
 from da.errors import UserError, unknown
-from da.methods.base import AdaptationModule
+from da.methods.base import Method
 from da.networks import pretrained
 from da.networks.backbones.base import unloaded
 from da.ops import yaml12
@@ -77,7 +77,7 @@ class CLI(LightningCLI):
         quiet()
         try:
             super().__init__(
-                AdaptationModule,
+                Method,
                 L.LightningDataModule,
                 subclass_mode_model=True,
                 subclass_mode_data=True,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from da.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from da.methods.base import AdaptationModule
+    from da.methods.base import Method
 
 TRAINED = "trained"
 
@@ -77,7 +77,8 @@ def main(argv: list[str]) -> int:
             streams = zip(data.test_evaluations, data.test_dataloader(), strict=True)
             for (role, split), loader in streams:
                 domain = data.source if role == "source" else data.target
-                p = predict(module, loader)
+                p = predict(module, loader, role)
+                assert p.labels is not None  # for the type checker
                 found[form][f"{role}/{split}"] = s = scores(p.logits, p.labels)
                 table.add_row(
                     f"{role} ({domain})",
@@ -118,7 +119,7 @@ def finite(scores: Any) -> Any:
     return scores if math.isfinite(scores) else None
 
 
-def chosen(names: str | None, module: AdaptationModule) -> list[str]:
+def chosen(names: str | None, module: Method) -> list[str]:
     """The forms to evaluate, the trained one as ``""``."""
     from da.engine.evaluation import FORMS
     from da.norms import batch_norms
@@ -135,7 +136,7 @@ def chosen(names: str | None, module: AdaptationModule) -> list[str]:
     return [form for form in ("", *FORMS) if (form or TRAINED) in given]
 
 
-def without_batch_norm(option: str, module: AdaptationModule) -> UserError:
+def without_batch_norm(option: str, module: Method) -> UserError:
     """The error for statistics that a network does not have."""
     return UserError(
         f"{option} re-estimates batch norm's statistics, and this network has none: its norm is "

@@ -15,11 +15,11 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from da.errors import Diverged
-from da.methods.base import AdaptationModule
+from da.methods.base import Method
 from da.norms import aligned_once, batch_norms, reestimated
 from da.ops.optimisation import lr_over_norm2
 from da.selection.information_maximisation import InformationMaximisation
-from da.types import Predictions
+from da.types import Labelled, Predictions
 
 #: Batch norm in its strongest forms: the same weights, the running statistics re-estimated on
 #: training images of one domain (on the target: AdaBN, Li et al. 2017).
@@ -60,6 +60,7 @@ def scores(logits: Tensor, labels: Tensor, by_class: bool = False) -> dict[str, 
 
 def scored(name: str, found: Predictions) -> dict[str, Any]:
     """The scores of a stream: class by class of the target's test images, which tables show."""
+    assert found.labels is not None  # for the type checker
     return scores(found.logits, found.labels, by_class=name == "target/test")
 
 
@@ -75,20 +76,18 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def predict(module: AdaptationModule, loader: Iterable[Any]) -> Predictions:
+def predict(module: Method, loader: Iterable[Labelled], domain: str = "target") -> Predictions:
     """Runs the network over one evaluation stream."""
     out: list[tuple[Tensor, Tensor, Tensor]] = []
     with evaluating(module):
-        for images, labels in loader:
-            a = module.activations(images.to(module.device))
-            out.append((a.logits.float().cpu(), labels, a.features.float().cpu()))
+        for batch in loader:
+            a = module.activations(batch.images.to(module.device), domain)
+            out.append((a.logits.float().cpu(), batch.labels, a.features.float().cpu()))
     logits, labels, features = (torch.cat(x) for x in zip(*out, strict=True))
-    return Predictions.of(logits, labels, features)
+    return Predictions(logits, labels, features)
 
 
-def restated(
-    module: AdaptationModule, data: Any, form: str, images: Iterable[Tensor] | None = None
-) -> Any:
+def restated(module: Method, data: Any, form: str, images: Iterable[Tensor] | None = None) -> Any:
     """Context in which the network's batch norms have the statistics of a form of ``FORMS``.
 
     Args:
@@ -170,7 +169,7 @@ class Recorder(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Scores what the module collected, then the other forms of the network."""
-        if trainer.sanity_checking or not isinstance(pl_module, AdaptationModule):
+        if trainer.sanity_checking or not isinstance(pl_module, Method):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         names = ["/".join(pair) for pair in data.evaluations]
@@ -186,7 +185,7 @@ class Recorder(L.Callback):
                 precision: Any = trainer.precision_plugin
                 with precision.forward_context(), restated(pl_module, data, form):
                     forms[form] = {
-                        name: scored(name, predict(pl_module, loader))
+                        name: scored(name, predict(pl_module, loader, name.partition("/")[0]))
                         for name, loader in zip(names, data.val_dataloader(), strict=True)
                     }
         for streams in forms.values():  # what holds the same images has the same scores

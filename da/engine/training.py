@@ -24,17 +24,17 @@ from da.engine.evaluation import Recorder, Ticks
 from da.engine.result import Result
 from da.engine.spec import Cell
 from da.errors import UserError, unknown
-from da.methods.base import AdaptationModule
+from da.methods.base import Method
 from da.networks import pretrained
 from da.networks.backbones.base import unloaded
 
 
-def methods() -> dict[str, type[AdaptationModule]]:
+def methods() -> dict[str, type[Method]]:
     """Every method on disk, by class name."""
-    return subclasses("da.methods", AdaptationModule)
+    return subclasses("da.methods", Method)
 
 
-def build(cell: Cell, root: str | None = None) -> tuple[AdaptationModule, Any]:
+def build(cell: Cell, root: str | None = None) -> tuple[Method, Any]:
     """The module and the data of a cell."""
     package, _, name = cell.data.rpartition(".")
     data_class = getattr(importlib.import_module(package), name)

@@ -109,11 +109,11 @@ def _data_class(path: str) -> type:
 
 
 def _check_methods(grid: Grid) -> None:
-    from da.methods.base import AdaptationModule
+    from da.methods.base import Method
 
-    methods = subclasses("da.methods", AdaptationModule)
+    methods = subclasses("da.methods", Method)
     swept = {key[6:]: None for key in grid.sweep if key.startswith("model.")}
-    _options("model", {**grid.model, **swept}, AdaptationModule, GIVEN)
+    _options("model", {**grid.model, **swept}, Method, GIVEN)
     for name, options in grid.methods.items():
         if name not in methods:
             raise unknown("method", name, methods)
@@ -122,15 +122,15 @@ def _check_methods(grid: Grid) -> None:
 
 def _check_overrides(grid: Grid, data: type) -> None:
     """An override may be for a method that the command line has left out, but for none unknown."""
-    from da.methods.base import AdaptationModule
+    from da.methods.base import Method
 
-    methods = subclasses("da.methods", AdaptationModule)
+    methods = subclasses("da.methods", Method)
     for number, override in enumerate(grid.overrides):
         for name in override.methods or ():
             if name not in methods:
                 raise unknown("method", name, methods)
         _options(f"overrides.{number}.data_args", override.data_args, data, GIVEN_DATA)
-        _options(f"overrides.{number}.model", override.model, AdaptationModule, GIVEN)
+        _options(f"overrides.{number}.model", override.model, Method, GIVEN)
 
 
 def _check_norms(grid: Grid) -> None:
@@ -142,10 +142,10 @@ def _check_norms(grid: Grid) -> None:
 
 def _check_starts(grid: Grid) -> None:
     """Refuses pretrained weights under a normaliser that has no start from them."""
-    from da.methods.base import AdaptationModule
+    from da.methods.base import Method
     from da.networks.pretrained import start
 
-    parameters = inspect.signature(AdaptationModule).parameters
+    parameters = inspect.signature(Method).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     for point in grid.points():
         swept = {key[6:]: value for key, value in point.items() if key.startswith("model.")}

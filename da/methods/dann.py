@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from da.errors import UserError
-from da.methods.base import AdaptationModule
+from da.methods.base import Method
+from da.methods.critics import critic
 from da.ops.gradient_reversal import gradient_reversal
 from da.ops.schedules import reversal_strength
-from da.types import Activations
+from da.types import Activations, Batch
 
 
 def domain_loss(source: Tensor, target: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ def domain_loss(source: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (F.softplus(-source).mean() + F.softplus(target).mean())
 
 
-class DANN(AdaptationModule):
+class DANN(Method):
     """Features that a critic can't tell the domains apart by, through a reversed gradient.
 
     Args:
@@ -50,39 +51,26 @@ class DANN(AdaptationModule):
         if critic_width < 1:
             raise UserError(f"critic_width: expected a whole number from 1, got {critic_width}")
         super().__init__(num_classes, **kwargs)
-        features = self.num_features
-        self.critic = self.part("critic", lambda: critic(features, critic_width))
 
-    def adaptation(self, source: Activations, target: Activations) -> dict[str, Tensor]:
+    def build(self) -> None:
+        """Builds the critic."""
+        width = self.hparams["critic_width"]
+        self.critic = self.part("critic", lambda: critic(self.num_features, width))
+
+    def adaptation(
+        self, source: Activations, target: Activations, batch: Batch
+    ) -> dict[str, Tensor]:
         """The domain loss; logs the critic's accuracy and the strength of the reversal."""
         strength = reversal_strength(
             self.progress, self.hparams["reversal_gamma"], self.hparams["reversal_maximum"]
         )
-        if self.hparams["forward_mode"] == "joint":
-            joint = torch.cat([source.features, target.features])
-            d_source, d_target = self.critic(gradient_reversal(joint, strength)).split(
-                [len(source.features), len(target.features)]
-            )
-        else:
-            d_source, d_target = (
-                self.critic(gradient_reversal(x.features, strength)) for x in (source, target)
-            )
+        d_source, d_target = self.apply_part(
+            self.critic,
+            (gradient_reversal(source.features, strength), "source"),
+            (gradient_reversal(target.features, strength), "target"),
+        )
         if self.logging:
             correct = torch.cat([d_source > 0, d_target <= 0]).float().mean()
             self.log("critic/accuracy", correct)
             self.log("critic/reversal", strength)
         return {"domain": self.hparams["trade_off"] * domain_loss(d_source, d_target)}
-
-
-def critic(features: int, width: int) -> nn.Sequential:
-    """Three layers from features ``(B, features)`` to one logit per sample ``(B, 1)``."""
-    # No bias where batch norm follows: it would be subtracted again and never move.
-    return nn.Sequential(
-        nn.Linear(features, width, bias=False),
-        nn.BatchNorm1d(width),
-        nn.ReLU(),
-        nn.Linear(width, width, bias=False),
-        nn.BatchNorm1d(width),
-        nn.ReLU(),
-        nn.Linear(width, 1),
-    )

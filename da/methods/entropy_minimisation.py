@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from da.methods.base import AdaptationModule
+from da.methods.base import Method
 from da.ops.entropy import conditional_entropy, marginal_entropy
-from da.types import Activations
+from da.types import Activations, Batch
 
 
 def entropy_loss(logits: Tensor, diversity: float = 1.0) -> Tensor:
@@ -25,7 +25,7 @@ def entropy_loss(logits: Tensor, diversity: float = 1.0) -> Tensor:
     return loss - diversity * marginal_entropy(logits) if diversity else loss
 
 
-class EntropyMinimisation(AdaptationModule):
+class EntropyMinimisation(Method):
     """Sure predictions on the target, spread over the classes.
 
     Args:
@@ -42,7 +42,9 @@ class EntropyMinimisation(AdaptationModule):
     ):
         super().__init__(num_classes, **kwargs)
 
-    def adaptation(self, source: Activations, target: Activations) -> dict[str, Tensor]:
+    def adaptation(
+        self, source: Activations, target: Activations, batch: Batch
+    ) -> dict[str, Tensor]:
         """The entropy of the target's predictions."""
         loss = entropy_loss(target.logits, self.hparams["diversity"])
         return {"entropy": self.hparams["trade_off"] * loss}

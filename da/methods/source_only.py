@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from da.methods.base import AdaptationModule
-from da.types import Activations
+from da.methods.base import Method, Needs
 
 
-class SourceOnly(AdaptationModule):
+class SourceOnly(Method):
     """Cross-entropy on the source. The target is never forwarded in training mode."""
 
-    uses_target = False
-
-    def adaptation(self, source: Activations, target: Activations) -> dict[str, Tensor]:
-        """No term."""
-        return {}
+    needs = Needs(target=False)

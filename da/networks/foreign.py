@@ -22,7 +22,7 @@ Layers = Mapping[str, Mapping[str, Tensor]]
 
 
 class Parts(NamedTuple):
-    """A file's tensors under the names of :class:`da.methods.base.AdaptationModule`.
+    """A file's tensors under the names of :class:`da.methods.base.Method`.
 
     Attributes:
         state: ``backbone.…``, ``bottleneck.…`` and ``classifier.…``.

@@ -14,6 +14,7 @@ from da.errors import UserError
 from da.norms.flow import Flow
 from da.norms.surgery import BATCH_NORMS, affine, removable, replace, title
 from da.norms.tracing import CONVOLUTIONS, NORMS
+from da.types import Domains
 
 
 class Normaliser(ABC):
@@ -32,6 +33,10 @@ class Normaliser(ABC):
     composes: ClassVar[bool] = False
     single_image: bool = False
 
+    def covers(self, part: str) -> bool:
+        """Whether it makes sense in a part of a method: ``"backbone"``, ``"critic"``, …"""
+        return True
+
     @abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:
         """Changes the model in place and returns it (a bare layer comes back as a new one).
@@ -42,6 +47,23 @@ class Normaliser(ABC):
         Raises:
             UserError: with the name of the module in the way, and what to do.
         """
+
+
+class DomainLayer(nn.Module):
+    """A layer that computes otherwise for samples of another domain; a network tells it which.
+
+    Attributes:
+        domains: of the samples of the batch at hand, in order.
+    """
+
+    domains: Domains = ()
+
+
+def tell_domains(model: nn.Module, domains: Domains) -> None:
+    """Tells every layer that asks for it which samples of the next batch are of which domain."""
+    for layer in model.modules():
+        if isinstance(layer, DomainLayer):
+            layer.domains = domains
 
 
 class ActivationNormaliser(Normaliser):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -12,31 +12,32 @@ from torch import nn
 def parameter_groups(
     parameters: Iterable[tuple[str, nn.Parameter]],
     lr: float,
-    backbone_factor: float,
+    factors: Mapping[str, float],
     weight_decay: float,
     decay: Literal["weights", "all"],
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser: the backbone at its own rate, scales and shifts without decay.
+    """Groups for an optimiser: parts at their own rates, scales and shifts without decay.
 
     Args:
-        parameters: by name; those of the backbone begin with ``backbone.``.
-        lr: learning rate of everything but the backbone.
-        backbone_factor: factor on it for the backbone.
+        parameters: by name.
+        lr: learning rate of what has no factor.
+        factors: on it, by the name of a part, ``{"network.backbone": 0.1}``.
         weight_decay: of what decays.
         decay: what decays: weights with two or more dimensions, or all parameters.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters:
         if parameter.requires_grad:
             decays = decay == "all" or parameter.ndim >= 2
-            groups.setdefault((name.startswith("backbone."), decays), []).append(parameter)
+            factor = next((f for part, f in factors.items() if name.startswith(f"{part}.")), 1.0)
+            groups.setdefault((factor, decays), []).append(parameter)
     return [
         {
             "params": members,
-            "lr": lr * (backbone_factor if in_backbone else 1.0),
+            "lr": lr * factor,
             "weight_decay": weight_decay if decays else 0.0,
         }
-        for (in_backbone, decays), members in groups.items()
+        for (factor, decays), members in groups.items()
     ]
 
 

@@ -194,6 +194,11 @@ class FileData(DomainData):
             split: matters where ``published_splits`` are: ``train`` or ``test``.
         """
 
+    @property
+    def preferences(self) -> dict[str, Any]:
+        """See :meth:`DomainData.preferences`."""
+        return {name: value for name, value in self.given.items() if value is not None}
+
     def adopt(self, mean: Sequence[float], std: Sequence[float], size: int) -> None:
         """See :meth:`DomainData.adopt`."""
         self._choose(tuple(mean), tuple(std), size)

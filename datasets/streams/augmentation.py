@@ -17,6 +17,8 @@ from torch.utils.data import get_worker_info
 
 from ..files.decoding import resized
 from ..files.image_sets import Images
+from .distortion import DRAWS as STRONG_DRAWS
+from .distortion import distorted
 
 
 def shift(images: Tensor, down: NDArray[np.int64], right: NDArray[np.int64], limit: int) -> Tensor:
@@ -88,9 +90,18 @@ class Transform(ABC):
 
     draws: int
 
+    @property
+    def strong_draws(self) -> int:
+        """Random numbers that each sample takes where it is augmented strongly."""
+        return self.draws + STRONG_DRAWS
+
     @abstractmethod
     def augment(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
         """Augments B uint8 images by ``(B, draws)`` numbers, for ``finish``."""
+
+    @abstractmethod
+    def augment_strongly(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
+        """As ``augment``, then distorted further; by ``(B, strong_draws)`` numbers."""
 
     @abstractmethod
     def prepare(self, images: Images) -> Tensor:
@@ -157,6 +168,11 @@ class ShiftAndJitter(Transform):
             1 + self.contrast * sway[:, 0],
             self.brightness * sway[:, 1],
         )
+
+    def augment_strongly(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
+        """See :meth:`Transform.augment_strongly`; normalised already."""
+        strong = [distorted(x, d) for x, d in zip(images, draws[:, self.draws :], strict=True)]
+        return self.augment(strong, draws[:, : self.draws])
 
     def prepare(self, images: Images) -> Tensor:
         """See :meth:`Transform.prepare`; normalised already."""
@@ -283,6 +299,12 @@ class CropAndFlip(Transform):
         shares = draws[:, 2 * _TRIES : -1]
         places = np.floor(shares * (room + 1)) if self.crop == "random" else room // 2
         return np.hstack([places.astype(np.int64), np.full_like(sides, self.size)])
+
+    def augment_strongly(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
+        """See :meth:`Transform.augment_strongly`; ``(B, C, H, W)`` uint8."""
+        weak = self.augment(images, draws[:, : self.draws])
+        strong = [distorted(x, d) for x, d in zip(weak, draws[:, self.draws :], strict=True)]
+        return _stacked([image.numpy() for image in strong])
 
     def prepare(self, images: Images) -> Tensor:
         """See :meth:`Transform.prepare`; ``(B, C, H, W)`` uint8."""

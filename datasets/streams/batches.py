@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from da.ops.seeding import derive, permutation, uniforms
-from da.types import Batch, Labelled, Unlabelled
+from da.types import Batch, Labelled, Unlabelled, View
 
-from ..files.image_sets import FileImages, ImageSet
+from ..files.image_sets import FileImages, Images, ImageSet
 from ..streams.augmentation import Transform
 
 _order = lru_cache(maxsize=128)(permutation)
@@ -123,13 +123,27 @@ class Stream:
             return balanced(self.key, positions, self.members)
         return shuffled(self.key, positions, len(self.data))
 
-    def images(self, picks: Picks) -> torch.Tensor:
-        """The images of these samples, augmented and still to be finished, ``(B, C, H, W)``."""
+    def views(self, picks: Picks, names: Sequence[View]) -> tuple[torch.Tensor, ...]:
+        """Views of these samples, each ``(B, C, H, W)``, still to be finished.
+
+        The numbers of a view depend on its name and on how often the name came before: what one
+        method sees as its first weak view, all do.
+        """
         images = self.data.images(picks.indices)
-        if not self.augment:
+        return tuple(
+            self._view(images, picks, name, list(names[:i]).count(name))
+            for i, name in enumerate(names)
+        )
+
+    def _view(self, images: Images, picks: Picks, name: View, repeat: int) -> torch.Tensor:
+        if not self.augment or name == "plain":
             return self.transform.prepare(images)
-        draws = uniforms(self.augmentation_key, *picks, self.transform.draws)
-        return self.transform.augment(images, draws)
+        first = name == "weak" and not repeat
+        key = self.augmentation_key if first else derive(self.augmentation_key, name, repeat)
+        if name == "weak":
+            return self.transform.augment(images, uniforms(key, *picks, self.transform.draws))
+        draws = uniforms(key, *picks, self.transform.strong_draws)
+        return self.transform.augment_strongly(images, draws)
 
 
 class Pairs(Dataset[Batch]):
@@ -138,15 +152,20 @@ class Pairs(Dataset[Batch]):
     The labels of the target stop here: nothing of them is put into a batch.
     """
 
-    def __init__(self, source: Stream, target: Stream) -> None:
-        self.source = source
-        self.target = target
+    def __init__(
+        self, source: tuple[Stream, Sequence[View]], target: tuple[Stream, Sequence[View]]
+    ) -> None:
+        self.source, self.source_views = source
+        self.target, self.target_views = target
 
     def __getitem__(self, step: int) -> Batch:
         picks = self.source.picks(step)
+        index = torch.from_numpy(picks.indices)
         labels = torch.from_numpy(self.source.data.labels[picks.indices])
-        source = Labelled(self.source.images(picks), labels)
-        return Batch(source, Unlabelled(self.target.images(self.target.picks(step))))
+        source = Labelled(self.source.views(picks, self.source_views), labels, index)
+        picks = self.target.picks(step)
+        index = torch.from_numpy(picks.indices)
+        return Batch(source, Unlabelled(self.target.views(picks, self.target_views), index))
 
 
 class Steps(Sampler[int]):
@@ -203,7 +222,8 @@ class Chunks(Dataset[Labelled]):
     def __getitem__(self, item: int) -> Labelled:
         indices = self.indices(item)
         images = self.transform.prepare(self.data.images(indices))
-        return Labelled(images, torch.from_numpy(self.data.labels[indices]))
+        labels = torch.from_numpy(self.data.labels[indices])
+        return Labelled((images,), labels, torch.from_numpy(indices))
 
 
 class ImageChunks(Chunks):

@@ -42,7 +42,7 @@ def by_hand(module, x):
         found[name] = into, norm(into)
         return norm(into)
 
-    net = module.backbone
+    net = module.network.backbone
     x = F.relu(at("backbone.stem.0", net.stem[0], net.stem[1], x))
     for i, block in enumerate(net.blocks):
         name = f"backbone.blocks.{i}"
@@ -50,8 +50,8 @@ def by_hand(module, x):
         y = at(f"{name}.conv2", block.conv2, block.bn2, y)
         short = block.downsample
         x = F.relu(y + at(f"{name}.downsample.0", short[0], short[1], x))
-    x = F.relu(at("bottleneck.0", module.bottleneck[0], module.bottleneck[1], x.mean((2, 3))))
-    at("classifier", module.classifier, nn.Identity(), x)
+    x = F.relu(at("bottleneck.0", module.network.bottleneck[0], module.network.bottleneck[1], x.mean((2, 3))))
+    at("classifier", module.network.classifier, nn.Identity(), x)
     return found
 
 

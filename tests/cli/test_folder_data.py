@@ -122,7 +122,7 @@ def test_weights_decide_the_normalisation_and_the_size(images, call, caplog):
     if not timm.list_models(name):
         pytest.skip(f"timm {timm.__version__} has no {name}, whose pixels are not ImageNet's")
     torch.save(timm.create_model(name).state_dict(), "vit.pth")
-    model = f"--model.backbone timm/{name} --model.weights vit.pth --model.bottleneck 8"
+    model = f"--model.network.backbone timm/{name} --model.weights vit.pth --model.network.bottleneck 8"
     line = f"fit {FIT} {model}".replace("--data.image_size 32", "")
     call(f"{line} --out run")
     assert "were trained with" not in caplog.text
@@ -140,16 +140,16 @@ def test_weights_decide_the_normalisation_and_the_size(images, call, caplog):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_goes_in_the_middle_of_a_training_is_named(images, call, workers, monkeypatch):
-    from da.methods.base import AdaptationModule
+    from da.methods.base import Method
 
     path = images / "b/cat/d.jpg"
-    before = AdaptationModule.on_train_start
+    before = Method.on_train_start
 
     def lose(self):
         before(self)
         path.unlink()
 
-    monkeypatch.setattr(AdaptationModule, "on_train_start", lose)
+    monkeypatch.setattr(Method, "on_train_start", lose)
     line = f"fit {FIT} --data.cache false --data.num_workers {workers} --out run"
     _, err = call(line.replace("max_epochs 1", "max_epochs 4"), code=2)
     last = err.splitlines()[-1]

@@ -13,7 +13,7 @@ from da.networks.backbones.base import backbone
 
 SHORT = [
     *("--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"),
-    *("--model.bottleneck", "8", "--trainer.accelerator", "cpu"),
+    *("--model.network.bottleneck", "8", "--trainer.accelerator", "cpu"),
 ]
 
 
@@ -95,12 +95,12 @@ def test_checkpoints_are_measured_on_the_images_of_both_domains(call, trained):
     for path in checkpoints:
         cli, _ = from_checkpoint([str(path)], "test", "", {})
         module, data = cli.model.eval(), cli.datamodule
-        norm = module.backbone.stem[1]
+        norm = module.network.backbone.stem[1]
         for role in ("source", "target"):
             images = torch.cat(list(data.images(role, "test")))
             with torch.no_grad():
-                values = module.backbone.stem[0](images).transpose(0, 1).flatten(1).double()
-                after = module.backbone.stem[:2](images).transpose(0, 1).flatten(1).double()
+                values = module.network.backbone.stem[0](images).transpose(0, 1).flatten(1).double()
+                after = module.network.backbone.stem[:2](images).transpose(0, 1).flatten(1).double()
             found, out = (stem(rows, path, role, point) for point in ("into", "out"))
             assert float(found["mean"]) == pytest.approx(values.mean(1).mean().item(), abs=1e-4)
             deviation = values.numpy().std(1).mean()

@@ -15,7 +15,7 @@ from da.errors import UserError
 from da.grids.grid_file import find, read_grid
 from da.grids.validation import check, ready
 from da.methods import dann
-from da.methods.base import AdaptationModule
+from da.methods.base import Method
 from da.networks.backbones.base import backbone
 from da.reports.references import AVERAGE, config, published, read
 from datasets.domainnet import DomainNet
@@ -207,9 +207,9 @@ def test_a_fit_has_the_published_rates_and_reversal_at_every_step(
             loop.optim_progress.optimizer.step.total.completed = before[step] - 1
 
     monkeypatch.setattr(dann, "gradient_reversal", reversing)
-    monkeypatch.setattr(AdaptationModule, "on_before_optimizer_step", look)
+    monkeypatch.setattr(Method, "on_before_optimizer_step", look)
     line = f"fit --config {config('office31')} --model {method} --data.root data --out out"
-    small = "--model.backbone digits_resnet --model.weights weights.pth --trainer.accelerator cpu"
+    small = "--model.network.backbone digits_resnet --model.weights weights.pth --trainer.accelerator cpu"
     images = "--data.image_size 32 --data.resize 36 --data.num_workers 0 --data.cache false"
     domains = "--data.source amazon --data.target webcam"
     length = "--data.steps_per_epoch 4 --trainer.max_epochs 1"

@@ -7,7 +7,7 @@ import torch
 
 from da.engine.training import methods
 from da.errors import UserError
-from da.methods.base import AdaptationModule
+from da.methods.base import Method
 from da.norms import names
 
 METHODS = methods()
@@ -15,7 +15,7 @@ SMALL = {"bottleneck": 16}
 OWN = {"DANN": {"critic_width": 8}}
 
 
-def build(name: str, **kwargs) -> AdaptationModule:
+def build(name: str, **kwargs) -> Method:
     return METHODS[name](num_classes=4, **SMALL, **OWN.get(name, {}), **kwargs)
 
 
@@ -105,7 +105,7 @@ def test_source_only_never_forwards_the_target(name, fake_trainer, batch):
     module = build(name, norm="bn")
     fake_trainer(module)
     seen = []
-    module.backbone.register_forward_hook(lambda m, x, y: seen.append(len(x[0])))
+    module.network.backbone.register_forward_hook(lambda m, x, y: seen.append(len(x[0])))
     module.losses(batch)
     assert sum(seen) == (16 if module.uses_target else 8)
     if not module.uses_target:

@@ -121,13 +121,13 @@ def test_a_form_changes_statistics_alone_and_is_undone(form, data):
 
 def test_the_form_of_a_domain_has_the_statistics_of_that_domain(data):
     module = module_of()
-    first = module.backbone.stem[0]
+    first = module.network.backbone.stem[0]
     for form, role in FORMS.items():
         images = torch.cat(list(data.images(role, "train")))
         with torch.no_grad():
             maps = copy.deepcopy(first)(images).transpose(0, 1).flatten(1)
         with restated(module, data, form):
-            layer = module.backbone.stem[1]
+            layer = module.network.backbone.stem[1]
             torch.testing.assert_close(layer.running_mean, maps.mean(1), rtol=1e-4, atol=1e-4)
             # Averages over batches of the variance within each: close to that of all images.
             torch.testing.assert_close(layer.running_var, maps.var(1), rtol=0.05, atol=1e-3)

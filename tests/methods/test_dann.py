@@ -36,7 +36,7 @@ def test_features_climb_the_loss_that_the_critic_descends(fake_trainer, batch):
         module.zero_grad()
         module.losses(batch)["domain"].backward()
         gradients[maximum] = (
-            module.bottleneck[0].weight.grad.clone(),
+            module.network.bottleneck[0].weight.grad.clone(),
             module.critic[0].weight.grad.clone(),
         )
     torch.testing.assert_close(gradients[0.5][0], -0.5 * gradients[-1.0][0], rtol=1e-3, atol=1e-7)

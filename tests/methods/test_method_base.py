@@ -214,10 +214,10 @@ def test_single_image_statistics_are_allowed_on_maps_and_not_on_vectors(tmp_path
 @pytest.mark.parametrize("norm", ["wa", "gn", "wa+gn", "ln", "none"])
 def test_a_batch_of_one_trains_without_batch_statistics(norm, tmp_path):
     module = source_only(norm=norm, lr=1e-3)
-    before = module.classifier.weight.detach().clone()
+    before = module.network.classifier.weight.detach().clone()
     fit(module, digits(batch_size=1), tmp_path, epochs=1)
     assert all(p.isfinite().all() for p in module.parameters())
-    assert not torch.equal(module.classifier.weight, before)
+    assert not torch.equal(module.network.classifier.weight, before)
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_terms(fake_trainer, batch):
@@ -287,7 +287,7 @@ def test_the_scope_limits_the_surgery(norm, scope):
 def test_every_family_of_backbones_can_be_aligned(name):
     module = source_only(norm="wa", backbone=name).eval()
     assert module(torch.randn(2, 3, 32, 32)).shape == (2, 10)
-    layers = [m for m in module.backbone.modules() if isinstance(m, nn.Conv2d)]
+    layers = [m for m in module.network.backbone.modules() if isinstance(m, nn.Conv2d)]
     assert layers
     assert all(isinstance(m, Aligned) for m in layers)
 
@@ -295,8 +295,8 @@ def test_every_family_of_backbones_can_be_aligned(name):
 def test_the_classifier_is_left_as_it_is_under_every_normaliser():
     for norm in names():
         module = dann(norm=norm, seed=5)
-        assert type(module.classifier) is nn.Linear
-        assert torch.equal(module.classifier.weight, dann(seed=5).classifier.weight)
+        assert type(module.network.classifier) is nn.Linear
+        assert torch.equal(module.network.classifier.weight, dann(seed=5).classifier.weight)
 
 
 def test_every_part_has_its_own_seed():

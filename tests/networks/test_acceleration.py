@@ -137,7 +137,7 @@ def test_weights_go_over_from_one_layout_to_the_other(tmp_path, batch):
         layouts = [p.is_contiguous() for p in plain.parameters()]
         assert all(layouts)  # each keeps its own
         with torch.no_grad():
-            plain.classifier.weight.mul_(2)
+            plain.network.classifier.weight.mul_(2)
 
 
 # Losses under autocast.
@@ -153,7 +153,7 @@ def test_every_loss_under_autocast_is_finite_float32_and_close(
     module = methods()[name](num_classes=4, bottleneck=16, norm=norm, **own)
     fake_trainer(module).step = 50
     with torch.no_grad():  # large logits, as of a network that is sure
-        module.classifier.weight.mul_(scale)
+        module.network.classifier.weight.mul_(scale)
     plain = module.losses(batch)
     with torch.autocast("cpu", torch.bfloat16):
         lower = module.losses(batch)

@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
     )  # fmt: skip
     trainer.fit(module, datamodule=Digits(steps_per_epoch=80, root=str(ROOT)))
     path = tmp_path_factory.mktemp("trained") / "weights.pth"
-    torch.save(module.backbone.state_dict(), path)
+    torch.save(module.network.backbone.state_dict(), path)
     return module.eval(), str(path)
 
 
@@ -57,7 +57,7 @@ def cache(tmp_path, monkeypatch):
 def fit(tmp_path, cache, trained, monkeypatch, capfd):
     """Runs fit in an empty folder; gives its result, its checkpoint's weights and what it said."""
     monkeypatch.chdir(tmp_path)
-    options = ["--data.root", str(ROOT), "--model.bottleneck", "null", "--model.weights"]
+    options = ["--data.root", str(ROOT), "--model.network.bottleneck", "null", "--model.weights"]
     short = ["--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"]
 
     def run_it(out, *more, weights=trained[1]):
@@ -542,7 +542,7 @@ def test_the_published_classifier_counts_in_the_report(trained, tmp_path, cache,
     that ignores it, as those of torchvision do."""
     module, path = trained
     state = torch.load(path, weights_only=True)
-    head = {f"fc.{k}": v for k, v in module.classifier.state_dict().items()}
+    head = {f"fc.{k}": v for k, v in module.network.classifier.state_dict().items()}
     torch.save({**state, **head}, tmp_path / "w.pth")
     load = "da.networks.backbones.digits.load_weights"
     from da.networks.backbones.base import load_weights
@@ -555,7 +555,7 @@ def test_the_published_classifier_counts_in_the_report(trained, tmp_path, cache,
     _, held_out = pretrained.calibration(Digits(root=str(ROOT)), start)
     with torch.no_grad():
         one = module(held_out).argmax(1)
-        other = module.classifier(aligned.eval()(held_out)).argmax(1)
+        other = module.network.classifier(aligned.eval()(held_out)).argmax(1)
     assert found["agreement"] == pytest.approx((one == other).float().mean().item())
     assert 0.5 < found["agreement"] < 1
     assert "% of predictions kept, " in pretrained.summary(start, found)

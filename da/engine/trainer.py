@@ -1,0 +1,33 @@
+"""Lightning's trainer, with updates that are made by methods and not by Lightning."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytorch_lightning as L
+
+from da.methods.updates import Updates
+
+
+class Trainer(L.Trainer):
+    """A trainer of methods: gradients are clipped and averaged in their own steps.
+
+    Args:
+        gradient_clip_val: largest norm (or value) of the gradient; nothing for any.
+        gradient_clip_algorithm: clip the ``norm`` of all gradients, or each ``value``.
+        accumulate_grad_batches: batches whose gradients are averaged for one update.
+        kwargs: of Lightning's trainer.
+    """
+
+    def __init__(
+        self,
+        *,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] | None = None,
+        accumulate_grad_batches: int = 1,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.updates = Updates(
+            gradient_clip_val, gradient_clip_algorithm or "norm", accumulate_grad_batches
+        )

@@ -1,0 +1,312 @@
+"""A Lightning module around a plain network: surgery, seeds, optimiser, progress, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from da.errors import UserError
+from da.methods.updates import UpdatingModule
+from da.networks import pretrained
+from da.networks.backbones.base import backbone as build_backbone
+from da.networks.network import Network
+from da.networks.pretrained import Calibration
+from da.norms import Normaliser, batch_norms, normaliser
+from da.norms.weight_align.sharing import Shared, share, unshare
+from da.ops.acceleration import accelerated
+from da.ops.optimisation import parameter_groups
+from da.ops.schedules import annealing
+from da.ops.seeding import seeded
+from da.types import Activations, DataModule, Predictions
+
+Part = Literal["backbone", "bottleneck", "critic"]
+
+
+class NetworkModule(UpdatingModule):
+    """Holds a plain network and what training it takes, whatever the method.
+
+    Args:
+        num_classes: classes of the data; set from the data.
+        task: name of the task, part of the seed of the initial weights; set from the data.
+        seed: with the task and the part's name it gives the initial weights: they match across
+            normalisers and methods, and differ across tasks.
+        backbone: name of the network: ``resnet50``, or ``timm/NAME`` for any model of timm.
+        weights: ``imagenet``, a local file, or nothing for random weights.
+        norm: normaliser: ``bn``, ``wa``, ``wa+bn``, ``gn``, ``in``, ``ln``, ``none``, …
+        norm_options: options of the normaliser by name, ``{gain: auto}``. ``include`` and
+            ``exclude`` name layers of the backbone.
+        scope: the parts that the normaliser covers; others keep batch norm.
+        bottleneck: width of the Linear-normaliser-ReLU between backbone and classifier; nothing
+            for none.
+        forward_mode: both domains in one pass through the network (``joint``), or source, then
+            target (``separate``). With batch norm the two give different networks.
+        lr: learning rate of the heads at the start, and of a backbone from scratch. Nothing takes
+            the published rates: 0.01 with pretrained weights, 0.1 from scratch.
+        pretrained_factor: factor on the learning rate of a backbone with pretrained weights.
+        optimizer: ``sgd`` with Nesterov's momentum, ``adam`` or ``adamw``.
+        momentum: of SGD; the first beta of the others.
+        weight_decay: of the optimiser.
+        decay: decay weights with two or more dimensions, or all parameters.
+        anneal_alpha: the learning rate is lr · (1 + alpha · progress)^-beta; 0 keeps it constant.
+        anneal_beta: see ``anneal_alpha``.
+        horizon: progress is step / horizon instead of step / all steps of the run. The published
+            settings of the adversarial methods use 10000, whatever the length of the run.
+        conversion: how norm ``wa`` starts from pretrained weights: converted so that they compute
+            nearly the same, on training images of the ``source`` or of ``both`` domains (no label
+            is used); ``off`` aligns them as they are, which destroys what they compute.
+        conversion_images: images that the conversion sees, of ``both`` half each.
+        channels_last: keep images and the weights of convolutions in torch.channels_last, which is
+            faster on most devices.
+        compile: compile the network with torch.compile; the first steps take a minute or more.
+
+    Attributes:
+        network: the plain network that is trained, usable without the module.
+        rates: factors on the learning rate, of parts by name.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        task: str = "",
+        seed: int = 0,
+        backbone: str = "digits_resnet",
+        weights: str | None = None,
+        norm: str = "bn",
+        norm_options: dict[str, Any] | None = None,
+        scope: Sequence[Part] = ("backbone", "bottleneck", "critic"),
+        bottleneck: int | None = 256,
+        forward_mode: Literal["joint", "separate"] = "joint",
+        lr: float | None = None,
+        pretrained_factor: float = 0.1,
+        optimizer: Literal["sgd", "adam", "adamw"] = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 1e-3,
+        decay: Literal["weights", "all"] = "weights",
+        anneal_alpha: float = 10.0,
+        anneal_beta: float = 0.75,
+        horizon: int | None = None,
+        conversion: Calibration = "source",
+        conversion_images: int = 512,
+        channels_last: bool = False,
+        compile: bool = False,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        if num_classes < 2:
+            raise UserError(f"num_classes: expected at least 2 classes, got {num_classes}")
+        if lr is None:
+            lr = self.hparams["lr"] = 0.1 if weights is None else 0.01
+        if lr <= 0:
+            raise UserError(f"lr: expected a learning rate above 0, got {lr}")
+        for option, size in (("bottleneck", bottleneck), ("horizon", horizon)):
+            if size is not None and size < 1:
+                raise UserError(f"{option}: expected a whole number from 1 or null, got {size}")
+        if not 0 <= momentum < 1:
+            raise UserError(f"momentum: expected a number from 0 up to but not 1, got {momentum}")
+        if weight_decay < 0:
+            raise UserError(f"weight_decay: expected a number from 0, got {weight_decay}")
+        normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
+        self.start = pretrained.start(self.hparams)
+        self.converted: dict[str, Any] | None = None
+        self.rates: dict[str, float] = {}
+        self.network = self._build_network(num_classes)
+        self.predictions: list[Predictions] = []
+        self._collected: list[list[tuple[Tensor, Tensor, Tensor]]] = []
+        self._steps: int | None = None
+        self._evaluating: list[Shared] = []
+
+    def _build_network(self, num_classes: int) -> Network:
+        h = self.hparams
+        backbone = self.part("backbone", lambda: build_backbone(h["backbone"], h["weights"]))
+        width = backbone.num_features
+        bottleneck: nn.Module = nn.Identity()
+        if h["bottleneck"] is not None:
+            features, out = width, h["bottleneck"]
+            bottleneck = self.part("bottleneck", lambda: bottleneck_of(features, out))
+            width = out
+        self.num_features = width
+        # The last classifier is left as it is under every normaliser.
+        with seeded(h["seed"], h["task"], "classifier"):
+            classifier = self.build_classifier(width, num_classes)
+        accelerated(classifier, h["channels_last"], h["compile"])
+        return Network(backbone, bottleneck, classifier, self.taps(), h["channels_last"])
+
+    def part(
+        self,
+        name: str,
+        build: Callable[[], nn.Module],
+        covered_as: Part | None = None,
+        rate: float = 1.0,
+    ) -> Any:
+        """Builds a part with its own named seed, and puts the normaliser in if it is in scope.
+
+        Every part is built with batch norm first, so that all normalisers start from the same
+        weights wherever shapes agree.
+
+        Args:
+            name: of the part, in the seed of its weights.
+            build: makes it.
+            covered_as: the part of ``scope`` that it counts as; by default ``name`` itself.
+            rate: factor on its learning rate; for parts that the method keeps under this name.
+        """
+        kind = covered_as or name
+        with seeded(self.hparams["seed"], self.hparams["task"], name):
+            module = build()
+            if kind in self.hparams["scope"] and self._normaliser(kind).covers(kind):
+                module = self._normaliser(kind).apply(module)
+        if rate != 1.0:
+            self.rates[name] = rate
+        return accelerated(module, self.hparams["channels_last"], self.hparams["compile"])
+
+    def _normaliser(self, part: str) -> Normaliser:
+        """The normaliser of a part; layers are included and excluded by name in the backbone."""
+        options = self.hparams["norm_options"] or {}
+        if part != "backbone":
+            options = {k: v for k, v in options.items() if k not in ("include", "exclude")}
+        return normaliser(self.hparams["norm"], **options)
+
+    def taps(self) -> Sequence[str]:
+        """Modules of the network whose outputs are read."""
+        return ()
+
+    def build_classifier(self, features: int, classes: int) -> nn.Module:
+        """The classifier, features ``(B, features)`` to logits ``(B, classes)``."""
+        return nn.Linear(features, classes)
+
+    def evaluated(self) -> Network:
+        """The network that is evaluated, kept and exported: a teacher, a mean of classifiers."""
+        return self.network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, K)`` of images ``(B, C, H, W)``."""
+        return self.activations(images).logits
+
+    def activations(self, images: Tensor, domain: str = "target") -> Activations:
+        """Features ``(B, F)`` and logits ``(B, K)`` of images ``(B, C, H, W)``, as evaluated."""
+        found: Activations = self.evaluated()(images, domain)
+        return found
+
+    @property
+    def data(self) -> DataModule:
+        """The data module of the run."""
+        found: DataModule = getattr(self.trainer, "datamodule")  # noqa: B009
+        return found
+
+    def refuse_batch_of_one(self, batch_size: int) -> None:
+        """Batch norm has no statistics of one image; on feature maps PyTorch says nothing.
+
+        ``norm_options: {single_image: true}`` allows it where every batch norm sees a map, whose
+        statistics are then those of its one image, as in instance norm.
+        """
+        layers = batch_norms(self)
+        if batch_size > 1 or not layers:
+            return
+        vectors = any(isinstance(layer, nn.BatchNorm1d) for layer in layers.values())
+        if vectors or not (self.hparams["norm_options"] or {}).get("single_image"):
+            raise UserError(
+                f"batch_size 1 with norm '{self.hparams['norm']}': batch norm has no statistics "
+                f"of one image ({len(layers)} layers, the first {next(iter(layers))}); use a batch "
+                "of 2 or more, or a normaliser without batch statistics such as 'wa' or 'gn'"
+            )
+
+    # Progress and checkpoints.
+
+    @property
+    def progress(self) -> float:
+        """Training progress p: batches done / all of the run, or / horizon where one is set."""
+        return self.batches_done / (self._steps or self._all_steps())
+
+    def _all_steps(self) -> int:
+        if horizon := self.hparams["horizon"]:
+            return int(horizon)
+        trainer: Any = self.trainer
+        accumulated = self.updates.accumulate_grad_batches
+        if accumulated == 1:
+            return max(1, int(trainer.estimated_stepping_batches))
+        steps = -(-int(trainer.num_training_batches) // accumulated) * max(trainer.max_epochs, 1)
+        return max(1, min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps)
+
+    def on_train_start(self) -> None:
+        """Keeps the length of the run, which every step asks for several times."""
+        self._steps = self._all_steps()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what the result says of the whole run."""
+        kept = ("initial_loss", "clipped", "converted")
+        checkpoint["run"] = {name: getattr(self, name) for name in kept}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with it: a resumed run began where the first one did."""
+        vars(self).update(checkpoint.get("run", {}))
+
+    # Evaluation.
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts collecting, with weights that are aligned once."""
+        self._collected = []
+        self._evaluating = share(self.evaluated())
+
+    def on_validation_epoch_end(self) -> None:
+        """Gathers predictions per stream, in the order of the loaders."""
+        unshare(self._evaluating)
+        self.predictions = [
+            Predictions(torch.cat(x), torch.cat(y), torch.cat(f))
+            for x, y, f in (zip(*parts, strict=True) for parts in self._collected)
+        ]
+        for (role, split), found in zip(self.data.evaluations, self.predictions, strict=False):
+            assert found.labels is not None  # for the type checker
+            correct = torch.eq(found.logits.argmax(dim=1), found.labels).float().mean()
+            self.log(f"accuracy/{role}/{split}", correct, prog_bar=split == "test")
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Collects logits and labels of one batch of one stream."""
+        while len(self._collected) <= dataloader_idx:
+            self._collected.append([])
+        role, _ = self.data.evaluations[dataloader_idx]
+        out = self.activations(batch.images, role)
+        self._collected[dataloader_idx].append(
+            (out.logits.float().cpu(), batch.labels.cpu(), out.features.float().cpu())
+        )
+
+    # Optimiser.
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, its rate annealed over progress at every step."""
+        h = self.hparams
+        factors = {"network.backbone": h["pretrained_factor"]} if h["weights"] is not None else {}
+        groups = parameter_groups(
+            self.named_parameters(),
+            h["lr"],
+            {**factors, **self.rates},
+            h["weight_decay"],
+            h["decay"],
+        )
+        optimiser: torch.optim.Optimizer
+        if h["optimizer"] == "sgd":
+            optimiser = torch.optim.SGD(
+                groups, lr=h["lr"], momentum=h["momentum"], nesterov=h["momentum"] > 0
+            )
+        else:
+            kind = torch.optim.Adam if h["optimizer"] == "adam" else torch.optim.AdamW
+            optimiser = kind(groups, lr=h["lr"], betas=(h["momentum"], 0.999))
+        # At step 0 the progress is 0 without asking the trainer for the length of the run: that
+        # would start the training stream, before a resumed run knows which step it is at.
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser,
+            lambda step: annealing(
+                self.progress if step else 0.0, h["anneal_alpha"], h["anneal_beta"]
+            ),
+        )
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+
+def bottleneck_of(features: int, width: int) -> nn.Sequential:
+    """Features ``(B, features)`` to ``(B, width)``, batch norm in between."""
+    # No bias where batch norm follows: it would be subtracted again and never move.
+    return nn.Sequential(nn.Linear(features, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())

@@ -1,0 +1,302 @@
+"""From losses to updates: gradients, clipping, sharpness, and the check that all is finite."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from da.errors import Diverged, UserError
+from da.methods.lean_module import LeanModule
+from da.norms.weight_align.sharing import Shared, share, unshare
+from da.ops.acceleration import without_autocast
+
+
+@dataclass(frozen=True)
+class Sharpness:
+    """Terms whose sharpness is minimised too (SAM, Foret et al. 2021, eq. 2).
+
+    Their gradient is taken at w + radius · g / ‖g‖, where g is their gradient at w (all norms over
+    what the step updates); that of the other terms at w. Running statistics of batch norm are
+    those of the pass at w alone.
+
+    Attributes:
+        terms: names of losses.
+        radius: rho.
+    """
+
+    terms: Sequence[str]
+    radius: float = 0.05
+
+
+class Step(NamedTuple):
+    """One update of the parameters within a batch.
+
+    Attributes:
+        compute: gives the loss terms by name; their sum is minimised. Called once, and a second
+            time where sharpness is minimised.
+        update: names of the parts that are updated, as in ``network.backbone`` or ``critic``; None
+            for all. The others get no gradient.
+        sharpness: terms whose sharpness counts, if any.
+    """
+
+    compute: Callable[[], Mapping[str, Tensor]]
+    update: Sequence[str] | None = None
+    sharpness: Sharpness | None = None
+
+
+class Updates(NamedTuple):
+    """How gradients become updates, the same for all methods.
+
+    Attributes:
+        gradient_clip_val: largest norm (or value) of the gradient; None for any.
+        gradient_clip_algorithm: whether the norm of all gradients is clipped, or each value.
+        accumulate_grad_batches: batches whose gradients are averaged for one update.
+    """
+
+    gradient_clip_val: float | None = None
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm"
+    accumulate_grad_batches: int = 1
+
+
+class UpdatingModule(LeanModule):
+    """A Lightning module whose batches are made of steps; the one place where updates are made.
+
+    Progress counts batches, however many updates each of them makes.
+
+    Attributes:
+        updates: how gradients become updates; set before training.
+        clipped: of each update so far, whether clipping changed its gradient.
+        initial_loss: the task loss of the very first batch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.updates = Updates()
+        self.clipped: list[bool] = []
+        self.initial_loss: float | None = None
+        self._batch_number: int | None = None
+        self._shared: list[Shared] = []
+        self._noted: Counter[str] = Counter()
+
+    def setup(self, stage: str) -> None:
+        """Takes from the trainer how gradients become updates, where it says."""
+        super().setup(stage)
+        self.updates = getattr(self.trainer, "updates", self.updates)
+
+    def steps(self, batch: Any) -> Iterator[Step]:
+        """The updates that a batch makes, in order; what follows a ``yield`` runs after it."""
+        raise NotImplementedError
+
+    @property
+    def batches_done(self) -> int:
+        """Batches whose updates are made; within a batch, those before it."""
+        return self.global_step if self._batch_number is None else self._batch_number
+
+    @property
+    def makes_one_update(self) -> bool:
+        """Whether every batch makes one plain update, so that gradients can be accumulated."""
+        return True
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """All updates of a batch; returns the sum of the losses of the first."""
+        self.logging = self.is_read()
+        self._batch_number = self.global_step
+        self._noted.clear()
+        total: Tensor | None = None
+        try:
+            for number, step in enumerate(self.steps(batch)):
+                loss = self._make(step, number, batch_idx)
+                total = loss if total is None else total
+        finally:
+            self._batch_number = None
+            self.logging = True
+        if total is None:
+            raise RuntimeError(f"{type(self).__name__}.steps made no step of a batch")
+        if self._updates_now(batch_idx):
+            schedules: Any = self.lr_schedulers() or []
+            for schedule in schedules if isinstance(schedules, list) else [schedules]:
+                schedule.step()
+        return total
+
+    def _updates_now(self, batch_idx: int) -> bool:
+        """Whether a batch ends those whose gradients are averaged."""
+        return (batch_idx + 1) % self.updates.accumulate_grad_batches == 0 or bool(
+            self.trainer.is_last_batch
+        )
+
+    def _make(self, step: Step, number: int, batch_idx: int) -> Tensor:
+        """One update, or its gradients where those of several batches are averaged."""
+        accumulated = self.updates.accumulate_grad_batches
+        optimiser: Any = self.optimizers()
+        if number or batch_idx % accumulated == 0:
+            optimiser.zero_grad(set_to_none=True)
+        with self._only(step.update):
+            total = self._backward(step, 1 / accumulated)
+        if not self._updates_now(batch_idx):
+            return total
+        if number == 0:
+            optimiser.step()  # counted by Lightning: one a batch
+        else:
+            self.trainer.strategy.optimizer_step(optimiser.optimizer, _nothing, self)
+        return total
+
+    def _backward(self, step: Step, scale: float) -> Tensor:
+        losses = step.compute()
+        total = reduce(torch.add, losses.values())
+        self._check(losses, total)
+        self._note(losses)
+        sharp = step.sharpness.terms if step.sharpness else ()
+        if step.sharpness is None:
+            self._differentiate(total, scale)
+            return total.detach()
+        for name in sharp:
+            if name not in losses:
+                raise RuntimeError(f"sharpness of '{name}', which is none of {', '.join(losses)}")
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        at = reduce(torch.add, (losses[name] for name in sharp))
+        gradients = torch.autograd.grad(at, parameters, retain_graph=True, allow_unused=True)
+        rest = [loss for name, loss in losses.items() if name not in sharp]
+        if rest:
+            self._differentiate(reduce(torch.add, rest), scale)
+        with perturbed(parameters, gradients, step.sharpness.radius), frozen_statistics(self):
+            again = step.compute()
+            self._differentiate(reduce(torch.add, (again[name] for name in sharp)), scale)
+        return total.detach()
+
+    def _differentiate(self, loss: Tensor, scale: float) -> None:
+        if not loss.requires_grad:
+            return
+        with without_autocast(loss):
+            self.manual_backward(loss if scale == 1 else loss * scale)
+
+    def _check(self, losses: Mapping[str, Tensor], total: Tensor) -> None:
+        if math.isfinite(total.item()):
+            return
+        terms = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
+        raise Diverged(
+            f"diverged: the loss at step {self.batches_done} is not finite ({terms}); "
+            f"lower the learning rate (now {self.hparams['lr']:g}) or check the data"
+        )
+
+    def _note(self, losses: Mapping[str, Tensor]) -> None:
+        if self.initial_loss is None and "task" in losses:
+            self.initial_loss = losses["task"].item()
+        for name, loss in losses.items():
+            self._noted[name] += 1  # a later update of the batch may have a term of the same name
+            number = f"/{self._noted[name]}" if self._noted[name] > 1 else ""
+            self.log(f"loss/{name}{number}", loss.detach())
+
+    @contextmanager
+    def _only(self, parts: Sequence[str] | None) -> Iterator[None]:
+        """Within this block only the parameters of some parts take gradients."""
+        if parts is None:
+            yield
+            return
+        known = dict(self.named_modules())
+        for part in parts:
+            if part not in known:
+                raise RuntimeError(f"{type(self).__name__} has no part '{part}' to update")
+        chosen = {id(p) for part in parts for p in known[part].parameters()}
+        frozen = [p for p in self.parameters() if p.requires_grad and id(p) not in chosen]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Micro-batches of one update share their aligned weights."""
+        # Where gradients are scaled (float16), those held back would be so after the others are
+        # not any more.
+        if self.updates.accumulate_grad_batches > 1 and self.trainer.precision != "16-mixed":
+            self._shared += share(self, micro_batches=True)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Takes the micro-batches' gradients through the alignment, once; then clips."""
+        if self._shared:
+            unshare(self._shared)
+            self._shared = []
+        self._clip()
+
+    def _clip(self) -> None:
+        """Clips, and counts how often that changed a gradient."""
+        limit = self.updates.gradient_clip_val
+        if not limit:
+            return
+        parameters = [p for p in self.parameters() if p.grad is not None]
+        by_value = self.updates.gradient_clip_algorithm == "value"
+        kind = float("inf") if by_value else 2.0
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], kind)
+        self.clipped.append(bool(norm > limit))
+        self.log("clipped", float(self.clipped[-1]), on_step=False, on_epoch=True)
+        if by_value:
+            nn.utils.clip_grad_value_(parameters, limit)
+        else:
+            nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+
+    def refuse_accumulation(self) -> None:
+        """Refuses to average gradients over batches where a batch makes several updates.
+
+        Raises:
+            UserError: with the option's name.
+        """
+        if self.updates.accumulate_grad_batches > 1 and not self.makes_one_update:
+            raise UserError(
+                f"accumulate_grad_batches: {type(self).__name__} makes updates of its own within "
+                "each batch, so that gradients can't be averaged over batches; leave it out, or "
+                "raise the batch size"
+            )
+
+
+def _nothing() -> None:
+    """The closure of an optimiser whose gradients are there."""
+
+
+@contextmanager
+def perturbed(
+    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None], radius: float
+) -> Iterator[None]:
+    """Within this block parameters lie a distance up along gradients; then as before, exactly.
+
+    ε = radius · g / ‖g‖ (Foret et al. 2021, eq. 2 with p = 2).
+
+    Args:
+        parameters: changed in place.
+        gradients: one of each, None where there is none.
+        radius: ‖ε‖.
+    """
+    pairs = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
+    norm = nn.utils.get_total_norm([g for _, g in pairs])
+    saved = [p.detach().clone() for p, _ in pairs]
+    with torch.no_grad():
+        for parameter, gradient in pairs:
+            parameter.add_(gradient * (radius / (norm + 1e-12)).to(gradient))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for (parameter, _), value in zip(pairs, saved, strict=True):
+                parameter.copy_(value)
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """After this block the running statistics of batch norms are what they were before."""
+    layers = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    saved = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in saved:
+            buffer.copy_(value)

@@ -1,0 +1,106 @@
+"""The network that methods train: backbone, bottleneck, classifier, and what is read within it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from da.errors import unknown
+from da.norms.base import tell_domains
+from da.ops.acceleration import in_full, laid_out
+from da.types import Activations, Domains, Segment
+
+
+class Network(nn.Module):
+    """A classifier in three parts. It stands alone: copied, folded, exported without its method.
+
+    Args:
+        backbone: images ``(B, C, H, W)`` to features.
+        bottleneck: features to features; :class:`torch.nn.Identity` for none.
+        classifier: features to logits ``(B, K)``.
+        taps: names of modules within the network whose outputs are read, ``"backbone.layer4"``.
+        channels_last: give the backbone images in torch.channels_last.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        bottleneck: nn.Module,
+        classifier: nn.Module,
+        taps: Sequence[str] = (),
+        channels_last: bool = False,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.bottleneck = bottleneck
+        self.classifier = classifier
+        self.taps = tuple(taps)
+        self.channels_last = channels_last
+        known = dict(self.named_modules())
+        for tap in self.taps:
+            if tap not in known:
+                raise unknown("tap", tap, known)
+
+    def forward(self, images: Tensor, domains: Domains | str = "target") -> Activations:
+        """Features ``(B, F)``, logits ``(B, K)`` and taps of images ``(B, C, H, W)``.
+
+        Args:
+            images: of one domain, or of several one after another.
+            domains: which of them are of which domain: layers that keep the domains apart are told;
+                a name for all of them.
+        """
+        if isinstance(domains, str):
+            domains = (Segment(domains, len(images)),)
+        tell_domains(self, domains)
+        with self._tapped() as taps:
+            images = laid_out(images, self.channels_last)
+            features = self.bottleneck(self.backbone(images))
+            logits = self.classifier(features)
+        return Activations(in_full(features), in_full(logits), taps)
+
+    @contextmanager
+    def _tapped(self) -> Iterator[dict[str, Tensor]]:
+        found: dict[str, Tensor] = {}
+        if not self.taps:
+            yield found
+            return
+
+        def keep(name: str, output: Tensor) -> None:
+            found[name] = in_full(output)
+
+        hooks = [
+            self.get_submodule(name).register_forward_hook(
+                lambda module, inputs, output, name=name: keep(name, output)
+            )
+            for name in self.taps
+        ]
+        try:
+            yield found
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def split_activations(joint: Activations, sizes: Sequence[int]) -> list[Activations]:
+    """The activations of neighbouring parts of a batch.
+
+    Args:
+        joint: of the whole batch.
+        sizes: of the parts, in order.
+    """
+    features, logits = joint.features.split(list(sizes)), joint.logits.split(list(sizes))
+    taps = {name: value.split(list(sizes)) for name, value in joint.taps.items()}
+    return [
+        Activations(features[i], logits[i], {name: parts[i] for name, parts in taps.items()})
+        for i in range(len(sizes))
+    ]
+
+
+def logits_of(network: Network, images: Tensor, domain: str = "target") -> Tensor:
+    """Logits ``(B, K)`` of images ``(B, C, H, W)`` of one domain, without gradients."""
+    with torch.no_grad():
+        logits: Tensor = network(images, domain).logits
+    return logits

@@ -1,0 +1,83 @@
+"""Strong augmentation of single images: RandAugment and Cutout, from numbers that are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torchvision.transforms.v2.functional as T
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+
+#: Distortions of an image that follow one another.
+OPERATIONS = 2
+#: Numbers in [0, 1) that an image takes: which distortion, how much and in which direction, for
+#: each; then size and place of the square that is cut out.
+DRAWS = 3 * OPERATIONS + 3
+#: Side of the square that is cut out, at most, as a share of the image's.
+CUTOUT = 0.5
+
+#: Strengths are those of RandAugment (Cubuk et al. 2020, table 6 of arXiv:1909.13719) as FixMatch
+#: uses it (Sohn et al. 2020, table 12): s from 0 to 1 is the strength, sign -1 or 1.
+DISTORTIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+    "identity": lambda x, s, sign: x,
+    "autocontrast": lambda x, s, sign: T.autocontrast(x),
+    "equalize": lambda x, s, sign: T.equalize(x),
+    "brightness": lambda x, s, sign: T.adjust_brightness(x, 1 + 0.95 * s * sign),
+    "contrast": lambda x, s, sign: T.adjust_contrast(x, 1 + 0.95 * s * sign),
+    "saturation": lambda x, s, sign: T.adjust_saturation(x, 1 + 0.95 * s * sign),
+    "sharpness": lambda x, s, sign: T.adjust_sharpness(x, 1 + 0.95 * s * sign),
+    "posterize": lambda x, s, sign: T.posterize(x, 8 - round(4 * s)),
+    "solarize": lambda x, s, sign: T.solarize(x, 255 * (1 - s)),
+    "rotate": lambda x, s, sign: _moved(x, angle=30 * s * sign),
+    "shear_x": lambda x, s, sign: _moved(x, shear_x=0.3 * s * sign),
+    "shear_y": lambda x, s, sign: _moved(x, shear_y=0.3 * s * sign),
+    "translate_x": lambda x, s, sign: _moved(x, right=0.3 * s * sign * x.shape[2]),
+    "translate_y": lambda x, s, sign: _moved(x, down=0.3 * s * sign * x.shape[1]),
+}
+GREY = 128
+
+
+def distorted(image: Tensor, draws: NDArray[np.float64]) -> Tensor:
+    """An image after two random distortions, a random square of it grey.
+
+    Args:
+        image: ``(C, H, W)`` uint8; it is left as it is.
+        draws: ``(DRAWS,)`` float64 in [0, 1).
+    """
+    distortions = list(DISTORTIONS.values())
+    for which, strength, direction in draws[: 3 * OPERATIONS].reshape(OPERATIONS, 3).tolist():
+        distort = distortions[int(which * len(distortions))]
+        image = distort(image, strength, 1.0 if direction < 0.5 else -1.0)
+    return _cut(image.clone(), *draws[3 * OPERATIONS :].tolist())
+
+
+def _cut(image: Tensor, size: float, down: float, right: float) -> Tensor:
+    """Greys a square in place (Cutout, DeVries & Taylor 2017); its centre lies in the image."""
+    height, width = image.shape[1:]
+    half = size * CUTOUT * min(height, width) / 2
+    top, bottom = (round(down * height + x) for x in (-half, half))
+    left, end = (round(right * width + x) for x in (-half, half))
+    image[:, max(top, 0) : bottom, max(left, 0) : end] = GREY
+    return image
+
+
+def _moved(
+    image: Tensor,
+    angle: float = 0.0,
+    right: float = 0.0,
+    down: float = 0.0,
+    shear_x: float = 0.0,
+    shear_y: float = 0.0,
+) -> Tensor:
+    """An affine motion; what comes in is grey."""
+    return T.affine(
+        image,
+        angle=angle,
+        translate=[round(right), round(down)],
+        scale=1.0,
+        shear=[float(np.degrees(np.arctan(shear_x))), float(np.degrees(np.arctan(shear_y)))],
+        interpolation=InterpolationMode.BILINEAR,
+        fill=[float(GREY)] * image.shape[0],
+    )
