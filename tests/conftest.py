@@ -66,7 +66,10 @@ def batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
     source = torch.randn(8, 3, 32, 32, generator=generator)
     target = 2 * torch.randn(8, 3, 32, 32, generator=generator) + 1
-    return Batch(Labelled((source,), torch.arange(8) % 4, torch.arange(8)), Unlabelled((target,), torch.arange(8)))
+    return Batch(
+        Labelled((source,), torch.arange(8) % 4, torch.arange(8)),
+        Unlabelled((target,), torch.arange(8)),
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

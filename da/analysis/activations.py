@@ -180,7 +180,7 @@ def as_trained(module: Method, source: Images, target: Images) -> Iterator[Tenso
     The source alone where the method never forwards the target, both in one batch (``joint``), or
     in turns (``separate``).
     """
-    if not module.uses_target:
+    if not module.needs.target:
         yield from source
         return
     for pair in zip(source, target, strict=True):

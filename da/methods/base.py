@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -68,10 +68,12 @@ class Method(NetworkModule, ABC):
 
     Attributes:
         needs: what it takes of the data and of the network.
+        small: options that make the method's own parts small, for a quick look and for tests.
         stage: the part of the training at hand.
     """
 
     needs: ClassVar[Needs] = Needs()
+    small: ClassVar[Mapping[str, Any]] = {}
     prepared: bool = False
     stage: Stage = Stage("train")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,8 @@ class DANN(Method):
         reversal_gamma: how fast: lambda = maximum · (2 / (1 + exp(-gamma · progress)) - 1).
         critic_width: width of the two hidden layers of the critic.
     """
+
+    small: ClassVar = {"critic_width": 8}
 
     def __init__(
         self,

@@ -50,7 +50,14 @@ def by_hand(module, x):
         y = at(f"{name}.conv2", block.conv2, block.bn2, y)
         short = block.downsample
         x = F.relu(y + at(f"{name}.downsample.0", short[0], short[1], x))
-    x = F.relu(at("bottleneck.0", module.network.bottleneck[0], module.network.bottleneck[1], x.mean((2, 3))))
+    x = F.relu(
+        at(
+            "bottleneck.0",
+            module.network.bottleneck[0],
+            module.network.bottleneck[1],
+            x.mean((2, 3)),
+        )
+    )
     at("classifier", module.network.classifier, nn.Identity(), x)
     return found
 

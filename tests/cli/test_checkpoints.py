@@ -108,7 +108,7 @@ def expected(network, images):
 @pytest.fixture
 def data(root):
     return (
-        f"--model.network.backbone resnet18 --data Folder --data.root {root} --data.source bright "
+        f"--model.backbone resnet18 --data Folder --data.root {root} --data.source bright "
         "--data.target dark --data.image_size 32 --data.resize 32 --data.eval_batch_size 18"
     )
 
@@ -307,15 +307,15 @@ class Evil:
 
 def test_files_from_elsewhere_that_do_not_fit(refused, tmp_path, data, whole, split):
     file_of(whole, "plain", tmp_path)
-    said = refused(f"test office.pth {data} --model.network.bottleneck 256")
-    assert "bottleneck: 'office.pth' has none, the model 256; leave --model.network.bottleneck out" in said
+    said = refused(f"test office.pth {data} --model.bottleneck 256")
+    assert "bottleneck: 'office.pth' has none, the model 256; leave --model.bottleneck out" in said
     said = refused(f"test office.pth {data} --model.weights imagenet")
     assert "weights: 'office.pth' holds the weights; leave --model.weights out" in said
-    said = refused("test office.pth --model.network.backbone resnet18")
+    said = refused("test office.pth --model.backbone resnet18")
     assert said == "checkpoint: 'office.pth' has 3 classes, the data 10"
     said = refused("test office.pth")
     assert "does not fit digits_resnet: " in said
-    assert "name the network that it was trained with, --model.network.backbone NAME" in said
+    assert "name the network that it was trained with, --model.backbone NAME" in said
     said = refused(f"test office.pth {data} --model.norm gn")
     assert "tensors differ, first backbone.network." in said
     assert "'gn' is not what it was trained with" in said

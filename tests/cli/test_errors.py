@@ -68,7 +68,7 @@ OPTIONS = {
     "--model.norm wb": f"unknown normaliser 'wb'; did you mean 'wa+bn'? One of: {NORMS}",
     "--model.norm no": f"unknown normaliser 'no'; did you mean 'none'? One of: {NORMS}",
     "--model.norm off": f"unknown normaliser 'off'; one of: {NORMS}",
-    "--model.network.backbone resnet5": "unknown backbone 'resnet5'; did you mean 'resnet50'? One of: ",
+    "--model.backbone resnet5": "unknown backbone 'resnet5'; did you mean 'resnet50'? One of: ",
     "--model.norm wa --model.norm_options.gian he": "did you mean 'gain'? One of: ",
     "--model.norm wa --model.norm_options.gain hee": "One of: auto, balanced, he, variance-pres",
     # values
@@ -87,7 +87,7 @@ OPTIONS = {
     "--model.scope [head]": "model.scope: expected one of backbone, bottleneck, critic; got 'head'",
     "--model.scope backbone": "model.scope: expected a list [a, b]; got 'backbone'",
     "--model.forward_mode both": "model.forward_mode: expected one of joint, separate; got 'both'",
-    "--model.network.bottleneck 0": "bottleneck: expected a whole number from 1 or null, got 0",
+    "--model.bottleneck 0": "bottleneck: expected a whole number from 1 or null, got 0",
     "--model.horizon 0": "horizon: expected a whole number from 1 or null, got 0",
     "--model DANN --model.critic_width 0": "critic_width: expected a whole number from 1, got 0",
     "--model.num_classes 3": "model.num_classes: it is set from the data; leave it out",
@@ -215,7 +215,7 @@ def test_folders_with_other_classes_and_too_few_images(call, tmp_path):
     folder_of(tmp_path / "images", "a", ["cat", "dog"])
     folder_of(tmp_path / "images", "b", ["cat", "horse"])
     folder_of(tmp_path / "images", "c", ["cat", "dog"], count=3)
-    options = "fit --data Folder --data.root images --data.source a --model.network.backbone digits_resnet"
+    options = "fit --data Folder --data.root images --data.source a --model.backbone digits_resnet"
     code, said = call(f"{options} --data.target b --data.batch_size 2")
     assert code == 2
     assert "only in 'a': dog; only in 'b': horse" in said
@@ -287,7 +287,7 @@ def test_a_checkpoint_of_another_kind_is_refused(call, trained, tmp_path):
     code, said = call(f"test {trained} --model.norm bn --out t.json")
     assert code == 2
     assert "was trained with norm 'wa', the model has 'bn'; where none is given it is" in said
-    code, said = call(f"test {trained} --model.network.bottleneck 32 --out t.json")
+    code, said = call(f"test {trained} --model.bottleneck 32 --out t.json")
     assert code == 2
     assert "does not fit the model" in said
     code, said = call(f"fit --ckpt_path {trained} --model.norm bn --out run")

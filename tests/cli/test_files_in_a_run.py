@@ -19,7 +19,7 @@ from da.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 DATA = "--data Folder --data.root images --data.source a --data.target b --data.image_size 32"
-FIT = f"fit {DATA} --data.batch_size 4 --model.network.bottleneck 8 --data.steps_per_epoch"
+FIT = f"fit {DATA} --data.batch_size 4 --model.bottleneck 8 --data.steps_per_epoch"
 
 
 @pytest.fixture(scope="module")

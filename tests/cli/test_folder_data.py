@@ -122,7 +122,7 @@ def test_weights_decide_the_normalisation_and_the_size(images, call, caplog):
     if not timm.list_models(name):
         pytest.skip(f"timm {timm.__version__} has no {name}, whose pixels are not ImageNet's")
     torch.save(timm.create_model(name).state_dict(), "vit.pth")
-    model = f"--model.network.backbone timm/{name} --model.weights vit.pth --model.network.bottleneck 8"
+    model = f"--model.backbone timm/{name} --model.weights vit.pth --model.bottleneck 8"
     line = f"fit {FIT} {model}".replace("--data.image_size 32", "")
     call(f"{line} --out run")
     assert "were trained with" not in caplog.text

@@ -13,7 +13,7 @@ from da.networks.backbones.base import backbone
 
 SHORT = [
     *("--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"),
-    *("--model.network.bottleneck", "8", "--trainer.accelerator", "cpu"),
+    *("--model.bottleneck", "8", "--trainer.accelerator", "cpu"),
 ]
 
 

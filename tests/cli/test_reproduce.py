@@ -209,7 +209,7 @@ def test_a_fit_has_the_published_rates_and_reversal_at_every_step(
     monkeypatch.setattr(dann, "gradient_reversal", reversing)
     monkeypatch.setattr(Method, "on_before_optimizer_step", look)
     line = f"fit --config {config('office31')} --model {method} --data.root data --out out"
-    small = "--model.network.backbone digits_resnet --model.weights weights.pth --trainer.accelerator cpu"
+    small = "--model.backbone digits_resnet --model.weights weights.pth --trainer.accelerator cpu"
     images = "--data.image_size 32 --data.resize 36 --data.num_workers 0 --data.cache false"
     domains = "--data.source amazon --data.target webcam"
     length = "--data.steps_per_epoch 4 --trainer.max_epochs 1"

@@ -200,7 +200,7 @@ WRONG = {
     "a tensor is missing": (
         changed(drop=("backbone.layer3.0.bn1.weight",)),
         "does not fit resnet18: 1 of its 60 tensors are missing "
-        r"\(first: backbone.layer3.0.bn1.weight\); name the network .*--model.network.backbone NAME",
+        r"\(first: backbone.layer3.0.bn1.weight\); name the network .*--model.backbone NAME",
     ),
     "another network": (
         torchvision.models.resnet34(num_classes=5).state_dict(),

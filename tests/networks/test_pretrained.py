@@ -57,7 +57,7 @@ def cache(tmp_path, monkeypatch):
 def fit(tmp_path, cache, trained, monkeypatch, capfd):
     """Runs fit in an empty folder; gives its result, its checkpoint's weights and what it said."""
     monkeypatch.chdir(tmp_path)
-    options = ["--data.root", str(ROOT), "--model.network.bottleneck", "null", "--model.weights"]
+    options = ["--data.root", str(ROOT), "--model.bottleneck", "null", "--model.weights"]
     short = ["--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"]
 
     def run_it(out, *more, weights=trained[1]):

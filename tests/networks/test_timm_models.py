@@ -136,7 +136,7 @@ def test_without_timm_it_is_said_what_to_install(monkeypatch, capsys):
     said = refusal("timm/resnet50")
     assert said.startswith("backbone 'timm/resnet50' needs timm")
     assert said.endswith("pip install -e '.[timm]'")
-    code = run.main(["fit", "--data.source", "rendered", "--model.network.backbone", "timm/resnet50"])
+    code = run.main(["fit", "--data.source", "rendered", "--model.backbone", "timm/resnet50"])
     assert code == 2
     assert said in capsys.readouterr().err
 

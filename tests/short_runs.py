@@ -1,0 +1,48 @@
+"""Short trainings of a method on the digits, for tests that need updates to be made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from da.engine.trainer import Trainer
+from da.methods.base import Method
+from datasets.digits import Digits
+
+CLASSES = 10
+
+
+def digits(**options: Any) -> Digits:
+    return Digits(**{"batch_size": 4, "steps_per_epoch": 3} | options)
+
+
+def small(kind: type[Method], **options: Any) -> Method:
+    """A method with a narrow bottleneck and what it says itself of being small."""
+    return kind(num_classes=CLASSES, **{"bottleneck": 16} | dict(kind.small) | options)
+
+
+def fit(module, data=None, folder=None, epochs=1, callbacks=(), ckpt_path=None, **options):
+    """Trains without evaluations; gives the trainer."""
+    last = (
+        []
+        if folder is None
+        else [
+            ModelCheckpoint(
+                folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+            )
+        ]
+    )
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=folder is not None,
+        num_sanity_val_steps=0,
+        callbacks=[*callbacks, *last],
+        **{"limit_val_batches": 0} | options,
+    )
+    trainer.fit(module, datamodule=data or digits(), ckpt_path=ckpt_path)
+    return trainer
