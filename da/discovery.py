@@ -9,6 +9,8 @@ from functools import cache
 from types import GenericAlias, ModuleType
 from typing import TypeVar
 
+from da.errors import UserError, unknown
+
 T = TypeVar("T")
 
 
@@ -42,3 +44,45 @@ def subclasses(package: str, base: type[T]) -> dict[str, type[T]]:
             ):
                 found[name] = value
     return dict(sorted(found.items()))
+
+
+def find_class(name: str, package: str, base: type[T], kind: str) -> type[T]:
+    """The class of a short name on disk, or of a dotted path from anywhere.
+
+    Args:
+        name: ``"DANN"``, or ``"package.module.Class"``.
+        package: where short names are looked for.
+        base: the class that it must extend.
+        kind: what it is to the user, for errors.
+
+    Raises:
+        UserError: where there is no such class; lists those on disk.
+    """
+    known = subclasses(package, base)
+    if "." not in name:
+        if name not in known:
+            raise unknown(kind, name, known)
+        return known[name]
+    module, _, title = name.rpartition(".")
+    try:
+        value = getattr(importlib.import_module(module), title)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise UserError(f"{kind} '{name}': its module needs '{error.name}'") from error
+        raise unknown(kind, name, [*known, *_dotted(known)]) from None
+    except AttributeError:
+        raise unknown(kind, name, [*known, *_dotted(known)]) from None
+    if not isinstance(value, type) or not issubclass(value, base):
+        raise UserError(f"{kind} '{name}': expected a subclass of {base.__name__}, got {value!r}")
+    return value
+
+
+def _dotted(known: dict[str, type[T]]) -> list[str]:
+    return [f"{value.__module__}.{value.__qualname__}" for value in known.values()]
+
+
+def short_name(value: type, package: str, base: type[T]) -> str:
+    """The shortest name by which :func:`find_class` finds a class."""
+    title = value.__qualname__
+    on_disk = subclasses(package, base).get(title) is value
+    return title if on_disk else f"{value.__module__}.{title}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from da.engine.result import Result
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.errors import Diverged, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 SCORES = {"n": 400, "accuracy": 0.9, "class_mean": 0.9, "cross_entropy": 0.3}
 
 
-def a_cell(**settings: Any) -> Cell:
+def a_cell(**settings: Any) -> RunSpec:
     """A cell, with some settings replaced."""
     base: dict[str, Any] = {
         "data": "x.Y",
@@ -41,10 +41,10 @@ def a_cell(**settings: Any) -> Cell:
         "steps_per_epoch": 10,
         "seed": 0,
     }
-    return Cell(**{**base, **settings})
+    return RunSpec(**{**base, **settings})
 
 
-def made(cell: Cell, accuracy: float = 0.9, forms: tuple[str, ...] = ("",)) -> Result:
+def made(cell: RunSpec, accuracy: float = 0.9, forms: tuple[str, ...] = ("",)) -> Result:
     """A result in which only accuracies vary."""
     evaluations = []
     for epoch in range(cell.epochs):
@@ -71,7 +71,7 @@ def made(cell: Cell, accuracy: float = 0.9, forms: tuple[str, ...] = ("",)) -> R
     )
 
 
-def run(cell: Cell, directory: Path, progress: Callable[[float], None]) -> Result:
+def run(cell: RunSpec, directory: Path, progress: Callable[[float], None]) -> Result:
     """Does what the test asks for this seed, then returns a result."""
     home = Path(os.environ["FAKE_CELLS"])
     behaviour = json.loads((home / "behaviour.json").read_text())

@@ -6,7 +6,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from da.engine.trainer import Trainer
+from da.engine.trainer import MethodTrainer
 from da.methods.base import Method
 from datasets.digits import Digits
 
@@ -33,7 +33,7 @@ def fit(module, data=None, folder=None, epochs=1, callbacks=(), ckpt_path=None, 
             )
         ]
     )
-    trainer = Trainer(
+    trainer = MethodTrainer(
         max_epochs=epochs,
         accelerator="cpu",
         logger=False,

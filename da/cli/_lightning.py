@@ -27,7 +27,6 @@ from da.cli._messages import (
     refuse_no_value,
 )
 from da.cli._published import without_grids
-from da.discovery import modules
 from da.engine.training import methods
 from da.errors import UserError, unknown
 from da.methods.base import Method
@@ -71,7 +70,7 @@ class CLI(LightningCLI):
         self.extra = extra or {}
         known: dict[str, dict[str, type]] = {
             "model": methods(),
-            "data": data_classes(),
+            "data": data_sets(),
         }  # so that short names are known
         set_loader("yaml", yaml12.load, exceptions=(yaml.YAMLError,))
         quiet()
@@ -81,6 +80,7 @@ class CLI(LightningCLI):
                 L.LightningDataModule,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
+                trainer_class=MethodTrainer,
                 run=False,
                 save_config_callback=None,
                 seed_everything_default=0,
@@ -97,7 +97,7 @@ class CLI(LightningCLI):
         except argparse.ArgumentError as error:
             top = (*TOP_LEVEL, *(option.lstrip("-") for option in self.extra))
             raise (
-                refuse_no_value(str(error), args) or readable(str(error), known, L.Trainer, top)
+                refuse_no_value(str(error), args) or readable(str(error), known, MethodTrainer, top)
             ) from error
         except ValueError as error:
             # jsonargparse tries a class as one type among several and reports that none fits.
@@ -115,15 +115,14 @@ class CLI(LightningCLI):
             parser.add_argument(option, **settings)
         defaults: dict[str, Any] = {"model": DEFAULT_MODEL, "data": DEFAULT_DATA}
         if self.checkpoint:
-            settings = self.checkpoint["settings"]
-            defaults = {k: settings[k] for k in ("model", "data", "seed_everything")}
+            defaults = settings_of(self.checkpoint["spec"])
         parser.set_defaults(defaults)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuses misspelt names of methods and data sets with the right ones, then parses."""
         for option, kind, known in (
             ("--model", "method", methods()),
-            ("--data", "data set", data_classes()),
+            ("--data", "data set", data_sets()),
         ):
             name = value_of(option, args)
             if name and "." not in name and name not in known:
@@ -135,7 +134,7 @@ class CLI(LightningCLI):
             refuse_linked(dotted_keys(content))
         # What is set for one data set by default says nothing of another: not its domains, not
         # its image sizes.
-        saved = self.checkpoint["settings"]["data"]["class_path"] if self.checkpoint else None
+        saved = self.checkpoint["spec"].data if self.checkpoint else None
         chosen = data_class(args, files)
         if chosen and short(chosen) != short(saved or DEFAULT_DATA):
             parser.set_defaults({"data": chosen})
@@ -164,12 +163,27 @@ class CLI(LightningCLI):
         return yaml.safe_load(text)
 
 
-def data_classes() -> dict[str, type[L.LightningDataModule]]:
-    """Every data set on disk, by class name."""
-    from da.discovery import subclasses
+class FitCLI(CLI):
+    """Parses as :class:`CLI` and builds neither model nor data: the engine does.
 
-    modules("datasets")
-    return subclasses("datasets", L.LightningDataModule)
+    Attributes:
+        spec: what is to be trained.
+    """
+
+    spec: RunSpec
+
+    def instantiate_classes(self) -> None:
+        """Makes the specification of the settings."""
+        as_seed(self.config["seed_everything"])
+        self.spec = spec_of(self.settings())
+
+    def trainer_options(self) -> dict[str, Any]:
+        """The trainer's options by name, with callbacks and loggers as objects."""
+        parser = LightningArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(MethodTrainer, "trainer", instantiate=False)
+        given = {"trainer": self.settings()["trainer"]}
+        options = parser.instantiate_classes(parser.parse_object(given))
+        return vars(options["trainer"])
 
 
 def short(name: str) -> str:
@@ -186,7 +200,7 @@ def data_class(args: list[str], files: list[dict[str, Any]]) -> str | None:
     for content in reversed(files):
         data = content.get("data", content.get("data.class_path"))
         named = named or (data.get("class_path") if isinstance(data, dict) else data)
-    kind = data_classes().get(short(named)) if isinstance(named, str) else None
+    kind = data_sets().get(short(named)) if isinstance(named, str) else None
     dotted = f"{kind.__module__}.{kind.__qualname__}" if kind else None
     return dotted if named in (dotted, short(dotted or "")) else None
 
@@ -237,18 +251,6 @@ class EpochLines(L.Callback):
         print(f"epoch {trainer.current_epoch + 1}{of}: {text}", flush=True)
 
 
-class LastStep(L.Callback):
-    """Ends a run of ``max_steps`` with an evaluation, also in the middle of an epoch.
-
-    Lightning evaluates where an epoch ends, or where it is asked to stop.
-    """
-
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Asks it to."""
-        if 0 < trainer.max_steps <= trainer.global_step:
-            trainer.should_stop = True
-
-
 def quiet() -> None:
     """Keeps Lightning's advice out of the way; warnings that concern the run stay."""
     for name in ("pytorch_lightning", "lightning_fabric"):
@@ -264,36 +266,20 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", text)
 
 
-class KeepSettings(L.Callback):
-    """Writes settings, classes and what the images were into every checkpoint, so that it can stand
-    alone.
-
-    Args:
-        content: what is added to a checkpoint.
-    """
-
-    def __init__(self, content: dict[str, Any]):
-        self.content = content
-
-    def on_save_checkpoint(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Adds them."""
-        checkpoint.update(self.content)
-
-
 @contextmanager
-def stoppable(trainer: L.Trainer) -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """SIGTERM ends the run with 143 and Ctrl-C with 130; Lightning alone would give 0 and 1."""
+    received: list[int] = []
 
     def terminate(*_: Any) -> None:
+        received.append(signal.SIGTERM)
         sys.exit(143)
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     except SystemExit as stop:
-        if stop.code != 143 and trainer.interrupted:
+        if stop.code != 143 or not received:
             raise KeyboardInterrupt from stop
         raise
     finally:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as L
@@ -18,50 +18,92 @@ from da.errors import Diverged
 from da.methods.base import Method
 from da.norms import aligned_once, batch_norms, reestimated
 from da.ops.optimisation import lr_over_norm2
-from da.selection.information_maximisation import InformationMaximisation
-from da.types import Labelled, Predictions
+from da.selection.base import Evidence, score
+from da.types import DataModule, Labelled, Predictions, Role, Segment, Split
 
 #: Batch norm in its strongest forms: the same weights, the running statistics re-estimated on
 #: training images of one domain (on the target: AdaBN, Li et al. 2017).
-FORMS = {"source-stats": "source", "target-stats": "target"}
+FORMS: dict[str, Role] = {"source-stats": "source", "target-stats": "target"}
 
 
-def scores(logits: Tensor, labels: Tensor, by_class: bool = False) -> dict[str, Any]:
+def scores(
+    predictions: Predictions, classes: Sequence[str], by_class: bool = False
+) -> dict[str, Any]:
     """What is kept of the predictions of one stream.
 
     Args:
-        logits: ``(N, K)`` float.
-        labels: ``(N,)`` int64.
+        predictions: of the stream, with labels or without.
+        classes: names in the order of the labels.
         by_class: also keep ``per_class``, the accuracy of each class, None where it is absent.
 
     Returns:
-        n; accuracy over the samples; class_mean, the mean of the accuracies of the classes that
-        are present; cross_entropy in nats; information_maximisation, which uses no labels.
+        n; and where there are labels: accuracy over the samples; class_mean, the mean of the
+        accuracies of the classes that are present; cross_entropy in nats.
     """
-    classes = logits.shape[1]
+    logits, labels = predictions.logits, predictions.labels
+    if labels is None:
+        return {"n": len(logits)}
     # torchmetrics' macro average counts a class that is predicted but absent as 0, so the mean
     # is taken here, over the classes that are present.
-    per_class = multiclass_accuracy(logits, labels, num_classes=classes, average=None)
-    present = torch.bincount(labels, minlength=classes) > 0
-    found: dict[str, Any] = {
+    number = len(classes)
+    per_class = multiclass_accuracy(logits, labels, num_classes=number, average=None)
+    present = torch.bincount(labels, minlength=number) > 0
+    measured: dict[str, Any] = {
         "n": len(labels),
-        "accuracy": multiclass_accuracy(
-            logits, labels, num_classes=classes, average="micro"
-        ).item(),
+        "accuracy": multiclass_accuracy(logits, labels, num_classes=number, average="micro").item(),
         "class_mean": per_class[present].mean().item(),
         "cross_entropy": F.cross_entropy(logits, labels).item(),
-        "information_maximisation": InformationMaximisation()(logits).item(),
     }
     if by_class:
-        pairs = zip(per_class.tolist(), present.tolist(), strict=True)
-        found["per_class"] = [round(value, 6) if there else None for value, there in pairs]
-    return found
+        values = zip(classes, per_class.tolist(), present.tolist(), strict=True)
+        measured["per_class"] = {
+            name: round(value, 6) if there else None for name, value, there in values
+        }
+    return measured
 
 
-def scored(name: str, found: Predictions) -> dict[str, Any]:
-    """The scores of a stream: class by class of the target's test images, which tables show."""
-    assert found.labels is not None  # for the type checker
-    return scores(found.logits, found.labels, by_class=name == "target/test")
+def score_streams(
+    predictions: Mapping[str, Predictions],
+    data: DataModule,
+    names: Sequence[str],
+    forward: Callable[[Role, Split], Predictions],
+) -> dict[str, dict[str, Any]]:
+    """What is kept of one form of a network, by stream; label-free scores at their stream.
+
+    Args:
+        predictions: by stream, ``"target/test"``.
+        data: its classes, and which streams hold the same images.
+        names: of the label-free scores.
+        forward: predicts a split that a score needs and no evaluation shows.
+    """
+    kept = {
+        name: scores(p, data.classes, by_class=name == "target/test")
+        for name, p in predictions.items()
+    }
+    place = data.same_as.get("target/validation", "target/validation")
+    if place not in kept:
+        place = "target/test"
+    kept[place]["label_free"] = label_free(predictions, place, data, names, forward)
+    # What holds the same images has the same scores.
+    return {**kept, **{name: kept[same] for name, same in data.same_as.items() if same in kept}}
+
+
+def label_free(
+    predictions: Mapping[str, Predictions],
+    place: str,
+    data: DataModule,
+    names: Sequence[str],
+    forward: Callable[[Role, Split], Predictions],
+) -> dict[str, float | None]:
+    """Scores by name, None where one is not a number. They see no label of the target."""
+    chosen = {name: score(name) for name in names}
+    source: dict[Split, Predictions] = {}
+    for split in {split for one in chosen.values() for split in one.needs}:
+        stream = data.same_as.get(f"source/{split}", f"source/{split}")
+        source[split] = predictions[stream] if stream in predictions else forward("source", split)
+    evidence = Evidence(predictions[place]._replace(labels=None), source, data.seed)
+    values = {name: one(evidence) for name, one in chosen.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @contextmanager
@@ -77,7 +119,7 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
 
 
 def predict(module: Method, loader: Iterable[Labelled], domain: str = "target") -> Predictions:
-    """Runs the network over one evaluation stream."""
+    """Runs the evaluated network over one stream."""
     out: list[tuple[Tensor, Tensor, Tensor]] = []
     with evaluating(module):
         for batch in loader:
@@ -87,19 +129,34 @@ def predict(module: Method, loader: Iterable[Labelled], domain: str = "target") 
     return Predictions(logits, labels, features)
 
 
-def restated(module: Method, data: Any, form: str, images: Iterable[Tensor] | None = None) -> Any:
-    """Context in which the network's batch norms have the statistics of a form of ``FORMS``.
+@contextmanager
+def restated(
+    module: Method,
+    data: DataModule,
+    form: str,
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    images: Iterable[Tensor] | None = None,
+) -> Iterator[None]:
+    """Within this block batch norms have the statistics of a form of ``FORMS``.
 
     Args:
-        module: the network.
+        module: whose evaluated network it is.
         data: its domains.
         form: of ``FORMS``, or ``""`` for the network as it is.
+        context: in which the images are forwarded, such as a precision.
         images: batches ``(B, C, H, W)`` to take the statistics of instead.
     """
     if images is None and not form:
-        return nullcontext()
+        yield
+        return
     batches = data.images(FORMS[form], "train") if images is None else images
-    return reestimated(module, joined(x.to(module.device) for x in batches))
+    network = module.evaluated()
+    role = FORMS.get(form, "target")
+    moved = ((x.to(module.device), (Segment(role, len(x)),)) for x in joined(batches))
+    with ExitStack() as held:
+        with context():
+            held.enter_context(reestimated(network, moved))
+        yield
 
 
 def joined(batches: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -125,6 +182,7 @@ class Recorder(L.Callback):
 
     Args:
         forms: also evaluate batch norm with re-estimated statistics, where there is any.
+        score_names: label-free scores to compute.
 
     Attributes:
         history: one entry per evaluation: ``{epoch, step, forms: {form: {stream: scores}}}``; the
@@ -132,8 +190,9 @@ class Recorder(L.Callback):
         seconds: time spent in training steps (data and optimiser included) and in evaluation.
     """
 
-    def __init__(self, forms: bool = True):
+    def __init__(self, forms: bool = True, score_names: Sequence[str] = ()):
         self.forms = forms
+        self.score_names = tuple(score_names)
         self.history: list[dict[str, Any]] = []
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.lr_over_norm2: list[float] = []
@@ -171,30 +230,34 @@ class Recorder(L.Callback):
         """Scores what the module collected, then the other forms of the network."""
         if trainer.sanity_checking or not isinstance(pl_module, Method):
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = pl_module.data
         names = ["/".join(pair) for pair in data.evaluations]
-        found = dict(zip(names, pl_module.predictions, strict=True))
-        forms = {"": {name: scored(name, p) for name, p in found.items()}}
-        if not all(math.isfinite(s["cross_entropy"]) for s in forms[""].values()):
+        predictions = dict(zip(names, pl_module.predictions, strict=True))
+        if not all(p.logits.isfinite().all() for p in predictions.values()):
             raise Diverged(
                 f"diverged: predictions after step {trainer.global_step} are not finite; "
                 f"lower the learning rate (now {pl_module.hparams['lr']:g}) or check the data"
             )
-        if self.forms and batch_norms(pl_module):
+        plugin: Any = trainer.precision_plugin
+
+        def forward(role: Role, split: Split) -> Predictions:
+            with plugin.forward_context():
+                return predict(pl_module, data.evaluation(role, split), role)
+
+        forms = {"": score_streams(predictions, data, self.score_names, forward)}
+        if self.forms and batch_norms(pl_module.evaluated()):
             for form in FORMS:
-                precision: Any = trainer.precision_plugin
-                with precision.forward_context(), restated(pl_module, data, form):
-                    forms[form] = {
-                        name: scored(name, predict(pl_module, loader, name.partition("/")[0]))
-                        for name, loader in zip(names, data.val_dataloader(), strict=True)
+                with restated(pl_module, data, form, plugin.forward_context):
+                    again = {
+                        name: forward(role, split)
+                        for name, (role, split) in zip(names, data.evaluations, strict=True)
                     }
-        for streams in forms.values():  # what holds the same images has the same scores
-            streams.update({name: streams[same] for name, same in data.same_as.items()})
+                    forms[form] = score_streams(again, data, self.score_names, forward)
         self.history.append(
             {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "forms": forms}
         )
         self.lr_over_norm2.append(lr_over_norm2(pl_module.optimizers()))
-        self.feature_deviation = found.get("source/test", pl_module.predictions[0]).deviation
+        self.feature_deviation = predictions.get("source/test", pl_module.predictions[0]).deviation
         self._lap("evaluation")
 
 
@@ -206,4 +269,6 @@ class Ticks(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         """Reports."""
-        self.report(trainer.global_step / max(1, int(trainer.estimated_stepping_batches)))
+        steps = trainer.estimated_stepping_batches
+        if math.isfinite(steps):
+            self.report(trainer.global_step / max(1, int(steps)))

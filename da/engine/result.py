@@ -6,12 +6,13 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 
 Selection = Literal["last", "label-free", "oracle"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 
-STREAMS = ("source/validation", "target/validation", "source/test", "target/test")
+DEFAULT_SCORE = "InformationMaximisation"
+"""Picks the label-free epoch unless another is named."""
 
 
 class _Strict(BaseModel):
@@ -19,17 +20,17 @@ class _Strict(BaseModel):
 
 
 class Scores(_Strict):
-    """One network on one split of one domain."""
+    """One network on one split of one domain; of images without labels only their number."""
 
     n: int = Field(gt=0)
-    accuracy: float = Field(ge=0, le=1)
-    class_mean: float = Field(ge=0, le=1)
+    accuracy: float | None = Field(default=None, ge=0, le=1)
+    class_mean: float | None = Field(default=None, ge=0, le=1)
     cross_entropy: float | None = None
-    information_maximisation: float | None = None
-    """A score that uses no labels; higher is better."""
-    per_class: list[float | None] | None = None
-    """Accuracy of each class in the order of the labels, none where it is absent; kept of the
-    target's test images."""
+    per_class: dict[str, float | None] | None = None
+    """Accuracy of each class by name, none where it is absent; kept of the target's test images."""
+    label_free: dict[str, float | None] = {}
+    """Scores that use no label of the target, by name; higher is better. None where a score is not
+    a number. Computed on the images that the label-free selection looks at."""
 
 
 Forms = dict[str, dict[str, Scores]]
@@ -39,7 +40,7 @@ class Evaluation(_Strict):
     """All splits at one moment of the training.
 
     ``forms`` maps the form of the network (``""`` as trained, ``"source-stats"`` and
-    ``"target-stats"`` with re-estimated statistics) to ``"domain/split"`` to scores.
+    ``"target-stats"`` with re-estimated statistics) to ``"role/split"`` to scores.
     """
 
     epoch: int = Field(ge=0)
@@ -48,11 +49,12 @@ class Evaluation(_Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Evaluation:
-        if "" not in self.forms:
+        if not self.forms.get(""):
             raise ValueError("an evaluation needs the network as trained, the form ''")
+        streams = set(self.forms[""])
         for form, scores in self.forms.items():
-            if missing := [name for name in STREAMS if name not in scores]:
-                raise ValueError(f"form {form!r} lacks {', '.join(missing)}")
+            if set(scores) != streams:
+                raise ValueError(f"form {form!r} was evaluated on other images")
         return self
 
 
@@ -81,17 +83,21 @@ class Conversion(_Strict):
 class Result(_Strict):
     """One finished training. Only this, validated, counts as done; an exit status never does."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     state: Literal["done"] = "done"
-    cell: str
-    settings: dict[str, Any]
-    score: str = "information_maximisation"
+    run: str
+    """Identity of the specification, :attr:`RunSpec.id`."""
+    spec: RunSpec
+    sources: list[str] = Field(min_length=1)
+    target: str
+    classes: list[str] = Field(min_length=2)
+    """Names in the order of the labels."""
     evaluations: list[Evaluation] = Field(min_length=1)
     seconds: Seconds
     parameters: int
-    lr_over_norm2: float
+    lr_over_norm2: float | None
     feature_deviation: float
-    initial_loss: float
+    initial_loss: float | None
     clipped_fraction: float | None = None
     conversion: Conversion | None = None
     preprocessing: dict[str, Any] | None = None
@@ -102,8 +108,8 @@ class Result(_Strict):
 
     @model_validator(mode="after")
     def _identity(self) -> Result:
-        if Cell(**self.settings).id != self.cell:
-            raise ValueError(f"the settings are not those of cell {self.cell}")
+        if self.spec.id != self.run:
+            raise ValueError(f"the settings are not those of run {self.run}")
         forms = [set(evaluation.forms) for evaluation in self.evaluations]
         if any(names != forms[0] for names in forms):
             raise ValueError("the evaluations hold different forms of the network")
@@ -114,21 +120,49 @@ class Result(_Strict):
         """The forms of the network that were evaluated, as trained first."""
         return list(self.evaluations[-1].forms)
 
+    @property
+    def has_target_labels(self) -> bool:
+        """Whether anything is known of how right the predictions on the target are."""
+        return self.evaluations[-1].forms[""]["target/test"].accuracy is not None
 
-def select(result: Result, form: str, selection: Selection) -> Evaluation | None:
-    """The evaluation that a selection picks, or None where its score was not computed.
+
+class Failure(_Strict):
+    """Why a training has no result. Divergence is final; anything else is tried again."""
+
+    state: Literal["failed", "diverged"]
+    run: str
+    reason: str
+    evaluations: list[Evaluation] = []
+    """Those before it diverged."""
+
+
+def validation(streams: dict[str, Scores]) -> Scores:
+    """The target's validation images, or its test images where there are no others."""
+    return streams.get("target/validation", streams["target/test"])
+
+
+def select(
+    result: Result, form: str, selection: Selection, score: str = DEFAULT_SCORE
+) -> Evaluation | None:
+    """The evaluation that a selection picks, or None where it can't tell.
 
     ``last`` takes the last one. ``label-free`` takes the highest score on the target's validation
     images, which needs no labels. ``oracle`` takes the highest accuracy on the target's test
-    images, which nobody has in practice. Equal scores: the earliest.
+    images, which nobody has in practice. Equal values: the earliest.
+
+    Args:
+        result: of the training.
+        form: of the network.
+        selection: which.
+        score: that the label-free selection goes by.
     """
     if selection == "last":
         return result.evaluations[-1]
     if selection == "oracle":
-        return max(result.evaluations, key=lambda e: e.forms[form]["target/test"].accuracy)
-    scored = [
-        (evaluation.forms[form]["target/validation"].information_maximisation, evaluation)
-        for evaluation in result.evaluations
-    ]
-    known = [(score, evaluation) for score, evaluation in scored if score is not None]
-    return max(known, key=lambda pair: pair[0])[1] if len(known) == len(scored) else None
+        values = [e.forms[form]["target/test"].accuracy for e in result.evaluations]
+    else:
+        values = [validation(e.forms[form]).label_free.get(score) for e in result.evaluations]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return result.evaluations[values.index(max(known))]

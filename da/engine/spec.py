@@ -1,4 +1,4 @@
-"""One training of a grid and its identity."""
+"""What decides the outcome of one training, and nothing else: for `fit` and for cells of grids."""
 
 from __future__ import annotations
 
@@ -8,45 +8,83 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+#: Of the defaults of methods, normalisers and networks, which a specification does not spell out:
+#: raised when one changes what is computed, so that old results are not taken for new ones.
+DEFAULTS_VERSION = 2
 
-class Cell(BaseModel):
-    """Everything that decides the outcome of one training, and nothing else.
+#: Options of data sets that change no image and no batch.
+NOT_OF_THE_DATA = ("root", "num_workers", "cache", "cache_folder", "eval_batch_size")
 
-    Two cells with equal settings have the same :attr:`id` on every machine. Paths, the number of
-    workers and the names of devices are left out; threads, precision and the kind of device are
-    in, since bitwise results depend on them.
-    """
 
+class _Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
 
-    data: str = Field(pattern=r"^[A-Za-z_][\w.]*\.[A-Za-z_]\w*$")
-    """Dotted path of the data class, ``"datasets.digits.Digits"``."""
+
+class TrainerSettings(_Settings):
+    """Options of the trainer that change what is computed; the names are Lightning's."""
+
+    max_steps: int = -1
+    min_epochs: int | None = None
+    min_steps: int | None = None
+    max_time: str | None = None
+    """``DD:HH:MM:SS``."""
+    gradient_clip_val: float | None = Field(default=None, gt=0)
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm"
+    accumulate_grad_batches: int = Field(default=1, gt=0)
+    limit_train_batches: int | float | None = None
+    limit_val_batches: int | float | None = None
+    overfit_batches: int | float = 0.0
+    val_check_interval: int | float | None = None
+    check_val_every_n_epoch: int | None = 1
+    deterministic: bool | Literal["warn"] | None = None
+    benchmark: bool | None = None
+    detect_anomaly: bool = False
+
+    def changed(self) -> dict[str, Any]:
+        """Those that are not at their defaults."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class RunSpec(_Settings):
+    """One training. Two with equal settings have the same :attr:`id` on every machine.
+
+    Paths, the number of workers and the names of devices are no part of the identity; threads,
+    precision and the kind of device are, since bitwise results depend on them.
+    """
+
+    data: str = Field(pattern=r"^[A-Za-z_][\w.]*$")
+    """Class name of a data set on disk, ``"Digits"``, or dotted path of one from elsewhere."""
     data_args: dict[str, Any] = {}
     data_version: int = Field(default=1, gt=0)
     """Of how the data class makes its images: a change of it leaves old results behind."""
     source: str
     target: str
-    method: str
-    """Class name of the adaptation method, ``"DANN"``."""
+    method: str = Field(pattern=r"^[A-Za-z_][\w.]*$")
+    """Class name of a method on disk, ``"DANN"``, or dotted path of one from elsewhere."""
     method_args: dict[str, Any] = {}
     norm: str
     norm_options: dict[str, Any] = {}
     model_args: dict[str, Any] = {}
-    """Arguments that every method takes: backbone, weights, bottleneck, scope, forward, ..."""
+    """Arguments that every method takes: backbone, weights, bottleneck, scope, forward_mode, ..."""
     weights_content: str | None = None
     """SHA-256 of the file that ``weights`` names: it is in the identity, and the path is not."""
     lr: float = Field(gt=0)
     batch_size: int = Field(gt=0)
-    epochs: int = Field(gt=0)
+    epochs: int = Field(ge=-1)
+    """-1 for as many as ``trainer.max_steps`` or ``trainer.max_time`` allow."""
     steps_per_epoch: int | Literal["source", "target", "longest"]
     seed: int = Field(ge=0)
-    threads: int = Field(default=1, gt=0)
+    threads: int | None = Field(default=1, gt=0)
+    """None: as many as the machine has; then results are those of this machine."""
     precision: str = "32-true"
     device: str = "cpu"
     forms: bool = True
     """Whether batch norm is also evaluated with re-estimated statistics."""
+    scores: tuple[str, ...] = ("InformationMaximisation", "NegativeEntropy")
+    """Scores without target labels that are computed at every evaluation."""
+    trainer: TrainerSettings = TrainerSettings()
 
     @property
     def task(self) -> str:
@@ -60,22 +98,16 @@ class Cell(BaseModel):
 
     @property
     def id(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the settings' canonical JSON.
-
-        Without the data's folder, number of workers and cache, which change no batch. (A limit of
-        the cache is in it where one is given: what is re-encoded beyond it has other pixels.)
-        """
+        """The first 16 hex digits of the SHA-256 of the settings' canonical JSON."""
         settings = self.model_dump(mode="json")
-        for name in ("root", "num_workers", "cache", "cache_folder"):
+        for name in NOT_OF_THE_DATA:
             settings["data_args"].pop(name, None)
         if self.weights_content is None:
             del settings["weights_content"]
         else:
             settings["model_args"].pop("weights", None)
-        if self.data_version == 1:  # the first version is what cells had before it was counted
-            del settings["data_version"]
-        if self.forms:  # as all cells before there was a choice
-            del settings["forms"]
+        settings["trainer"] = self.trainer.changed()
+        settings["defaults_version"] = DEFAULTS_VERSION
         return hashlib.sha256(canonical(settings).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:

@@ -6,11 +6,15 @@ from typing import Any, Literal
 
 import pytorch_lightning as L
 
+from da.engine.environment import OneProcess, say_what_is_ignored
 from da.methods.updates import Updates
 
 
-class Trainer(L.Trainer):
+class MethodTrainer(L.Trainer):
     """A trainer of methods: gradients are clipped and averaged in their own steps.
+
+    It trains in this process, and takes nothing from environment variables: those of Lightning
+    (``PL_TRAINER_…``) are named after another class, and no cluster is looked for.
 
     Args:
         gradient_clip_val: largest norm (or value) of the gradient; nothing for any.
@@ -27,7 +31,10 @@ class Trainer(L.Trainer):
         accumulate_grad_batches: int = 1,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        say_what_is_ignored()
+        plugins = kwargs.pop("plugins", None) or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        super().__init__(plugins=[OneProcess(), *plugins], **kwargs)
         self.updates = Updates(
             gradient_clip_val, gradient_clip_algorithm or "norm", accumulate_grad_batches
         )

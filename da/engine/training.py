@@ -1,15 +1,9 @@
-"""One cell of a grid: one training with the real data, method and normaliser."""
+"""One training, from its specification to its result: what `fit` and a cell of a grid are."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import os
-import platform
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,102 +12,257 @@ import pytorch_lightning as L
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-import da
-from da.discovery import subclasses
+from da.engine.checkpoint_io import VerifiedCheckpointIO
+from da.engine.checkpoints import KeepRun, read_run
+from da.engine.components import find_data, find_method
 from da.engine.evaluation import Recorder, Ticks
+from da.engine.provenance import machine, versions
 from da.engine.result import Result
-from da.engine.spec import Cell
-from da.errors import UserError, unknown
+from da.engine.resuming import described, refuse_other_data, refuse_other_spec
+from da.engine.spec import RunSpec
+from da.engine.trainer import MethodTrainer
+from da.errors import Diverged, UserError
 from da.methods.base import Method
 from da.networks import pretrained
 from da.networks.backbones.base import unloaded
+from da.types import DataModule
+
+LAST = "last.ckpt"
+"""The checkpoint of the last evaluation, from which a training goes on."""
 
 
-def methods() -> dict[str, type[Method]]:
-    """Every method on disk, by class name."""
-    return subclasses("da.methods", Method)
+def train(
+    spec: RunSpec,
+    directory: str | Path,
+    progress: Callable[[float], None] | None = None,
+    checkpoint: str | Path | None = None,
+    root: str | None = None,
+) -> Result:
+    """Trains and evaluates; goes on from a checkpoint where there is one.
 
+    Args:
+        spec: what to train.
+        directory: of the checkpoints; made where it is missing.
+        progress: told the finished part, from 0 to 1, after every step.
+        checkpoint: to go on from; by default ``directory/last.ckpt`` if that is whole.
+        root: folder of the data, in place of the specification's.
 
-def build(cell: Cell, root: str | None = None) -> tuple[Method, Any]:
-    """The module and the data of a cell."""
-    package, _, name = cell.data.rpartition(".")
-    data_class = getattr(importlib.import_module(package), name)
-    data = data_class(
-        source=cell.source,
-        target=cell.target,
-        batch_size=cell.batch_size,
-        steps_per_epoch=cell.steps_per_epoch,
-        seed=cell.seed,
-        **({"root": root} if root else {}),
-        **cell.data_args,
-    )
-    known = methods()
-    if cell.method not in known:
-        raise unknown("method", cell.method, known)
-    try:
-        module = known[cell.method](
-            num_classes=data.num_classes,
-            task=data.task,
-            seed=cell.seed,
-            norm=cell.norm,
-            norm_options=cell.norm_options,
-            lr=cell.lr,
-            **cell.model_args,
-            **cell.method_args,
-        )
-    except TypeError as error:  # an option that no constructor knows
-        raise UserError(f"{cell.method}: {error}") from error
-    pretrained.adopt(data, module.hparams["backbone"], module.hparams["weights"])
-    return module, data
-
-
-def run_cell(cell: Cell, directory: Path, progress: Callable[[float], None]) -> Result:
-    """Trains and evaluates one cell; goes on from ``directory/last.ckpt`` where there is one.
+    Returns:
+        What the training leaves behind. It is not written: see
+        :func:`da.engine.run_folder.write_result`.
 
     Raises:
         Diverged: if the loss or the predictions are not finite.
         UserError: if the settings don't fit together.
     """
-    start = perf_counter()
-    before = usable(directory / "last.ckpt")
-    with unloaded() if before else nullcontext():
-        module, data = build(cell)
-    manifest = data.manifest  # not after: files may go once the cache holds them
-    recorder = Recorder(forms=cell.forms)
-    checkpoint = ModelCheckpoint(
-        directory, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
-    )
-    trainer = L.Trainer(
-        max_epochs=cell.epochs,
-        accelerator=cell.device,
-        devices=1,
-        precision=cell.precision,  # type: ignore[arg-type]
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=[recorder, Ticks(progress), checkpoint],
-        default_root_dir=directory,
-    )
-    trainer.fit(module, datamodule=data, ckpt_path=before)
-    return Result(
-        schema_version=1,
-        cell=cell.id,
-        settings=cell.model_dump(mode="json"),
-        score="information_maximisation",
-        evaluations=recorder.history,  # type: ignore[arg-type]
-        seconds={**recorder.seconds, "total": perf_counter() - start},  # type: ignore[arg-type]
-        parameters=sum(p.numel() for p in module.parameters()),
-        lr_over_norm2=sum(recorder.lr_over_norm2) / len(recorder.lr_over_norm2),
-        feature_deviation=recorder.feature_deviation,
-        initial_loss=module.initial_loss or 0.0,
-        conversion=module.converted,  # type: ignore[arg-type]
-        clipped_fraction=sum(module.clipped) / len(module.clipped) if module.clipped else None,
-        versions=versions(),
-        preprocessing=pretrained.prepared(data),
-        data_manifest=manifest,
-        machine=machine(),
-    )
+    directory = Path(directory)
+    before = Path(checkpoint) if checkpoint else usable(directory / LAST)
+    return Training(spec, before, root).run(directory, progress)
+
+
+class Training:
+    """A training that has been checked and can be run: nothing is written before.
+
+    Args:
+        spec: what to train.
+        checkpoint: to go on from.
+        root: folder of the data, in place of the specification's.
+
+    Attributes:
+        module: the method.
+        data: the data module.
+        before: content of the checkpoint, if any.
+        recorder: of the evaluations.
+
+    Raises:
+        UserError: for whatever could not be trained.
+    """
+
+    def __init__(
+        self, spec: RunSpec, checkpoint: str | Path | None = None, root: str | None = None
+    ):
+        self.began = perf_counter()
+        self.spec = spec
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.before = read_run(str(checkpoint)) if checkpoint else None
+        if self.before:
+            refuse_other_spec(spec, self.before["spec"], str(checkpoint))
+        with unloaded() if self.before else nullcontext():
+            self.module, self.data = build(spec, root)
+        self.data.prepare_data()
+        self.data.setup("fit")  # so that bad data is refused before anything is written
+        # Not after: files may go once the cache holds them.
+        self.images = described(self.data)
+        refuse_other_data(self.images, self.before, str(checkpoint))
+        self.module.refuse_batch_of_one(self.data.batch_size)
+        self.recorder = Recorder(spec.forms, spec.scores)
+
+    def trainer(
+        self,
+        directory: Path,
+        progress: Callable[[float], None] | None = None,
+        callbacks: Sequence[L.Callback] = (),
+        logger: Any = False,
+        keep: bool = True,
+        options: Mapping[str, Any] | None = None,
+    ) -> MethodTrainer:
+        """The trainer of the specification.
+
+        Args:
+            directory: of the checkpoints.
+            progress: told the finished part after every step.
+            callbacks: others than those that every training has.
+            logger: of Lightning, or several.
+            keep: write a checkpoint at the end of every epoch.
+            options: of Lightning's trainer that change nothing of what is computed.
+        """
+        spec = self.spec
+        content = {"spec": spec.model_dump(mode="json"), "classes": list(self.data.classes)}
+        own: list[L.Callback] = [KeepRun({**content, **self.images}), self.recorder]
+        if progress is not None:
+            own.append(Ticks(progress))
+        if spec.trainer.max_steps > 0:
+            own.append(LastStep())
+        if keep:
+            own.append(
+                ModelCheckpoint(
+                    directory,
+                    filename=Path(LAST).stem,
+                    enable_version_counter=False,
+                    save_on_train_epoch_end=True,
+                )
+            )
+        return MethodTrainer(
+            max_epochs=spec.epochs,
+            accelerator=spec.device,
+            devices=1,
+            precision=spec.precision,
+            logger=logger,
+            callbacks=[*callbacks, *own],
+            default_root_dir=directory,
+            enable_checkpointing=keep or any(isinstance(c, ModelCheckpoint) for c in callbacks),
+            plugins=[VerifiedCheckpointIO()],
+            **{
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "num_sanity_val_steps": 0,
+                **spec.trainer.changed(),
+                **(options or {}),
+            },
+        )
+
+    def run(
+        self, directory: Path, progress: Callable[[float], None] | None = None, **kwargs: Any
+    ) -> Result:
+        """Trains to the end.
+
+        Args:
+            directory: of the checkpoints; made where it is missing.
+            progress: told the finished part after every step.
+            kwargs: of :meth:`trainer`.
+
+        Raises:
+            Diverged: if the loss or the predictions are not finite.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        trainer = self.trainer(directory, progress, **kwargs)
+        with threads(self.spec.threads):
+            trainer.fit(self.module, datamodule=self.data, ckpt_path=self.checkpoint)
+        return self.result()
+
+    def is_finished(self) -> bool:
+        """Whether the checkpoint is at the end of what is to be trained.
+
+        Raises:
+            UserError: where what is left is the rest of an epoch that ``max_steps`` has cut, which
+                Lightning takes for a whole one.
+        """
+        before, epochs, steps = self.before, self.spec.epochs, self.spec.trainer.max_steps
+        if before is None:
+            return False
+        if 0 < steps <= before["global_step"]:
+            return True
+        begun = before["epoch"] + 1
+        whole = before["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
+        if epochs == begun and not whole:
+            raise UserError(
+                f"trainer.max_epochs: '{self.checkpoint}' lies within epoch {begun}, at step "
+                f"{before['global_step']}, and the rest of an epoch is trained by steps; give "
+                "--trainer.max_steps instead"
+            )
+        return 0 < epochs <= begun
+
+    def result(self) -> Result:
+        """What the training leaves behind, once it has been evaluated."""
+        recorder, module, spec = self.recorder, self.module, self.spec
+        if not recorder.history:
+            raise UserError(
+                "trainer: no epoch was trained and evaluated; raise --trainer.max_epochs, or "
+                "evaluate more often (--trainer.val_check_interval)"
+            )
+        rates = recorder.lr_over_norm2
+        return Result.model_validate(
+            {
+                "run": spec.id,
+                "spec": spec,
+                "sources": [spec.source],
+                "target": spec.target,
+                "classes": list(self.data.classes),
+                "evaluations": recorder.history,
+                "seconds": {**recorder.seconds, "total": perf_counter() - self.began},
+                "parameters": sum(p.numel() for p in module.parameters()),
+                "lr_over_norm2": sum(rates) / len(rates),
+                "feature_deviation": recorder.feature_deviation,
+                "initial_loss": module.initial_loss,
+                "conversion": module.converted,
+                "clipped_fraction": (
+                    sum(module.clipped) / len(module.clipped) if module.clipped else None
+                ),
+                "versions": versions(),
+                "preprocessing": pretrained.prepared(self.data),
+                "data_manifest": self.images["data_manifest"],
+                "machine": machine(),
+            }
+        )
+
+
+def build(spec: RunSpec, root: str | None = None) -> tuple[Method, DataModule]:
+    """The method and the data of a specification.
+
+    Args:
+        spec: what to train.
+        root: folder of the data, in place of the specification's.
+
+    Raises:
+        UserError: for names and options that don't exist.
+    """
+    data_class, method = find_data(spec.data), find_method(spec.method)
+    try:
+        data: Any = data_class(
+            source=spec.source,
+            target=spec.target,
+            batch_size=spec.batch_size,
+            steps_per_epoch=spec.steps_per_epoch,
+            seed=spec.seed,
+            **{**spec.data_args, **({"root": root} if root else {})},
+        )
+    except TypeError as error:  # an option that no constructor knows
+        raise UserError(f"{spec.data}: {error}") from error
+    try:
+        module = method(
+            num_classes=data.num_classes,
+            task=data.task,
+            seed=spec.seed,
+            norm=spec.norm,
+            norm_options=spec.norm_options,
+            lr=spec.lr,
+            **spec.model_args,
+            **spec.method_args,
+        )
+    except TypeError as error:
+        raise UserError(f"{spec.method}: {error}") from error
+    pretrained.adopt(data, module.hparams["backbone"], module.hparams["weights"])
+    return module, data
 
 
 def usable(checkpoint: Path) -> Path | None:
@@ -121,39 +270,35 @@ def usable(checkpoint: Path) -> Path | None:
     if not checkpoint.exists():
         return None
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception:  # whatever is wrong with it, the cell starts afresh
+        read_run(str(checkpoint))
+    except UserError:  # whatever is wrong with it, the training starts afresh
         checkpoint.unlink()
         return None
     return checkpoint
 
 
-@cache
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on, and a hash of this library's own code."""
-    packages = ["torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn"]
-    with suppress(PackageNotFoundError):  # optional
-        version("timm")
-        packages.append("timm")
-    digest = hashlib.sha256()
-    for file in sorted(Path(da.__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return {
-        "da": da.__version__,
-        "code": digest.hexdigest()[:16],
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
+class LastStep(L.Callback):
+    """Ends a run of ``max_steps`` with an evaluation, also in the middle of an epoch.
+
+    Lightning evaluates where an epoch ends, or where it is asked to stop.
+    """
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Asks it to."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
 
 
-@cache
-def machine() -> str:
-    """Processor, cores and system, in words."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            x.split(":")[1].strip() for x in info.read_text().splitlines() if "model name" in x
-        ]
-        model = names[0] if names else model
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+@contextmanager
+def threads(number: int | None) -> Iterator[None]:
+    """Within this block torch computes in so many threads; None for as many as it does."""
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+__all__ = ["LAST", "Diverged", "Training", "build", "train", "usable"]

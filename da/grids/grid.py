@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.errors import unknown
 from da.grids.fields import Strict, distinct, names, split_task, truths
 from da.grids.overrides import Override, Resolved, quick_epochs, resolve
@@ -211,13 +211,13 @@ class Grid(Strict):
         seed: int,
         lr: float,
         version: int = 1,
-    ) -> Cell:
+    ) -> RunSpec:
         """One cell of the grid; ``version`` is the data class's."""
         source, target = split_task(task)
         settings = self.resolved(task, method, point)
         epochs, steps = self.length(settings)
         model = settings.model
-        return Cell(
+        return RunSpec(
             data=self.data,
             data_args=settings.data_args,
             data_version=version,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids import rate_table
 from da.grids.grid import Grid, Row
@@ -21,7 +21,7 @@ class Entry(BaseModel):
 
     row: Row
     point: dict[str, Any]
-    cell: Cell
+    cell: RunSpec
 
 
 class Plan(BaseModel):
@@ -40,7 +40,7 @@ class Plan(BaseModel):
     """Published number of images that a domain is tested on as a target, where there is one."""
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[RunSpec]:
         """The cells, each once."""
         return list({entry.cell.id: entry.cell for entry in self.entries}.values())
 
@@ -110,7 +110,7 @@ def _refusal(entry: rate_table.Entry, path: str | None) -> str:
 
 
 def _tuned(
-    cell: Cell, table: rate_table.Table, path: str | None, tune_command: str
+    cell: RunSpec, table: rate_table.Table, path: str | None, tune_command: str
 ) -> rate_table.Entry:
     entry = table.find(rate_table.key(cell))
     if entry is None:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from da.engine.result import Seconds
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.grids.executors.local import Outcome, Running
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ PLAIN_EVERY = 5.0
 """Seconds between two lines where output is piped."""
 
 
-def steps(cell: Cell) -> int:
+def steps(cell: RunSpec) -> int:
     """Training steps; a hundred per epoch where only the data knows."""
     return cell.epochs * (cell.steps_per_epoch if isinstance(cell.steps_per_epoch, int) else 100)
 
 
-def assumed(cell: Cell) -> float:
+def assumed(cell: RunSpec) -> float:
     """Seconds of a cell, from constants."""
     step = SECONDS_PER_STEP + SECONDS_PER_SAMPLE * cell.batch_size
     return steps(cell) * step + cell.epochs * SECONDS_PER_EVALUATION
@@ -53,7 +53,7 @@ class Estimate:
         self._likes: dict[tuple[object, ...], list[float]] = {}
         self._ratios: dict[tuple[str, str], list[float]] = {}
 
-    def add(self, cell: Cell, seconds: float) -> None:
+    def add(self, cell: RunSpec, seconds: float) -> None:
         """Learns from a finished cell."""
         self._likes.setdefault(_like(cell), []).append(seconds)
         self._ratios.setdefault(_network(cell), []).append(seconds / assumed(cell))
@@ -63,7 +63,7 @@ class Estimate:
         """Some cell has finished."""
         return bool(self._ratios)
 
-    def seconds(self, cell: Cell) -> float | None:
+    def seconds(self, cell: RunSpec) -> float | None:
         """The expected time of a cell, None where there is nothing to expect it from."""
         if like := self._likes.get(_like(cell)):
             return sum(like) / len(like)
@@ -71,13 +71,13 @@ class Estimate:
             return sum(ratios) / len(ratios) * assumed(cell)
         return assumed(cell) if _network(cell) in MEASURED else None
 
-    def unknown(self, cells: Iterable[Cell]) -> list[str]:
+    def unknown(self, cells: Iterable[RunSpec]) -> list[str]:
         """The backbones, with the device, of cells whose time nothing is known of."""
         missing = (_network(cell) for cell in cells if self.seconds(cell) is None)
         return [" on ".join(network) for network in dict.fromkeys(missing)]
 
     def left(
-        self, pending: Iterable[Cell], running: Iterable[Running], workers: int, now: float
+        self, pending: Iterable[RunSpec], running: Iterable[Running], workers: int, now: float
     ) -> float | None:
         """Seconds until all is done: no less than the longest cell takes."""
         each = [*(self._rest(item, now) for item in running), *map(self.seconds, pending)]
@@ -92,11 +92,11 @@ class Estimate:
         return None if expected is None else max(0.0, expected - elapsed)
 
 
-def _network(cell: Cell) -> tuple[str, str]:
+def _network(cell: RunSpec) -> tuple[str, str]:
     return cell.backbone, cell.device
 
 
-def _like(cell: Cell) -> tuple[object, ...]:
+def _like(cell: RunSpec) -> tuple[object, ...]:
     return (cell.method, cell.norm, cell.backbone, cell.batch_size, steps(cell))
 
 

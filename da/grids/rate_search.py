@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids import rate_table
 from da.grids.grid import Grid
@@ -44,7 +44,7 @@ def run(session: Session, grid: Grid, path: Path, command: str) -> int:
         written in both cases: a trial that fails leaves no rate until the command is given again.
         A rate that diverges is a finding, not a failure, and so is a key that no rate works for.
     """
-    cells: list[Cell] = []
+    cells: list[RunSpec] = []
 
     def body() -> int:
         with session.store.lock(), session.pool() as pool:

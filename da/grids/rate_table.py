@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from da.engine.result import Result
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids.grid import Grid
 from da.grids.grid_file import read_yaml
@@ -23,7 +23,7 @@ CRITERION = (
     "source validation cross-entropy; a rate that diverges or fails with any seed comes last"
 )
 
-Outcomes = list[tuple[Cell, "Result | str"]]
+Outcomes = list[tuple[RunSpec, "Result | str"]]
 """Cells with their results, or with the state of those that have none."""
 
 
@@ -81,12 +81,12 @@ class Table(_Strict):
 Key = tuple[str, str, str, int]
 
 
-def key(of: Cell | Entry) -> Key:
+def key(of: RunSpec | Entry) -> Key:
     """What a rate is tuned for: method, normaliser, backbone, batch size."""
     return (of.method, of.norm, of.backbone, of.batch_size)
 
 
-def trials(grid: Grid, task: str, version: int = 1) -> list[Cell]:
+def trials(grid: Grid, task: str, version: int = 1) -> list[RunSpec]:
     """The cells of a tuning: method x normaliser x swept settings x rate x seed.
 
     Args:

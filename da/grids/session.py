@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.grids.executors.local import Interrupted, Outcome, Pool, cores
 from da.grids.grid import Grid
 from da.grids.progress import STARTUP, Display, Estimate, duration, split
@@ -73,7 +73,7 @@ class Session:
             pool.ask(READY, settings, found["tasks"])
         return found
 
-    def run(self, pool: Pool, cells: list[Cell]) -> Outcome:
+    def run(self, pool: Pool, cells: list[RunSpec]) -> Outcome:
         """Runs those cells that have no result and did not diverge."""
         waiting = self.pending(cells)
         estimate = self.estimate(cells)
@@ -84,11 +84,11 @@ class Session:
             self.outcome = pool.run(waiting, self.store, display, self.keep)
         return self.outcome
 
-    def pending(self, cells: list[Cell]) -> list[Cell]:
+    def pending(self, cells: list[RunSpec]) -> list[RunSpec]:
         """Cells to run: neither done nor known to diverge."""
         return [c for c in cells if self.store.state(c) not in ("done", "diverged")]
 
-    def estimate(self, cells: list[Cell]) -> Estimate:
+    def estimate(self, cells: list[RunSpec]) -> Estimate:
         """What the finished cells of this folder teach."""
         estimate = Estimate()
         for cell in cells:
@@ -96,7 +96,7 @@ class Session:
                 estimate.add(cell, result.seconds.total)
         return estimate
 
-    def costs(self, cells: list[Cell]) -> str:
+    def costs(self, cells: list[RunSpec]) -> str:
         """The time and the disk that the cells without a result will take."""
         waiting = self.pending(cells)
         estimate = self.estimate(cells)
@@ -135,7 +135,7 @@ class Session:
 
 
 def interruptible(
-    session: Session, cells: Callable[[], list[Cell]], again: str, body: Callable[[], int]
+    session: Session, cells: Callable[[], list[RunSpec]], again: str, body: Callable[[], int]
 ) -> int:
     """Runs a command's body; what stops it from outside ends in a line that says how to go on."""
     try:

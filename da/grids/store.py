@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from da.engine.result import Result
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.ops.files import write_atomically
 
@@ -40,15 +40,15 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def directory(self, cell: Cell) -> Path:
+    def directory(self, cell: RunSpec) -> Path:
         """The folder of a cell."""
         return self.root / "cells" / cell.id
 
-    def log(self, cell: Cell) -> Path:
+    def log(self, cell: RunSpec) -> Path:
         """What the cell printed."""
         return self.directory(cell) / "log.txt"
 
-    def result(self, cell: Cell) -> Result | None:
+    def result(self, cell: RunSpec) -> Result | None:
         """The cell's result, or None where it is absent, cut, of another cell or of an old schema.
 
         None means: run it again.
@@ -60,7 +60,7 @@ class Store:
             return None
         return result if result.cell == cell.id else None
 
-    def failure(self, cell: Cell) -> Failure | None:
+    def failure(self, cell: RunSpec) -> Failure | None:
         """Why the cell's last attempt left no result, where that is known."""
         try:
             text = (self.directory(cell) / "failure.json").read_text(encoding="utf-8")
@@ -69,21 +69,21 @@ class Store:
             return None
         return failure if failure.cell == cell.id else None
 
-    def state(self, cell: Cell) -> State:
+    def state(self, cell: RunSpec) -> State:
         """Done only where the result validates."""
         if self.result(cell) is not None:
             return "done"
         failure = self.failure(cell)
         return failure.state if failure else "pending"
 
-    def begin(self, cell: Cell) -> Path:
+    def begin(self, cell: RunSpec) -> Path:
         """Clears what an earlier attempt left and returns the cell's folder."""
         directory = self.directory(cell)
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, exist_ok=True)
         return directory
 
-    def finish(self, cell: Cell, result: Result, keep: bool) -> None:
+    def finish(self, cell: RunSpec, result: Result, keep: bool) -> None:
         """Removes everything but the log unless told to keep it, then writes the result.
 
         In this order no checkpoint outlives a kill between the two, and a full disk has room.
@@ -94,7 +94,7 @@ class Store:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_atomically(self.directory(cell) / "result.json", result.model_dump_json(indent=1))
 
-    def fail(self, cell: Cell, state: Literal["failed", "diverged"], reason: str) -> None:
+    def fail(self, cell: RunSpec, state: Literal["failed", "diverged"], reason: str) -> None:
         """Records why there is no result."""
         failure = Failure(state=state, cell=cell.id, reason=reason)
         write_atomically(self.directory(cell) / "failure.json", failure.model_dump_json(indent=1))

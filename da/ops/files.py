@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
+import glob
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SPARE = 2**28
 """Bytes that are left free on a disk by what fills it on purpose."""
+_STALE = 3600.0
+"""Seconds after which a temporary file is what a killed process left behind."""
 
 
 def cache_folder() -> Path:
@@ -20,43 +24,84 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Waits until no other process is in such a block for the same file, where locks work.
 
+    The kernel frees the lock of a process that ends in any way.
+
     Args:
-        lock: made where it is missing, with its folder, and left there.
+        lock: made where it is missing, with its folder; nothing is ever read from it.
+        waiting: called once where another process is first.
 
     Raises:
         OSError: where it can't be made.
     """
+    from filelock import FileLock, Timeout
+
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("ab") as file:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock.open("ab").close()
+    held = FileLock(lock)
+    with suppress(OSError, NotImplementedError):  # a file system without locks
+        try:
+            held.acquire(blocking=False)
+        except Timeout:
+            if waiting is not None:
+                waiting()
+            held.acquire()
+    try:
         yield
+    finally:
+        held.release()
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file that is absent, old or whole after a crash at any moment.
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """Writes a file that is absent, old or whole after a crash at any moment, or on a full disk.
 
     The temporary file lies in the same folder, so that the rename never crosses file systems.
+
+    Args:
+        path: its folder is made where it is missing.
+        content: text is written as UTF-8.
+
+    Raises:
+        OSError: where it can't be written; the old file and nothing else is there then.
     """
     if isinstance(content, str):
         content = content.encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    _remove_leftovers(path)
+    descriptor, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _remove_leftovers(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError):  # its writer, or another process that cleans up, was faster
+            if time.time() - left.stat().st_mtime > _STALE:
+                left.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename last through a power failure, where folders can be synced."""
     try:
-        os.fsync(folder)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folder, and some may be written to but not read
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
+            raise
     finally:
-        os.close(folder)
+        os.close(descriptor)

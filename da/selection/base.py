@@ -1,30 +1,57 @@
-"""Scores that rank checkpoints of a run without target labels."""
+"""Scores that rank networks of a run, or of several, without target labels."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
-from torch import Tensor
+from da.discovery import find_class, subclasses
+from da.types import Predictions, Split
 
-from da.discovery import subclasses
-from da.errors import unknown
+PACKAGE = "da.selection"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a score is computed from.
+
+    Attributes:
+        target: predictions on unlabelled images of the target; ``labels`` is None.
+        source: predictions on the splits of the source that the score needs, with labels.
+        seed: of whatever a score draws, so that it is the same again.
+    """
+
+    target: Predictions
+    source: Mapping[Split, Predictions]
+    seed: int = 0
 
 
 class Score(ABC):
-    """A number for a model from its predictions on unlabelled target images; higher is better."""
+    """A number for a network; higher is better. One class per file, found by its name.
+
+    Attributes:
+        needs: splits of the source that it looks at. Those that an evaluation does not forward
+            anyway are forwarded for it.
+    """
+
+    needs: ClassVar[tuple[Split, ...]] = ()
 
     @abstractmethod
-    def __call__(self, logits: Tensor) -> Tensor:
-        """The score, a scalar, of target logits ``(N, K)``."""
+    def __call__(self, evidence: Evidence) -> float:
+        """The score."""
+
+
+def scores() -> dict[str, type[Score]]:
+    """Every score on disk, by class name."""
+    return subclasses(PACKAGE, Score)
 
 
 def score(name: str) -> Score:
-    """The score of that class name, ``"InformationMaximisation"``.
+    """The score of a class name, ``"InformationMaximisation"``, or of a dotted path.
 
     Raises:
         UserError: for a name that does not exist; lists those that do.
     """
-    known = subclasses("da.selection", Score)
-    if name not in known:
-        raise unknown("score", name, known)
-    return known[name]()
+    return find_class(name, PACKAGE, Score, "score")()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from da.ops.entropy import mutual_information
-from da.selection.base import Score
+from da.selection.base import Evidence, Score
 
 
 class InformationMaximisation(Score):
@@ -16,6 +14,6 @@ class InformationMaximisation(Score):
     call it IM).
     """
 
-    def __call__(self, logits: Tensor) -> Tensor:
-        """The score, a scalar in [0, log K], of target logits ``(N, K)``."""
-        return mutual_information(logits)
+    def __call__(self, evidence: Evidence) -> float:
+        """The score, in [0, log K]."""
+        return float(mutual_information(evidence.target.logits))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from da.ops.entropy import conditional_entropy
-from da.selection.base import Score
+from da.selection.base import Evidence, Score
 
 
 class NegativeEntropy(Score):
@@ -14,6 +12,6 @@ class NegativeEntropy(Score):
     A model that puts every image into one class scores best, so it is there to compare with.
     """
 
-    def __call__(self, logits: Tensor) -> Tensor:
-        """The score, a scalar in [-log K, 0], of target logits ``(N, K)``."""
-        return -conditional_entropy(logits)
+    def __call__(self, evidence: Evidence) -> float:
+        """The score, in [-log K, 0]."""
+        return float(-conditional_entropy(evidence.target.logits))

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from da.cli.fit import refuse_other_data
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.engine.training import build, run_cell
 from da.errors import UserError
 
@@ -188,7 +188,7 @@ def test_a_cell_of_a_grid_is_done_from_the_cache_and_names_the_file_without(
     data_args = {"root": str(folder / "images"), "image_size": 32, "cache": cache}
     settings = {"data": "datasets.folder.Folder", "source": "a", "target": "b", "norm": "bn"}
     length = {"batch_size": 4, "epochs": 2, "steps_per_epoch": 4, "lr": 0.01, "seed": 0}
-    cell = Cell(**settings, **length, method="SourceOnly", data_args=data_args)
+    cell = RunSpec(**settings, **length, method="SourceOnly", data_args=data_args)
     lost = folder / "images/b/dog/2.jpg"
 
     def lose(_):

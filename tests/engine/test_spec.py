@@ -3,7 +3,7 @@ import torch
 from fake_cells import a_cell
 from pydantic import ValidationError
 
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.engine.training import versions
 
 
@@ -18,7 +18,7 @@ def test_equal_settings_in_another_spelling_are_one_cell():
     assert a.id == b.id
 
 
-@pytest.mark.parametrize("field", Cell.model_fields)
+@pytest.mark.parametrize("field", RunSpec.model_fields)
 def test_every_setting_is_part_of_the_identity(field):
     values = {
         "data": "x.Z",

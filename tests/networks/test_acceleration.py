@@ -16,7 +16,7 @@ from torch import nn
 
 import run
 from da.engine.evaluation import Recorder
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.engine.training import methods, run_cell
 from da.errors import UserError
 from da.methods.dann import DANN, domain_loss
@@ -371,11 +371,11 @@ def test_a_cell_of_a_grid_takes_the_flags_into_its_identity(tmp_path):
     settings = {"data": "datasets.digits.Digits", "source": "rendered", "target": "optical"}
     settings |= {"method": "DANN", "norm": "wa", "lr": 0.05, "batch_size": 8, "epochs": 1}
     settings |= {"steps_per_epoch": 2, "seed": 0, "method_args": {"critic_width": 8}}
-    fast = Cell(
+    fast = RunSpec(
         **settings, precision="bf16-mixed", model_args={"bottleneck": 16, "channels_last": True}
     )
-    plain = Cell(**settings, model_args={"bottleneck": 16})
-    assert len({fast.id, plain.id, Cell(**settings, precision="bf16-mixed").id}) == 3
+    plain = RunSpec(**settings, model_args={"bottleneck": 16})
+    assert len({fast.id, plain.id, RunSpec(**settings, precision="bf16-mixed").id}) == 3
     results = [run_cell(cell, tmp_path / cell.id, lambda _: None) for cell in (fast, plain)]
     a, b = (r.evaluations[-1].forms[""]["source/test"].cross_entropy for r in results)
     assert a != b

@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.models import ResNet18_Weights
 
 from da.engine.result import Result
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.engine.training import run_cell
 from da.errors import UserError
 from da.grids.grid_file import read_grid
@@ -276,7 +276,7 @@ def cell(weights, **kwargs):
         "model_args": {"weights": weights, "conversion_images": 32},
         "batch_size": 8, "epochs": 1, "steps_per_epoch": 2, "seed": 0,
     }  # fmt: skip
-    return Cell(**{**settings, "data_args": {"root": str(ROOT)}, **kwargs})
+    return RunSpec(**{**settings, "data_args": {"root": str(ROOT)}, **kwargs})
 
 
 def test_a_cell_of_a_grid_records_it_and_old_results_stay_valid(trained, cache, tmp_path, capfd):

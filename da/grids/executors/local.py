@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 from pydantic import ValidationError
 
 from da.engine.result import Result, Seconds
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids.executors.worker import serve
 from da.grids.store import Store
@@ -73,7 +73,7 @@ class Signals:
 class Running:
     """A cell at work."""
 
-    cell: Cell
+    cell: RunSpec
     started: float
     fraction: float = 0.0
 
@@ -86,9 +86,9 @@ class Outcome:
     finished: dict[str, Seconds] = field(default_factory=dict)
     diverged: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    cells: dict[str, Cell] = field(default_factory=dict)
+    cells: dict[str, RunSpec] = field(default_factory=dict)
     running: dict[int, Running] = field(default_factory=dict)
-    pending: deque[Cell] = field(default_factory=deque)
+    pending: deque[RunSpec] = field(default_factory=deque)
 
 
 class Watcher(Protocol):
@@ -113,7 +113,7 @@ class _Worker:
         theirs.close()
         self.ready = False
         self.drained = False
-        self.cell: Cell | None = None
+        self.cell: RunSpec | None = None
 
     def send(self, *message: Any) -> None:
         """A worker that died is noticed by its sentinel, not here."""
@@ -196,7 +196,7 @@ class Pool:
                 raise RuntimeError(f"a worker could not start: {worker.death()}")
 
     def run(
-        self, cells: Sequence[Cell], store: Store, watcher: Watcher, keep: bool = False
+        self, cells: Sequence[RunSpec], store: Store, watcher: Watcher, keep: bool = False
     ) -> Outcome:
         """Runs cells until each is done, diverged or failed.
 

@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from da.engine.spec import Cell
+from da.engine.spec import RunSpec
 from da.errors import Diverged, UserError
 
 POOLS = (
@@ -104,7 +104,7 @@ def _train(
 
     with _output_to(Path(directory) / "log.txt"):
         try:
-            result = train(Cell(**settings), Path(directory), progress)
+            result = train(RunSpec(**settings), Path(directory), progress)
             return ("done", result.model_dump_json())
         except Diverged as error:
             reason = str(error).removeprefix("diverged: ")  # the state says so

@@ -1,0 +1,1 @@
+"""What changes a trained network, or its outputs, on unlabelled images; one adapter per file."""

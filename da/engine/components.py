@@ -1,0 +1,67 @@
+"""Methods and data sets by name: those on disk by class name, any other by its dotted path."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+import pytorch_lightning as L
+
+from da.discovery import find_class, short_name, subclasses
+from da.methods.base import Method
+
+METHODS = "da.methods"
+DATA_SETS = "datasets"
+"""Package in which data sets are looked for; nothing here imports it by name."""
+
+
+@cache
+def methods() -> dict[str, type[Method]]:
+    """Every method on disk, by class name."""
+    return subclasses(METHODS, Method)
+
+
+@cache
+def data_sets() -> dict[str, type[L.LightningDataModule]]:
+    """Every data set on disk, by class name."""
+    return subclasses(DATA_SETS, L.LightningDataModule)
+
+
+def find_method(name: str) -> type[Method]:
+    """The method of a class name, or of a dotted path: ``DANN``, ``mypackage.methods.Mine``."""
+    return find_class(name, METHODS, Method, "method")
+
+
+def find_data(name: str) -> type[Any]:
+    """The data set of a class name, or of a dotted path: ``Digits``, ``mypackage.data.Mine``."""
+    return find_class(name, DATA_SETS, L.LightningDataModule, "data set")
+
+
+def name_of_method(kind: type) -> str:
+    """What a method is called in specifications: the shortest name that finds it."""
+    return short_name(kind, METHODS, Method)
+
+
+def name_of_data(kind: type) -> str:
+    """What a data set is called in specifications: the shortest name that finds it."""
+    return short_name(kind, DATA_SETS, L.LightningDataModule)
+
+
+def parameters_of(owner: type) -> dict[str, inspect.Parameter]:
+    """A constructor's arguments, and those that it hands on as ``**kwargs``, by name."""
+    collected: dict[str, inspect.Parameter] = {}
+    for base in owner.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters
+        collected = {**parameters, **collected}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return {n: p for n, p in collected.items() if n not in ("self", "args", "kwargs")}
+
+
+def defaults_of(owner: type) -> dict[str, Any]:
+    """The defaults of those arguments, as settings keep them: lists for tuples."""
+    values = {n: p.default for n, p in parameters_of(owner).items() if p.default is not p.empty}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
