@@ -67,11 +67,13 @@ def load_weights(module: Method, checkpoint: dict[str, Any], path: str) -> None:
     load_state(module, checkpoint["state_dict"], path, advice)
 
 
-def load_state(module: Method, state: dict[str, torch.Tensor], path: str, advice: str) -> None:
+def load_state(
+    module: torch.nn.Module, state: dict[str, torch.Tensor], path: str, advice: str
+) -> None:
     """Puts tensors into a module, refusing those that don't fit.
 
     Args:
-        module: changed in place.
+        module: a method or its network, changed in place.
         state: by the module's names. ``num_batches_tracked`` came with PyTorch 0.4.1; older files
             lack it, and nothing here reads it.
         path: of the file, for the message.
@@ -179,7 +181,8 @@ def from_checkpoint(
         )
         norm = cli.model.hparams["norm"]
         advice = f"'{norm}' is not what it was trained with, or the data are others"
-        load_state(cli.model, cli.parts.state, path, advice)
+        load_state(cli.model.network, cli.parts.state, path, advice)
+        cli.model.prepare()  # its own parts, of the network as loaded
         print(cli.parts.said)
         cli.checkpoint = {"classes": list(cli.datamodule.classes)}
     cli.model.to(cli.trainer.strategy.root_device)

@@ -124,7 +124,7 @@ def chosen(names: str | None, module: Method) -> list[str]:
     from da.engine.evaluation import FORMS
     from da.norms import batch_norms
 
-    applicable = bool(batch_norms(module))
+    applicable = bool(batch_norms(module.evaluated()))
     if names is None:
         return ["", *(FORMS if applicable else ())]
     given = [name.strip() for name in names.split(",")]

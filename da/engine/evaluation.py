@@ -19,7 +19,10 @@ from da.methods.base import Method
 from da.norms import aligned_once, batch_norms, reestimated
 from da.ops.optimisation import lr_over_norm2
 from da.selection.information_maximisation import InformationMaximisation
-from da.types import Labelled, Predictions
+from da.types import Domains, Labelled, Predictions, Segment
+
+OfDomains = tuple[Tensor, Domains]
+"""Images ``(B, C, H, W)`` of one batch, and which of them are of which domain."""
 
 #: Batch norm in its strongest forms: the same weights, the running statistics re-estimated on
 #: training images of one domain (on the target: AdaBN, Li et al. 2017).
@@ -66,14 +69,15 @@ def scored(name: str, found: Predictions) -> dict[str, Any]:
 
 @contextmanager
 def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode is restored."""
-    training = module.training
+    """Evaluation mode without gradients; the mode of every part is restored."""
+    modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
         with torch.no_grad(), aligned_once(module):
             yield
     finally:
-        module.train(training)
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def predict(module: Method, loader: Iterable[Labelled], domain: str = "target") -> Predictions:
@@ -88,30 +92,36 @@ def predict(module: Method, loader: Iterable[Labelled], domain: str = "target") 
 
 
 def restated(module: Method, data: Any, form: str, images: Iterable[Tensor] | None = None) -> Any:
-    """Context in which the network's batch norms have the statistics of a form of ``FORMS``.
+    """Context in which batch norms of the evaluated network have the statistics of a form.
 
     Args:
-        module: the network.
+        module: whose network it is.
         data: its domains.
         form: of ``FORMS``, or ``""`` for the network as it is.
-        images: batches ``(B, C, H, W)`` to take the statistics of instead.
+        images: batches ``(B, C, H, W)`` to take the statistics of instead; without a form they
+            are the target's.
     """
     if images is None and not form:
         return nullcontext()
-    batches = data.images(FORMS[form], "train") if images is None else images
-    return reestimated(module, joined(x.to(module.device) for x in batches))
+    domain = FORMS.get(form, "target")
+    batches = data.images(domain, "train") if images is None else images
+    on_device = (x.to(module.device) for x in batches)
+    return reestimated(
+        module.evaluated(), joined((x, (Segment(domain, len(x)),)) for x in on_device)
+    )
 
 
-def joined(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same images, a last batch of one joined to the batch before: it has no statistics.
+def joined(batches: Iterable[OfDomains]) -> Iterator[OfDomains]:
+    """The same images, a batch of one joined to the batch before: it has no statistics.
 
-    >>> [len(x) for x in joined([torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(1, 2)])]
-    [4, 5]
+    >>> batches = [(torch.zeros(n, 2), (Segment("source", n),)) for n in (4, 4, 1)]
+    >>> [(len(images), [part.size for part in domains]) for images, domains in joined(batches)]
+    [(4, [4]), (5, [4, 1])]
     """
-    held: Tensor | None = None
+    held: OfDomains | None = None
     for batch in batches:
-        if held is not None and len(batch) == 1:
-            held = torch.cat([held, batch])
+        if held is not None and len(batch[0]) == 1:
+            held = torch.cat([held[0], batch[0]]), held[1] + batch[1]
             continue
         if held is not None:
             yield held
@@ -180,7 +190,7 @@ class Recorder(L.Callback):
                 f"diverged: predictions after step {trainer.global_step} are not finite; "
                 f"lower the learning rate (now {pl_module.hparams['lr']:g}) or check the data"
             )
-        if self.forms and batch_norms(pl_module):
+        if self.forms and batch_norms(pl_module.evaluated()):
             for form in FORMS:
                 precision: Any = trainer.precision_plugin
                 with precision.forward_context(), restated(pl_module, data, form):
