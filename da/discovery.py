@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 from functools import cache
 from types import GenericAlias, ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from da.errors import UserError, unknown
 
@@ -58,7 +58,7 @@ def find_class(name: str, package: str, base: type[T], kind: str) -> type[T]:
     Raises:
         UserError: where there is no such class; lists those on disk.
     """
-    known = subclasses(package, base)
+    known: dict[str, type[T]] = subclasses(package, cast(Any, base))
     if "." not in name:
         if name not in known:
             raise unknown(kind, name, known)
@@ -84,5 +84,5 @@ def _dotted(known: dict[str, type[T]]) -> list[str]:
 def short_name(value: type, package: str, base: type[T]) -> str:
     """The shortest name by which :func:`find_class` finds a class."""
     title = value.__qualname__
-    on_disk = subclasses(package, base).get(title) is value
+    on_disk = subclasses(package, cast(Any, base)).get(title) is value
     return title if on_disk else f"{value.__module__}.{title}"

@@ -55,7 +55,7 @@ def adapter(name: str, options: dict[str, Any] | None = None) -> Adapter:
     Raises:
         UserError: for names and options that do not exist.
     """
-    kind = find_class(name, PACKAGE, Adapter, "adapter")
+    kind = find_class(name, PACKAGE, Adapter, "adapter")  # type: ignore[type-abstract]
     try:
         return kind(**(options or {}))
     except TypeError as error:

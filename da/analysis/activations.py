@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from da.engine.evaluation import evaluating
-from da.methods.base import Method
+from da.engine.evaluation import OfDomains, evaluating
+from da.methods.base import Method, segments
+from da.networks.network import Network
 from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
 from da.ops.moments import Moments, Spread, share
 from da.ops.seeding import derive, permutation
@@ -149,14 +150,19 @@ def layers(model: nn.Module, source: Images, target: Images) -> list[Layer]:
     """Both domains' moments at every place, in the order of the forward pass.
 
     Args:
-        model: run on each domain by itself in evaluation mode; it stays as it is.
+        model: run on each domain by itself in evaluation mode; it stays as it is. Of a method it
+            is the network that is evaluated; a :class:`Network` is told the domain.
         source, target: images of the two domains.
     """
+    network = model.evaluated() if isinstance(model, Method) else model
     sites: dict[str, dict[str, Site]] = {}
     for domain, batches in (("source", source), ("target", target)):
-        with evaluating(model), watching(model) as sites[domain]:
+        with evaluating(network), watching(network) as sites[domain]:
             for images in batches:
-                model(images)
+                if isinstance(network, Network):
+                    network(images, domain)
+                else:
+                    network(images)
     found = []
     for name, site in sites["source"].items():
         into = {domain: sites[domain][name].into.spread for domain in sites}
@@ -174,20 +180,23 @@ def running(norm: nn.Module | None) -> Spread | None:
     return Spread(mean.cpu().double(), variance.cpu().double().sqrt())
 
 
-def as_trained(module: Method, source: Images, target: Images) -> Iterator[Tensor]:
-    """The batches that batch norm would take its statistics from in training.
+def as_trained(module: Method, source: Images, target: Images) -> Iterator[OfDomains]:
+    """The batches that batch norm would take its statistics from in training, with their domains.
 
     The source alone where the method never forwards the target, both in one batch (``joint``), or
     in turns (``separate``).
     """
     if not module.needs.target:
-        yield from source
+        for images in source:
+            yield images, segments([(images, "source")])
         return
     for pair in zip(source, target, strict=True):
+        groups = list(zip(pair, ("source", "target"), strict=True))
         if module.hparams["forward_mode"] == "joint":
-            yield torch.cat(pair)
+            yield torch.cat(pair), segments(groups)
         else:
-            yield from pair
+            for group in groups:
+                yield group[0], segments([group])
 
 
 def picked(

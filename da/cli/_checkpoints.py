@@ -2,99 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from da.cli._lightning import CLI, value_of
-from da.engine.spec import canonical
+from da.engine.checkpoints import (
+    current,
+    is_ours,
+    load_state,
+    load_weights,
+    spec_of,
+)
 from da.errors import UserError
-from da.methods.base import Method
 from da.networks import foreign
 from da.networks.backbones.base import backbone
-from da.ops.files import write_atomically
-from da.ops.tensor_files import read_tensors
+from da.ops.tensor_files import read_tensors, write_checkpoint
 
 #: Nothing is logged or saved where nothing is trained.
 TRAINER = {"logger": False, "enable_checkpointing": False}
-
-#: Options of models that checkpoints still name; without them a model computes the same.
-REMOVED = {"allow_bn_weights"}
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Reads a checkpoint of ``fit`` to train on, without running any code in it."""
-    checkpoint = read_tensors("checkpoint", path, "give the .ckpt that fit wrote")
-    if not isinstance(checkpoint, dict) or "settings" not in checkpoint:
-        raise UserError(f"checkpoint: '{path}' holds no settings; it was not written by fit")
-    if "optimizer_states" not in checkpoint:
-        raise UserError(
-            f"checkpoint: '{path}' holds a network and no training to go on with; test and predict "
-            "take it"
-        )
-    return known(checkpoint)
-
-
-def known(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint without the options that there are no more."""
-    settings = checkpoint["settings"]
-    model = settings["model"]
-    kept = {k: v for k, v in model.get("init_args", {}).items() if k not in REMOVED}
-    return {**checkpoint, "settings": {**settings, "model": {**model, "init_args": kept}}}
-
-
-def load_weights(module: Method, checkpoint: dict[str, Any], path: str) -> None:
-    """Puts a checkpoint's weights into a module, refusing another normaliser or class count.
-
-    The normaliser's options are compared, too: most are in no tensor, and change the function.
-    """
-    saved = checkpoint["settings"]["model"]["init_args"]
-    norm = saved.get("norm", "bn")
-    if norm != module.hparams["norm"]:
-        raise UserError(
-            f"checkpoint: '{path}' was trained with norm '{norm}', the model has "
-            f"'{module.hparams['norm']}'; where none is given it is the checkpoint's"
-        )
-    options, now = saved.get("norm_options") or {}, module.hparams["norm_options"] or {}
-    if canonical(options) != canonical(now):
-        raise UserError(
-            f"checkpoint: '{path}' was trained with norm_options {options}, the model has {now}; "
-            "where none are given they are the checkpoint's"
-        )
-    advice = "give the model's options as it was trained"
-    load_state(module, checkpoint["state_dict"], path, advice)
-
-
-def load_state(module: Method, state: dict[str, torch.Tensor], path: str, advice: str) -> None:
-    """Puts tensors into a module, refusing those that don't fit.
-
-    Args:
-        module: changed in place.
-        state: by the module's names. ``num_batches_tracked`` came with PyTorch 0.4.1; older files
-            lack it, and nothing here reads it.
-        path: of the file, for the message.
-        advice: ends the message.
-    """
-    own = module.state_dict()
-    key = "classifier.weight"
-    if key in state and len(state[key]) != len(own[key]):
-        raise UserError(
-            f"checkpoint: '{path}' has {len(state[key])} classes, the data {len(own[key])}"
-        )
-    wrong = [
-        k
-        for k in {*own, *state}
-        if not (k not in state and k.endswith("num_batches_tracked"))
-        and (k not in own or k not in state or own[k].shape != state[k].shape)
-    ]
-    if wrong:
-        raise UserError(
-            f"checkpoint: '{path}' does not fit the model ({len(wrong)} tensors differ, first "
-            f"{min(wrong)}); {advice}"
-        )
-    module.load_state_dict(state, strict=False)
 
 
 class Foreign(CLI):
@@ -161,10 +86,9 @@ def from_checkpoint(
         "checkpoint", path, "give the .ckpt that fit wrote, or a file with a state dict"
     )
     cli: CLI
-    if isinstance(content, dict) and "settings" in content and "classes" in content:
-        content = known(content)
-        precision = (content["settings"].get("trainer") or {}).get("precision")  # as in training
-        defaults = {**TRAINER, **({"precision": precision} if precision else {})}
+    if is_ours(content):
+        content = current(content, path)
+        defaults = {**TRAINER, "precision": content["spec"].precision}  # as in training
         cli = CLI(args[1:], prog, description, content, extra, defaults)
         load_weights(cli.model, content, path)
     else:
@@ -179,7 +103,8 @@ def from_checkpoint(
         )
         norm = cli.model.hparams["norm"]
         advice = f"'{norm}' is not what it was trained with, or the data are others"
-        load_state(cli.model, cli.parts.state, path, advice)
+        load_state(cli.model.network, cli.parts.state, path, advice)
+        cli.model.prepare()  # its own parts, of the network as loaded
         print(cli.parts.said)
         cli.checkpoint = {"classes": list(cli.datamodule.classes)}
     cli.model.to(cli.trainer.strategy.root_device)
@@ -196,18 +121,23 @@ def save_network(path: Path, cli: CLI, statistics: str | None) -> None:
         cli: the command whose network it is.
         statistics: the domain whose images gave batch norm's statistics; None as trained.
     """
-    settings = cli.settings()
-    chosen = {key: settings[key] for key in ("model", "data", "seed_everything")}
+    spec = spec_of(cli.settings())
+    before = cli.checkpoint.get("spec")
+    if before is not None:  # what the command line has no option for
+        kept = ("epochs", "trainer", "device", "threads", "precision", "forms", "scores")
+        spec = spec.model_copy(update={name: getattr(before, name) for name in kept})
     content = {
         **cli.checkpoint,
-        "settings": {**cli.checkpoint.get("settings", {}), **chosen},
+        "spec": spec.model_dump(mode="json"),
         "state_dict": {k: v.cpu() for k, v in cli.model.state_dict().items()},
     }
-    if settings["data"] != cli.checkpoint.get("settings", {}).get("data"):
+    if before is None or (spec.data, spec.data_args, spec.task) != (
+        before.data,
+        before.data_args,
+        before.task,
+    ):
         for key in ("data_manifest", "data_sets"):  # they are of the images it was trained on
             content.pop(key, None)
     if statistics is not None:
         content["statistics"] = statistics
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_checkpoint(path, content)

@@ -27,7 +27,10 @@ from da.cli._messages import (
     refuse_no_value,
 )
 from da.cli._published import without_grids
-from da.engine.training import methods
+from da.engine.checkpoints import settings_of, spec_of
+from da.engine.components import data_sets, methods
+from da.engine.spec import RunSpec
+from da.engine.trainer import MethodTrainer
 from da.errors import UserError, unknown
 from da.methods.base import Method
 from da.networks import pretrained

@@ -140,18 +140,19 @@ def measure(cli: CLI, path: str | None) -> list[Layer]:
     data.prepare_data()
     data.setup("test")
     if path is None:
-        module.convert(data)  # pretrained weights, as fit would start from them
+        module.prepare(data)  # pretrained weights and own parts, as fit would start from them
+    network = module.evaluated()
     count = min(most, *(len(data.set_of(role, split)) for role in ("source", "target")))
-    bare = path is None and module.hparams["weights"] is None and bool(batch_norms(module))
+    bare = path is None and module.hparams["weights"] is None and bool(batch_norms(network))
     with Progress(console=console(), transient=True, disable=not console().is_terminal) as bar:
-        passes = 2 + (bare and 1 + module.uses_target)
+        passes = 2 + (bare and 1 + module.needs.target)
         task = bar.add_task(path or f"{module.hparams['norm']} {BEFORE}", total=passes * count)
 
         def shown(role: str) -> Any:
             return picked(data, role, split, count, module.device, lambda n: bar.advance(task, n))
 
         source, target = shown("source"), shown("target")
-        seen = reestimated(module, joined(as_trained(module, source, target)))
+        seen = reestimated(network, joined(as_trained(module, source, target)))
         precision = cli.trainer.precision_plugin.forward_context()
         with precision, uncompiled(module), seen if bare else nullcontext():
             return layers(module, source, target)

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     folder, stats = cli.config["images"], cli.config["stats"]
     if folder is None:
         raise UserError("images: expected a folder of images; give --images FOLDER")
-    if stats and not batch_norms(module):
+    if stats and not batch_norms(module.evaluated()):
         raise without_batch_norm(f"stats: '{stats}'", module)
     batches = data.predict_images(folder)
     shown = (images for images, _ in batches) if stats == "images" else None

@@ -78,8 +78,7 @@ def main(argv: list[str]) -> int:
             for (role, split), loader in streams:
                 domain = data.source if role == "source" else data.target
                 p = predict(module, loader, role)
-                assert p.labels is not None  # for the type checker
-                found[form][f"{role}/{split}"] = s = scores(p.logits, p.labels)
+                found[form][f"{role}/{split}"] = s = scores(p, data.classes)
                 table.add_row(
                     f"{role} ({domain})",
                     norm + (f"@{form}" if form else ""),
@@ -124,7 +123,7 @@ def chosen(names: str | None, module: Method) -> list[str]:
     from da.engine.evaluation import FORMS
     from da.norms import batch_norms
 
-    applicable = bool(batch_norms(module))
+    applicable = bool(batch_norms(module.evaluated()))
     if names is None:
         return ["", *(FORMS if applicable else ())]
     given = [name.strip() for name in names.split(",")]

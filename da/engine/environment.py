@@ -12,8 +12,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 log = logging.getLogger(__name__)
 
 #: Variables by which Lightning takes a process for one of several, or of a cluster's job.
-RANKS = ("RANK", "LOCAL_RANK", "GLOBAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE")
-RANKS += ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "JSM_NAMESPACE_RANK")
+RANKS = {
+    *("RANK", "LOCAL_RANK", "GLOBAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "JSM_NAMESPACE_RANK"),
+}
 
 
 class OneProcess(LightningEnvironment):
@@ -21,7 +23,7 @@ class OneProcess(LightningEnvironment):
 
     def __init__(self) -> None:
         super().__init__()
-        rank_zero_only.rank = 0  # read from the environment when Lightning was imported
+        vars(rank_zero_only)["rank"] = 0  # read from the environment when Lightning was imported
 
     @property
     def creates_processes_externally(self) -> bool:

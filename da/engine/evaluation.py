@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as L
@@ -19,7 +19,10 @@ from da.methods.base import Method
 from da.norms import aligned_once, batch_norms, reestimated
 from da.ops.optimisation import lr_over_norm2
 from da.selection.base import Evidence, score
-from da.types import DataModule, Labelled, Predictions, Role, Segment, Split
+from da.types import DataModule, Domains, Labelled, Predictions, Role, Segment, Split
+
+OfDomains = tuple[Tensor, Domains]
+"""Images ``(B, C, H, W)`` of one batch, and which of them are of which domain."""
 
 #: Batch norm in its strongest forms: the same weights, the running statistics re-estimated on
 #: training images of one domain (on the target: AdaBN, Li et al. 2017).
@@ -108,14 +111,15 @@ def label_free(
 
 @contextmanager
 def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode is restored."""
-    training = module.training
+    """Evaluation mode without gradients; the mode of every part is restored."""
+    modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
         with torch.no_grad(), aligned_once(module):
             yield
     finally:
-        module.train(training)
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def predict(module: Method, loader: Iterable[Labelled], domain: str = "target") -> Predictions:
@@ -129,46 +133,39 @@ def predict(module: Method, loader: Iterable[Labelled], domain: str = "target") 
     return Predictions(logits, labels, features)
 
 
-@contextmanager
 def restated(
-    module: Method,
-    data: DataModule,
-    form: str,
-    context: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    images: Iterable[Tensor] | None = None,
-) -> Iterator[None]:
-    """Within this block batch norms have the statistics of a form of ``FORMS``.
+    module: Method, data: DataModule, form: str, images: Iterable[Tensor] | None = None
+) -> Any:
+    """Context in which batch norms of the evaluated network have the statistics of a form.
 
     Args:
-        module: whose evaluated network it is.
+        module: whose network it is.
         data: its domains.
         form: of ``FORMS``, or ``""`` for the network as it is.
-        context: in which the images are forwarded, such as a precision.
-        images: batches ``(B, C, H, W)`` to take the statistics of instead.
+        images: batches ``(B, C, H, W)`` to take the statistics of instead; without a form they
+            are the target's.
     """
     if images is None and not form:
-        yield
-        return
-    batches = data.images(FORMS[form], "train") if images is None else images
-    network = module.evaluated()
-    role = FORMS.get(form, "target")
-    moved = ((x.to(module.device), (Segment(role, len(x)),)) for x in joined(batches))
-    with ExitStack() as held:
-        with context():
-            held.enter_context(reestimated(network, moved))
-        yield
+        return nullcontext()
+    domain = FORMS.get(form, "target")
+    batches = data.images(domain, "train") if images is None else images
+    on_device = (x.to(module.device) for x in batches)
+    return reestimated(
+        module.evaluated(), joined((x, (Segment(domain, len(x)),)) for x in on_device)
+    )
 
 
-def joined(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same images, a last batch of one joined to the batch before: it has no statistics.
+def joined(batches: Iterable[OfDomains]) -> Iterator[OfDomains]:
+    """The same images, a batch of one joined to the batch before: it has no statistics.
 
-    >>> [len(x) for x in joined([torch.zeros(4, 2), torch.zeros(4, 2), torch.zeros(1, 2)])]
-    [4, 5]
+    >>> batches = [(torch.zeros(n, 2), (Segment("source", n),)) for n in (4, 4, 1)]
+    >>> [(len(images), [part.size for part in domains]) for images, domains in joined(batches)]
+    [(4, [4]), (5, [4, 1])]
     """
-    held: Tensor | None = None
+    held: OfDomains | None = None
     for batch in batches:
-        if held is not None and len(batch) == 1:
-            held = torch.cat([held, batch])
+        if held is not None and len(batch[0]) == 1:
+            held = torch.cat([held[0], batch[0]]), held[1] + batch[1]
             continue
         if held is not None:
             yield held
@@ -247,7 +244,7 @@ class Recorder(L.Callback):
         forms = {"": score_streams(predictions, data, self.score_names, forward)}
         if self.forms and batch_norms(pl_module.evaluated()):
             for form in FORMS:
-                with restated(pl_module, data, form, plugin.forward_context):
+                with plugin.forward_context(), restated(pl_module, data, form):
                     again = {
                         name: forward(role, split)
                         for name, (role, split) in zip(names, data.evaluations, strict=True)

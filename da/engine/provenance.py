@@ -1,4 +1,4 @@
-"""What a result depends on besides its specification: versions of packages and code, the machine."""
+"""What a result depends on besides its specification: packages, code, the machine."""
 
 from __future__ import annotations
 

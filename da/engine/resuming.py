@@ -46,7 +46,7 @@ def flattened(spec: RunSpec) -> dict[str, Any]:
         {**spec.model_args, **spec.method_args}, find_method(spec.method)
     )
     data_args = without_defaults(spec.data_args, find_data(spec.data))
-    found = {"model": spec.method, "data": spec.data}
+    found: dict[str, Any] = {"model": spec.method, "data": spec.data}
     found |= {f"model.{key}": value for key, value in method_args.items()}
     found |= {f"data.{k}": v for k, v in data_args.items() if k not in NOT_OF_THE_DATA}
     found |= {f"trainer.{key}": value for key, value in content["trainer"].items()}

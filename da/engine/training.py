@@ -25,7 +25,6 @@ from da.errors import Diverged, UserError
 from da.methods.base import Method
 from da.networks import pretrained
 from da.networks.backbones.base import unloaded
-from da.types import DataModule
 
 LAST = "last.ckpt"
 """The checkpoint of the last evaluation, from which a training goes on."""
@@ -226,7 +225,7 @@ class Training:
         )
 
 
-def build(spec: RunSpec, root: str | None = None) -> tuple[Method, DataModule]:
+def build(spec: RunSpec, root: str | None = None) -> tuple[Method, Any]:
     """The method and the data of a specification.
 
     Args:

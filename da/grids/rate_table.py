@@ -146,6 +146,7 @@ def _trial(lr: float, outcomes: Outcomes) -> Trial:
         else:
             scores = result.evaluations[-1].forms[""]["source/validation"]
             states.append("done")
+            assert scores.accuracy is not None  # the source has labels
             accuracy.append(round(scores.accuracy, 6))
             entropy = scores.cross_entropy
             cross_entropy.append(None if entropy is None else round(entropy, 6))

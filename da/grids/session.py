@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from da.grids.validation import Known
 
-TRAIN = "da.engine.training:run_cell"
+TRAIN = "da.engine.training:train"
 CHECK = "da.grids.validation:check"
 READY = "da.grids.validation:ready"
 

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import socket
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from da.engine.result import Result
+from da.engine.result import Failure, Result
+from da.engine.run_folder import (
+    RESULT,
+    read_failure,
+    read_result,
+    write_failure,
+    write_result,
+    write_spec,
+)
 from da.engine.spec import RunSpec
 from da.errors import UserError
-from da.ops.files import write_atomically
+from da.ops.folder_claims import hold_folder
 
 State = Literal["done", "diverged", "failed", "pending"]
-
-
-class Failure(BaseModel):
-    """Why a cell has no result. Divergence is final; anything else is tried again by a new run."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    state: Literal["failed", "diverged"]
-    cell: str
-    reason: str
 
 
 class Store:
@@ -49,25 +42,27 @@ class Store:
         return self.directory(cell) / "log.txt"
 
     def result(self, cell: RunSpec) -> Result | None:
-        """The cell's result, or None where it is absent, cut, of another cell or of an old schema.
+        """The cell's result, or None where it has none yet: run it.
 
-        None means: run it again.
+        Raises:
+            UserError: where the result is damaged, or of another cell or version. It is not run
+                again in silence.
         """
-        try:
-            text = (self.directory(cell) / "result.json").read_text(encoding="utf-8")
-            result = Result.model_validate_json(text)
-        except (OSError, UnicodeDecodeError, ValidationError):
+        directory = self.directory(cell)
+        if not (directory / RESULT).exists():
             return None
-        return result if result.cell == cell.id else None
+        result = read_result(directory)
+        if result.run != cell.id:
+            raise UserError(
+                f"result: '{directory / RESULT}' is of another cell ({result.run}); remove that "
+                "file to train the cell again"
+            )
+        return result
 
     def failure(self, cell: RunSpec) -> Failure | None:
         """Why the cell's last attempt left no result, where that is known."""
-        try:
-            text = (self.directory(cell) / "failure.json").read_text(encoding="utf-8")
-            failure = Failure.model_validate_json(text)
-        except (OSError, UnicodeDecodeError, ValidationError):
-            return None
-        return failure if failure.cell == cell.id else None
+        failure = read_failure(self.directory(cell))
+        return failure if failure and failure.run == cell.id else None
 
     def state(self, cell: RunSpec) -> State:
         """Done only where the result validates."""
@@ -81,6 +76,7 @@ class Store:
         directory = self.directory(cell)
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, exist_ok=True)
+        write_spec(directory, cell)
         return directory
 
     def finish(self, cell: RunSpec, result: Result, keep: bool) -> None:
@@ -92,44 +88,15 @@ class Store:
             for path in self.directory(cell).iterdir():
                 if path.name != "log.txt":
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_atomically(self.directory(cell) / "result.json", result.model_dump_json(indent=1))
+        write_result(self.directory(cell), result)
 
     def fail(self, cell: RunSpec, state: Literal["failed", "diverged"], reason: str) -> None:
         """Records why there is no result."""
-        failure = Failure(state=state, cell=cell.id, reason=reason)
-        write_atomically(self.directory(cell) / "failure.json", failure.model_dump_json(indent=1))
+        write_failure(self.directory(cell), cell, state, reason)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Holds the folder for one driver; a second one is refused with the holder's name.
-
-        The lock belongs to the process, so the kernel frees it even after SIGKILL: there is no
-        stale lock to clear and no clock to trust.
-        """
-        import fcntl  # only on POSIX, and only for those who run a grid
-
-        path = self.root / ".lock"
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {self.root} ({error.strerror}); name a folder with --out"
-            ) from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise UserError(
-                    f"{self.root} is in use by {file.read().strip() or 'another process'}; wait "
-                    "until it ends, stop it, or name another folder with --out"
-                ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
-            yield
-            file.truncate(0)
+    def lock(self) -> AbstractContextManager[None]:
+        """Holds the folder for one driver; see :func:`da.ops.folder_claims.hold_folder`."""
+        return hold_folder(self.root, "name another folder with --out")
 
 
 def size(path: Path) -> int:

@@ -201,7 +201,7 @@ class NetworkModule(UpdatingModule):
         ``norm_options: {single_image: true}`` allows it where every batch norm sees a map, whose
         statistics are then those of its one image, as in instance norm.
         """
-        layers = batch_norms(self)
+        layers = batch_norms(self, within_domain_layers=True)
         if batch_size > 1 or not layers:
             return
         vectors = any(isinstance(layer, nn.BatchNorm1d) for layer in layers.values())

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from da.errors import UserError
+from da.norms.base import DomainLayer
 from da.ops.acceleration import uncompiled
 
 
-def batch_norms(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
-    """The layers of a model that use statistics of the batch, by name."""
+def batch_norms(
+    model: nn.Module, within_domain_layers: bool = False
+) -> dict[str, nn.modules.batchnorm._BatchNorm]:
+    """The layers of a model that use statistics of the batch, by name.
+
+    Args:
+        model: any network.
+        within_domain_layers: also those of a layer that keeps one per domain. Their statistics are
+            of their domain already, so that re-estimating them on another is not defined.
+    """
     kind = nn.modules.batchnorm._BatchNorm
-    return {name: m for name, m in model.named_modules() if isinstance(m, kind)}
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, kind)}
+    if within_domain_layers:
+        return layers
+    holders = [m for m in model.modules() if isinstance(m, DomainLayer)]
+    kept_per_domain = {part for holder in holders for part in holder.modules()}
+    return {name: m for name, m in layers.items() if m not in kept_per_domain}
 
 
 @contextmanager
-def reestimated(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[nn.Module]:
+def reestimated(
+    model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, Any]]
+) -> Iterator[nn.Module]:
     """Runs a block with batch norm's running statistics re-estimated on other images.
 
     They are the cumulative averages of the batches' statistics, each batch weighted by its size
@@ -29,7 +46,8 @@ def reestimated(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[nn.Modu
 
     Args:
         model: called with each batch.
-        batches: ``(B, C, H, W)`` images on the model's device, B at least 2.
+        batches: ``(B, C, H, W)`` images on the model's device, B at least 2; or pairs of them and
+            what the model is told of their domains, ``model(images, domains)``.
     """
     norms = [m for m in batch_norms(model).values() if m.track_running_stats]
     modes = {module: module.training for module in model.modules()}
@@ -53,20 +71,24 @@ def reestimated(model: nn.Module, batches: Iterable[Tensor]) -> Iterator[nn.Modu
 
 
 def _accumulate(
-    model: nn.Module, norms: list[nn.modules.batchnorm._BatchNorm], batches: Iterable[Tensor]
+    model: nn.Module,
+    norms: list[nn.modules.batchnorm._BatchNorm],
+    batches: Iterable[Tensor | tuple[Tensor, Any]],
 ) -> None:
     seen = 0
     # The momentum is a constant of a compiled graph, and here it changes with every batch.
     with torch.no_grad(), uncompiled(model):
         for batch in batches if norms else ():
-            if len(batch) < 2:
+            arguments = batch if isinstance(batch, tuple) else (batch,)
+            size = len(arguments[0])
+            if size < 2:
                 raise UserError(
                     "batch norm's statistics are re-estimated on batches of 2 images or more, and"
-                    f" one of {len(batch)} came; choose another evaluation batch size"
+                    f" one of {size} came; choose another evaluation batch size"
                 )
-            seen += len(batch)
+            seen += size
             for norm in norms:
-                norm.momentum = len(batch) / seen
-            model(batch)
+                norm.momentum = size / seen
+            model(*arguments)
     if norms and not seen:
         raise UserError("no images came to re-estimate batch norm's statistics on; give some")

@@ -153,6 +153,6 @@ def _scores(run: Run, result: Result, form: str, selection: Selection) -> dict[s
             f"{name}_accuracy": scores.accuracy,
             f"{name}_class_mean": scores.class_mean,
             f"{name}_cross_entropy": scores.cross_entropy,
-            f"{name}_information_maximisation": scores.information_maximisation,
+            **{f"{name}_{score}": value for score, value in scores.label_free.items()},
         }
     return row

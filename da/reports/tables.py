@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from da.engine.result import SELECTIONS, Selection
+from da.engine.result import DEFAULT_SCORE, SELECTIONS, Selection
 from da.grids.grid import Row
 from da.grids.plan import Plan
 from da.reports.runs import Column, Run, columns
@@ -158,7 +158,7 @@ def _table(
         lines=lines,
         comparisons=comparisons,
         evaluations=tuple(sorted({len(result.evaluations) for result in results})),
-        score=", ".join(sorted({result.score for result in results})),
+        score=DEFAULT_SCORE,
         left_out=left_out,
     )
 

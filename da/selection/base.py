@@ -54,4 +54,4 @@ def score(name: str) -> Score:
     Raises:
         UserError: for a name that does not exist; lists those that do.
     """
-    return find_class(name, PACKAGE, Score, "score")()
+    return find_class(name, PACKAGE, Score, "score")()  # type: ignore[type-abstract]

@@ -90,9 +90,10 @@ def test_moments_are_numpys_before_and_after_the_normaliser(norm, images):
 def test_running_statistics_are_batch_norms_and_evaluation_normalises_with_them(images):
     module = small("bn")
     for layer in layers(module, *([x] for x in images))[:-1]:
+        assert not layer.name.startswith("network.")
         path, _, last = layer.name.rpartition(".")
         name = {"conv1": f"{path}.bn1", "conv2": f"{path}.bn2", "0": f"{path}.1"}[last]
-        norm = module.get_submodule(name)
+        norm = module.network.get_submodule(name)
         torch.testing.assert_close(layer.running.mean, norm.running_mean.double())
         torch.testing.assert_close(layer.running.std, norm.running_var.double().sqrt())
         for domain in ("source", "target"):
@@ -215,7 +216,7 @@ def test_channels_of_layer_norms_and_what_is_no_normaliser():
 def test_statistics_before_training_come_from_what_training_would_show(kind, mode, images):
     module = kind(num_classes=4, task="a->b", forward_mode=mode)
     halves = [x.split(6) for x in images]
-    with reestimated(module, as_trained(module, *halves)):
+    with reestimated(module.evaluated(), as_trained(module, *halves)):
         stem = layers(module, *halves)[0]
     source, target = stem.into["source"], stem.into["target"]
     if kind is SourceOnly:

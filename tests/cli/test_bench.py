@@ -134,8 +134,11 @@ def test_both_loops_of_bench_step_train_the_same(tmp_path):
     """The same parts from the same weights end in the same weights: identical maths."""
     batches = bench_step.random_batches(4, 32)
     module = bench_step.DANN(num_classes=10, lr=bench_step.LR, decay="all")
+    module.prepare()
     network = bench_step.PlainDANN("digits_resnet")
-    network.load_state_dict(module.state_dict())
+    network.load_state_dict(
+        {name.removeprefix("network."): v for name, v in module.state_dict().items()}
+    )
     bench_step.plain_loop(network, bench_step.Clocked(batches, 5))
     clocked = bench_step.Clocked(batches, 5)
     bench_step.fit_loop(module, bench_step.Premade(clocked, 4), "32-true", "fit", tmp_path)

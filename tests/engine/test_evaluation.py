@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
 from da.engine.evaluation import FORMS, Recorder, Ticks, evaluating, predict, restated, scores
+from da.engine.trainer import MethodTrainer
 from da.errors import Diverged
 from da.methods.source_only import SourceOnly
 from da.norms import batch_norms
@@ -77,7 +78,7 @@ def test_prediction_covers_every_image_once_in_evaluation_mode(data):
     assert module.training
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
     assert np.array_equal(found.labels.numpy(), data.set_of("target", "test").labels)
-    images = torch.cat([images for images, _ in loader])
+    images = torch.cat([batch.images for batch in loader])
     with torch.no_grad():
         out = module.eval().activations(images)
     torch.testing.assert_close(found.logits, out.logits, rtol=1e-4, atol=1e-5)
@@ -134,7 +135,7 @@ def test_the_form_of_a_domain_has_the_statistics_of_that_domain(data):
 
 
 def run(module, data, *callbacks, epochs=2):
-    trainer = L.Trainer(
+    trainer = MethodTrainer(
         max_epochs=epochs,
         accelerator="cpu",
         logger=False,
@@ -169,7 +170,7 @@ def test_the_recorder_scores_every_stream_in_every_form_after_every_epoch(norm):
     for form in forms:
         with restated(module, data, form):
             for name, loader in zip(STREAMS, data.val_dataloader(), strict=True):
-                p = predict(module, loader)
+                p = predict(module, loader, name.partition("/")[0])
                 expected = scores(p.logits, p.labels)
                 found = dict(recorder.history[-1]["forms"][form][name])
                 by_class = found.pop("per_class", None)
@@ -196,7 +197,7 @@ def test_the_forms_can_be_left_out_and_evaluation_changes_no_training():
 
 class Spoil(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, *args):
-        pl_module.classifier.weight.data.fill_(float("inf"))
+        pl_module.network.classifier.weight.data.fill_(float("inf"))
 
 
 def test_predictions_that_are_not_finite_are_diverged():

@@ -28,6 +28,7 @@ def test_critic_has_three_layers_and_one_output():
 def test_features_climb_the_loss_that_the_critic_descends(fake_trainer, batch):
     """At progress 1 the backbone's gradient is minus lambda times that of the plain loss."""
     module = DANN(num_classes=4, critic_width=8, bottleneck=16, norm="bn")
+    module.prepare()
     trainer = fake_trainer(module, steps=10)
     gradients = {}
     for step, maximum in ((10, 0.5), (10, -1.0)):  # strength -1 is no reversal at all

@@ -1,10 +1,10 @@
 """Training and evaluation with weights that are aligned once give what aligning anew gives."""
 
 import pytest
-import pytorch_lightning as L
 import torch
 
-import da.methods.base
+from da.engine.trainer import MethodTrainer
+from da.methods import network_module, updates
 from da.methods.dann import DANN
 from da.norms.weight_align import layers
 from datasets.digits import Digits
@@ -13,7 +13,7 @@ from datasets.digits import Digits
 def trained(folder, forward_mode="joint", clip=None, **kwargs):
     """Parameters after four optimiser steps of two micro-batches, and an evaluation."""
     module = DANN(10, norm="wa", bottleneck=16, critic_width=8, forward_mode=forward_mode, lr=0.01)
-    trainer = L.Trainer(
+    trainer = MethodTrainer(
         max_epochs=1,
         accelerator="cpu",
         logger=False,
@@ -29,6 +29,12 @@ def trained(folder, forward_mode="joint", clip=None, **kwargs):
     return module
 
 
+def without_sharing(monkeypatch):
+    """Of micro-batches in training, and of the batches of an evaluation."""
+    for module in (updates, network_module):
+        monkeypatch.setattr(module, "share", lambda *args, **kwargs: [])
+
+
 @pytest.mark.parametrize("options", [{}, {"forward_mode": "separate"}, {"clip": 0.1}], ids=str)
 def test_micro_batches_train_as_if_each_were_aligned_anew(options, tmp_path, monkeypatch):
     calls = []
@@ -39,7 +45,7 @@ def test_micro_batches_train_as_if_each_were_aligned_anew(options, tmp_path, mon
     # 7 batches are 4 steps (the last of one batch), and the evaluation of 4 streams is one more.
     assert len(calls) == number * 4 + (number - 2) * 1
     assert not any(m.shared for m in module.modules() if isinstance(m, layers.Aligned))
-    monkeypatch.setattr(da.methods.base, "share", lambda *args, **kwargs: [])
+    without_sharing(monkeypatch)
     other = trained(tmp_path, **options)
     assert len(calls) > 2 * number * 5
     assert module.clipped == other.clipped
@@ -49,7 +55,7 @@ def test_micro_batches_train_as_if_each_were_aligned_anew(options, tmp_path, mon
 
 def test_one_batch_a_step_is_bitwise_as_without_sharing(tmp_path, monkeypatch):
     module = trained(tmp_path, accumulate_grad_batches=1)
-    monkeypatch.setattr(da.methods.base, "share", lambda *args, **kwargs: [])
+    without_sharing(monkeypatch)
     other = trained(tmp_path, accumulate_grad_batches=1)
     assert all(
         torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True)

@@ -17,6 +17,7 @@ from torch import nn
 import run
 from da.engine.evaluation import Recorder
 from da.engine.spec import RunSpec
+from da.engine.trainer import MethodTrainer
 from da.engine.training import methods, run_cell
 from da.errors import UserError
 from da.methods.dann import DANN, domain_loss
@@ -59,7 +60,7 @@ def fitted(method=DANN, precision="32-true", norm="bn", mode="joint", callbacks=
     module = method(
         num_classes=10, bottleneck=16, norm=norm, lr=0.01, forward_mode=mode, **own, **options
     )
-    trainer = L.Trainer(
+    trainer = MethodTrainer(
         max_epochs=1,
         accelerator="cpu",
         precision=precision,
@@ -149,8 +150,9 @@ def test_weights_go_over_from_one_layout_to_the_other(tmp_path, batch):
 def test_every_loss_under_autocast_is_finite_float32_and_close(
     name, norm, scale, batch, fake_trainer
 ):
-    own = {"critic_width": 8} if name == "DANN" else {}
-    module = methods()[name](num_classes=4, bottleneck=16, norm=norm, **own)
+    kind = methods()[name]
+    module = kind(num_classes=4, norm=norm, **{"bottleneck": 16} | dict(kind.small))
+    module.prepare()
     fake_trainer(module).step = 50
     with torch.no_grad():  # large logits, as of a network that is sure
         module.network.classifier.weight.mul_(scale)
@@ -170,15 +172,17 @@ def test_every_loss_under_autocast_is_finite_float32_and_close(
 def test_the_losses_are_those_of_the_outputs_in_float32(batch, fake_trainer):
     """To the last bit: nothing after the network's outputs is computed in bfloat16."""
     module = DANN(num_classes=4, bottleneck=16, critic_width=8)
+    module.prepare()
     fake_trainer(module).step = 50
     other = EntropyMinimisation(num_classes=4, bottleneck=16, diversity=0.0, trade_off=1.0)
     fake_trainer(other).step = 50
     for m in (module, other):
         m.eval()  # batch norm's running statistics stay
     with torch.autocast("cpu", torch.bfloat16):
-        source, target = module.both(batch.source.images, batch.target.images)
+        groups = ((batch.source.images, "source"), (batch.target.images, "target"))
+        source, target = module.activations_of(*groups)
         found = module.losses(batch)
-        logits = other.both(batch.source.images, batch.target.images)[1].logits
+        logits = other.activations_of(*groups)[1].logits
         entropy = other.losses(batch)["entropy"]
     assert source.logits.dtype == source.features.dtype == torch.float32
     assert torch.equal(source.logits, source.logits.bfloat16().float())  # autocast was on
@@ -194,7 +198,7 @@ def test_evaluation_runs_in_the_trainers_precision():
 
     class Watch(L.Callback):
         def setup(self, trainer, pl_module, stage):
-            pl_module.backbone.register_forward_hook(
+            pl_module.network.backbone.register_forward_hook(
                 lambda m, x, y: dtypes.add((m.training, y.dtype))
             )
 
@@ -235,7 +239,7 @@ def test_a_logger_gets_what_it_got_when_every_step_was_logged(monkeypatch, tmp_p
     def metrics(folder):
         logger = L.loggers.CSVLogger(folder, name="", version="m")
         module = DANN(num_classes=10, bottleneck=16, critic_width=8, lr=0.01)
-        trainer = L.Trainer(
+        trainer = MethodTrainer(
             max_epochs=2,
             accelerator="cpu",
             logger=logger,

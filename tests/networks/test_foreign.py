@@ -131,7 +131,7 @@ def test_a_network_from_elsewhere_computes_the_same_here(case, prefix):
     assert "\n" not in found.said
     assert prefix or said in found.said
     ours = SourceOnly(num_classes=classes, backbone=name, bottleneck=width)
-    ours.load_state_dict(found.state)
+    ours.network.load_state_dict(found.state)
     images = torch.randn(6, 3, 64, 64)
     with torch.no_grad():
         expected, logits = theirs(images), ours.eval()(images)

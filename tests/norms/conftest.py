@@ -20,7 +20,7 @@ def vgg(batch_norm: bool) -> nn.Module:
         model = VGG(make_layers([8]), init_weights=False)
     model.features = make_layers([8, "M", 16, 16, "M"], batch_norm=batch_norm)
     model.avgpool = nn.AdaptiveAvgPool2d(7)
-    model.network.classifier = nn.Sequential(nn.Linear(16 * 49, 5))
+    model.classifier = nn.Sequential(nn.Linear(16 * 49, 5))
     return model
 
 

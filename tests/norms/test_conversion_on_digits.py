@@ -41,7 +41,7 @@ def vgg() -> nn.Module:
     model = VGG(nn.Sequential(), num_classes=10, init_weights=False)
     model.features = make_layers(features, batch_norm=True)
     model.avgpool = nn.AdaptiveAvgPool2d(1)
-    model.network.classifier = nn.Linear(256, 10)
+    model.classifier = nn.Linear(256, 10)
     for layer in model.features:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

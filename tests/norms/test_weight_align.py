@@ -72,7 +72,7 @@ def test_plain_layers_keep_their_bias_and_the_classifier_is_left(make: Make) -> 
     assert torch.equal(model.features[0].bias, bias)
     assert torch.equal(model.features[0].g, torch.ones(8))
     assert list(aligned(model)) == ["features.0", "features.3", "features.5"]
-    assert type(model.network.classifier[0]) is nn.Linear
+    assert type(model.classifier[0]) is nn.Linear
 
 
 def test_gates_are_left_and_found_by_structure(make: Make) -> None:

@@ -256,8 +256,8 @@ class Pool:
         assert cell is not None  # for mypy: only a worker with a cell says "done"
         try:
             result = Result.model_validate_json(text)
-            if result.cell != cell.id:
-                raise ValueError(f"the result is of cell {result.cell}")
+            if result.run != cell.id:
+                raise ValueError(f"the result is of cell {result.run}")
         except (ValidationError, ValueError) as error:
             reason = "invalid result: " + "; ".join(str(error).splitlines())
             self._close(worker, "failed", reason, outcome, store)
