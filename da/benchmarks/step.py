@@ -25,6 +25,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from da.engine.evaluation import Recorder, Ticks
+from da.engine.trainer import MethodTrainer
 from da.methods.dann import DANN, critic
 from da.networks.backbones.base import backbone as build_backbone
 from da.ops.gradient_reversal import gradient_reversal
@@ -206,7 +207,7 @@ def fit_loop(module: DANN, data: Premade, precision: str, like: Like, folder: Pa
         )
     if like == "ablate":
         callbacks.append(Ticks(lambda _: None))
-    trainer = L.Trainer(
+    trainer = MethodTrainer(
         max_epochs=1,
         accelerator="cpu",
         precision=precision,  # type: ignore[arg-type]
