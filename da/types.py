@@ -202,8 +202,14 @@ class DataModule(Protocol):
     def images(self, role: Role, split: Split = "train") -> Iterable[Tensor]:
         """Batches of images alone, ``(B, C, H, W)`` float32, in their own order, not augmented."""
 
-    def evaluation(self, role: Role, split: Split) -> Iterable[Labelled]:
-        """Batches of one split of a domain, in their own order, not augmented."""
+    def evaluation(
+        self,
+        role: Role,
+        split: Split,
+        batch_size: int | None = None,
+        order_seed: int | None = None,
+    ) -> Iterable[Labelled]:
+        """Batches of one split of a domain, in their own order or shuffled, not augmented."""
 
     def val_dataloader(self) -> Sequence[Iterable[Labelled]]: ...
 

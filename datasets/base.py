@@ -14,7 +14,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from da.errors import UserError, unknown
-from da.ops.seeding import derive
+from da.ops.seeding import derive, permutation
 from da.types import Batch, Labelled, Role, Split, Unlabelled, View
 
 from .files.content_hashes import digest
@@ -232,9 +232,25 @@ class DomainData(LightningDataModule, ABC):
         """What the user has set of ``image_size``, ``mean`` and ``std``, by name."""
         return {}
 
-    def evaluation(self, role: Role, split: Split) -> DataLoader[Any]:
-        """Yields :class:`da.types.Labelled` of one split, in its own order, not augmented."""
-        return self._loader(Chunks(self.set_of(role, split), self.transform, self.eval_batch_size))
+    def evaluation(
+        self,
+        role: Role,
+        split: Split,
+        batch_size: int | None = None,
+        order_seed: int | None = None,
+    ) -> DataLoader[Any]:
+        """Yields :class:`da.types.Labelled` of one split, not augmented.
+
+        Args:
+            role: of the domain.
+            split: of it.
+            batch_size: by default ``eval_batch_size``.
+            order_seed: shuffles the images; by default they come in their own order.
+        """
+        data = self.set_of(role, split)
+        order = None if order_seed is None else permutation(derive(order_seed), 0, len(data))
+        size = batch_size or self.eval_batch_size
+        return self._loader(Chunks(data, self.transform, size, order))
 
     def predict_images(self, folder: str | Path) -> DataLoader[Any]:
         """Yields ``(images, names)`` of the image files directly in a folder, sorted by name.

@@ -13,6 +13,7 @@ LAYERS = [
     {"da", "da.types", "da.errors", "da.discovery", "da.ops"},
     {"da.norms", "da.selection"},
     {"da.networks"},
+    {"da.adapters"},
     {"da.methods"},
     {"da.engine"},
     {"da.grids", "da.reports", "da.analysis", "da.benchmarks"},

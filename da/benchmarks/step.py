@@ -210,7 +210,7 @@ def fit_loop(module: DANN, data: Premade, precision: str, like: Like, folder: Pa
     trainer = MethodTrainer(
         max_epochs=1,
         accelerator="cpu",
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         logger=CSVLogger(folder, name="", version="metrics") if like == "fit" else False,
         log_every_n_steps=10,
         enable_progress_bar=False,

@@ -25,7 +25,11 @@ from typing import TYPE_CHECKING, Any
 from da.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from da.cli._lightning import CLI
     from da.methods.base import Method
+    from da.types import Predictions
 
 TRAINED = "trained"
 
@@ -41,6 +45,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "JSON file of the scores; by default beside the checkpoint, of last.ckpt "
         "test.json and of NAME.ckpt NAME.test.json",
     },
+    "--adapter": {
+        "type": str | None,
+        "default": None,
+        "help": "also evaluate the network as an adapter changes it on the images that it predicts",
+    },
+    "--adapter_options": {
+        "type": dict | None,
+        "default": None,
+        "help": "options of the adapter by name, --adapter_options.lr 0.001",
+    },
+    "--adapter_batch": {
+        "type": int,
+        "default": 64,
+        "help": "images that the adapter sees at a time, shuffled by the seed",
+    },
     "--save": {
         "type": str | None,
         "default": None,
@@ -51,50 +70,94 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def main(argv: list[str]) -> int:
     """Prints a table of scores, and writes it beside the checkpoint as JSON."""
-    from rich.table import Table
-
+    from da.adapters.base import adapter
     from da.cli._checkpoints import from_checkpoint, save_network
-    from da.engine.evaluation import FORMS, predict, restated, scores
+    from da.engine.checkpoints import columns_by_name
+    from da.engine.evaluation import FORMS, predict, predict_adapted, restated, scores
     from da.ops.files import write_atomically
     from da.reports.terminal import console
 
     cli, path = from_checkpoint(argv, "run.py test", __doc__ or "", OPTIONS)
-    module, data = cli.model, cli.datamodule
-    forms = chosen(cli.config["forms"], module)
-    save = new_file(cli.config["save"], forms)
+    module, data, config = cli.model, cli.datamodule, cli.config
+    forms = chosen_forms(config["forms"], module)
+    save = new_file(config["save"], forms)
+    name, size = config["adapter"], config["adapter_batch"]
+    if size < 1:
+        raise UserError(f"adapter_batch: expected a whole number from 1, got {size}")
+    changed = adapter(name, config["adapter_options"]) if name else None
     data.prepare_data()
     data.setup("test")
-    norm, before = module.hparams["norm"], cli.checkpoint.get("statistics")
-    title = f"{data.task}, {norm}, test split"
-    table = Table(title=title + (f" (checkpoint with statistics of {before})" if before else ""))
-    for column in ("stream", "network", "n", "accuracy %", "class mean %", "cross-entropy"):
-        left = column in ("stream", "network")
-        table.add_column(column, justify="left" if left else "right", overflow="fold")
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    columns = columns_by_name(cli.checkpoint["classes"], data.classes, path)
+    before = cli.checkpoint.get("statistics")
+    measured: dict[str, dict[str, dict[str, Any]]] = {}
+    context = cli.trainer.precision_plugin.forward_context
     for form in forms:
-        found[form] = {}
-        with cli.trainer.precision_plugin.forward_context(), restated(module, data, form):
-            streams = zip(data.test_evaluations, data.test_dataloader(), strict=True)
-            for (role, split), loader in streams:
-                domain = data.source if role == "source" else data.target
-                p = predict(module, loader, role)
-                found[form][f"{role}/{split}"] = s = scores(p, data.classes)
-                table.add_row(
-                    f"{role} ({domain})",
-                    norm + (f"@{form}" if form else ""),
-                    str(s["n"]),
-                    f"{100 * s['accuracy']:.1f}",
-                    f"{100 * s['class_mean']:.1f}",
-                    f"{s['cross_entropy']:.3f}",
+        with context(), restated(module, data, form):
+            measured[form] = {
+                f"{role}/{split}": scores(
+                    in_order(predict(module, data.evaluation(role, split), role), columns),
+                    data.classes,
                 )
+                for role, split in data.test_evaluations
+            }
             if save:
                 save_network(save, cli, getattr(data, FORMS[form]) if form else before)
-    console().print(table)
-    out = Path(cli.config["out"] or beside(Path(path)))
-    content = {"task": data.task, "checkpoint": path, "scores": finite(found)}
+    if changed is not None:
+        with context():
+            measured[name] = {
+                f"{role}/{split}": scores(
+                    in_order(
+                        predict_adapted(
+                            module, changed, data.evaluation(role, split, size, data.seed), role
+                        ),
+                        columns,
+                    ),
+                    data.classes,
+                )
+                for role, split in data.test_evaluations
+            }
+    console().print(table_of(measured, cli, before))
+    out = Path(config["out"] or beside(Path(path)))
+    content = {"task": data.task, "checkpoint": path, "scores": finite(measured)}
+    if changed is not None:
+        options = config["adapter_options"] or {}
+        content["adapter"] = {"name": name, "options": dict(options), "batch_size": size}
+        content["adapter"] |= {"order_seed": data.seed, "online": changed.online}
     write_atomically(out, json.dumps(content, allow_nan=False))
     print(f"written: {out}" + (f", {save}" if save else ""))
     return 0
+
+
+def in_order(predictions: Predictions, columns: list[int] | None) -> Predictions:
+    """Predictions with the classes in the order of the data's."""
+    if columns is None:
+        return predictions
+    return predictions._replace(logits=predictions.logits[:, columns])
+
+
+def table_of(
+    measured: dict[str, dict[str, dict[str, Any]]], cli: CLI, statistics: str | None
+) -> Table:
+    """One line per form or adapter, and stream."""
+    from rich.table import Table
+
+    norm, data = cli.model.hparams["norm"], cli.datamodule
+    of = f" (checkpoint with statistics of {statistics})" if statistics else ""
+    table = Table(title=f"{data.task}, {norm}, test split{of}")
+    for column in ("stream", "network", "n", "accuracy %", "class mean %", "cross-entropy"):
+        left = column in ("stream", "network")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
+    for form, streams in measured.items():
+        for stream, values in streams.items():
+            role = stream.partition("/")[0]
+            numbers = ["no labels"] * 3
+            if "accuracy" in values:
+                shares = [f"{100 * values[key]:.1f}" for key in ("accuracy", "class_mean")]
+                numbers = [*shares, f"{values['cross_entropy']:.3f}"]
+            domain = data.source if role == "source" else data.target
+            network = norm + (f"@{form}" if form else "")
+            table.add_row(f"{role} ({domain})", network, str(values["n"]), *numbers)
+    return table
 
 
 def beside(checkpoint: Path) -> Path:
@@ -118,7 +181,7 @@ def finite(scores: Any) -> Any:
     return scores if math.isfinite(scores) else None
 
 
-def chosen(names: str | None, module: Method) -> list[str]:
+def chosen_forms(names: str | None, module: Method) -> list[str]:
     """The forms to evaluate, the trained one as ``""``."""
     from da.engine.evaluation import FORMS
     from da.norms import batch_norms

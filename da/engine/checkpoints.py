@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as L
@@ -195,6 +195,34 @@ def without_defaults(args: Mapping[str, Any], owner: type) -> dict[str, Any]:
     defaults = defaults_of(owner)
     plain = {k: list(v) if isinstance(v, tuple) else v for k, v in args.items()}
     return {k: v for k, v in plain.items() if k not in defaults or v != defaults[k]}
+
+
+def columns_by_name(saved: Sequence[str], classes: Sequence[str], path: str) -> list[int] | None:
+    """Where the data's classes stand among a checkpoint's; None where they are the same.
+
+    Args:
+        saved: names of the checkpoint's classes, in the order of its logits.
+        classes: of the data.
+        path: of the checkpoint, for the message.
+
+    Raises:
+        UserError: where the names are others: labels are never matched by number alone.
+    """
+    if list(saved) == list(classes):
+        return None
+    if sorted(saved) == sorted(classes):
+        return [list(saved).index(name) for name in classes]
+    missing = [name for name in classes if name not in saved]
+    extra = [name for name in saved if name not in classes]
+    said = "; ".join(
+        f"{what}: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}"
+        for what, names in (("only in the data", missing), ("only in the checkpoint", extra))
+        if names
+    )
+    raise UserError(
+        f"checkpoint: '{path}' was trained on other classes than the data have ({said}); rename "
+        "the data's, or give data of the same classes"
+    )
 
 
 def load_weights(module: Method, content: Mapping[str, Any], path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
+from da.adapters.base import Adapter
 from da.errors import Diverged
 from da.methods.base import Method
 from da.norms import aligned_once, batch_norms, reestimated
@@ -172,6 +174,35 @@ def joined(batches: Iterable[OfDomains]) -> Iterator[OfDomains]:
         held = batch
     if held is not None:
         yield held
+
+
+def predict_adapted(
+    module: Method,
+    adapter: Adapter,
+    loader: Iterable[Labelled],
+    domain: str = "target",
+) -> Predictions:
+    """What an adapter predicts on one stream, starting from the evaluated network.
+
+    Args:
+        module: whose network it is; it stays as it is.
+        adapter: gets a copy of the network.
+        loader: the stream.
+        domain: which domain it is of.
+
+    Returns:
+        Logits and labels in the order of the stream; features are those of no network, empty.
+    """
+    network = copy.deepcopy(module.evaluated())
+    labels: list[Tensor] = []
+
+    def images() -> Iterator[Tensor]:
+        for batch in loader:
+            labels.append(batch.labels)
+            yield batch.images.to(module.device)
+
+    logits = [x.detach().float().cpu() for x in adapter.predict(network, images(), domain)]
+    return Predictions(torch.cat(logits), torch.cat(labels), torch.empty(len(torch.cat(labels)), 0))
 
 
 class Recorder(L.Callback):

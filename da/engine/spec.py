@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 #: Of the defaults of methods, normalisers and networks, which a specification does not spell out:
 #: raised when one changes what is computed, so that old results are not taken for new ones.
@@ -41,6 +41,12 @@ class TrainerSettings(_Settings):
     deterministic: bool | Literal["warn"] | None = None
     benchmark: bool | None = None
     detect_anomaly: bool = False
+
+    @field_validator("limit_train_batches", "limit_val_batches", mode="after")
+    @classmethod
+    def _all(cls, value: int | float | None) -> int | float | None:
+        """All batches, 1.0, are what there is without an option; 1 is a single batch."""
+        return None if isinstance(value, float) and value == 1.0 else value
 
     def changed(self) -> dict[str, Any]:
         """Those that are not at their defaults."""

@@ -194,8 +194,8 @@ class Method(NetworkModule, ABC):
             self.refuse_batch_of_one(self.data.batch_size)
             self.refuse_accumulation()
             self.data.serve_views(self.needs.source_views, self.needs.target_views)
-            # What is resumed has its weights.
-            self.prepare(None if self.trainer.ckpt_path else self.data)
+            # Where a state is to be loaded, whoever knows of it has prepared the module before.
+            self.prepare(self.data)
 
     def prepare(self, data: DataModule | None = None) -> None:
         """Converts pretrained weights, and builds the method's own parts after that; once.
@@ -237,11 +237,11 @@ class Method(NetworkModule, ABC):
 
     _entered = False
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Leaves the source out of the batches of a stage that has none."""
-        if isinstance(batch, Batch) and not self.stage.source:
-            return batch._replace(source=None)
-        return batch
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """See :meth:`UpdatingModule.training_step`; a stage without a source gets none."""
+        if not self.stage.source:
+            batch = batch._replace(source=None)
+        return super().training_step(batch, batch_idx)
 
     def collect(self, role: Role = "target", network: nn.Module | None = None) -> Predictions:
         """Predictions on all training images of a domain, in the order of their indices.

@@ -14,6 +14,7 @@ from da.networks import pretrained
 from da.networks.backbones.base import backbone as build_backbone
 from da.networks.network import Network
 from da.networks.pretrained import Calibration
+from da.networks.weight_files import WeightFile, load_weight_file
 from da.norms import Normaliser, batch_norms, normaliser
 from da.norms.weight_align.sharing import Shared, share, unshare
 from da.ops.acceleration import accelerated
@@ -109,18 +110,22 @@ class NetworkModule(UpdatingModule):
         if weight_decay < 0:
             raise UserError(f"weight_decay: expected a number from 0, got {weight_decay}")
         normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
-        self.start = pretrained.start(self.hparams)
+        trained = pretrained.trained_here(self.hparams)
+        self.start = None if trained else pretrained.start(self.hparams)
         self.converted: dict[str, Any] | None = None
         self.rates: dict[str, float] = {}
-        self.network = self._build_network(num_classes)
+        self.network = self._build_network(num_classes, trained)
         self.predictions: list[Predictions] = []
         self._collected: list[list[tuple[Tensor, Tensor, Tensor]]] = []
         self._steps: int | None = None
         self._evaluating: list[Shared] = []
 
-    def _build_network(self, num_classes: int) -> Network:
+    def _build_network(self, num_classes: int, trained: WeightFile | None) -> Network:
         h = self.hparams
-        backbone = self.part("backbone", lambda: build_backbone(h["backbone"], h["weights"]))
+        weights = h["weights"] if trained is None else None
+        backbone = self.part("backbone", lambda: build_backbone(h["backbone"], weights))
+        if trained is not None:
+            load_weight_file(backbone, trained)
         width = backbone.num_features
         bottleneck: nn.Module = nn.Identity()
         if h["bottleneck"] is not None:

@@ -27,7 +27,14 @@ from torch import Tensor, nn
 import da.networks.backbones
 import da.norms
 from da.errors import UserError, unknown
-from da.networks.backbones.base import Backbone, backbone, downloaded, preprocessing
+from da.networks.backbones.base import (
+    Backbone,
+    backbone,
+    downloaded,
+    preprocessing,
+    reads_weights,
+)
+from da.networks.weight_files import WeightFile, read_weight_file
 from da.norms import WeightAlign, convert_pretrained, normaliser
 from da.norms.surgery import BATCH_NORMS
 from da.norms.weight_align.conversion import LayerError
@@ -35,7 +42,6 @@ from da.norms.weight_align.layers import ALIGNED, Aligned
 from da.ops.files import cache_folder
 from da.ops.seeding import derive, permutation, seeded
 from da.ops.tensor_cache import Kept, digest, kept
-from da.ops.tensor_files import read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +130,34 @@ def start(settings: Mapping[str, Any]) -> Start | None:
         )
     options = settings["norm_options"] or {}
     return Start(settings["backbone"], settings["weights"], options, on, images)
+
+
+def trained_here(settings: Mapping[str, Any]) -> WeightFile | None:
+    """A file of weights that are under a normaliser already: a checkpoint of a training here.
+
+    Args:
+        settings: of a module.
+
+    Returns:
+        None for other files, for plain batch norm, and where no weights are to be read.
+
+    Raises:
+        UserError: where the module's normaliser is another one.
+    """
+    weights = settings["weights"]
+    if not reads_weights() or not weights or not Path(weights).expanduser().is_file():
+        return None
+    file = read_weight_file(weights)
+    if file.norm is None:
+        return None
+    mine = settings["norm"] if "backbone" in settings["scope"] else "bn"
+    options = settings["norm_options"] or {}
+    if mine != file.norm or dict(options) != dict(file.norm_options):
+        raise UserError(
+            f"weights: the backbone in '{weights}' was trained with norm '{file.norm}' and options "
+            f"{dict(file.norm_options)}, the model has '{mine}' and {dict(options)}; give the same"
+        )
+    return file
 
 
 def convert(aligned: nn.Module, start: Start, data: Any, device: Any) -> dict[str, Any] | None:
@@ -244,8 +278,7 @@ def published_head(plain: Backbone, start: Start) -> Head | None:
             path = downloaded(zoo.get_model_weights(start.backbone)["IMAGENET1K_V1"].url)
         except (ValueError, KeyError):  # not torchvision's
             return None
-    content = read_tensors("weights", path, "give a file with a state dict")
-    state = content.get("state_dict", content)
+    state = read_weight_file(path).tensors
     own = {name for full in plain.state_dict() for name in (full, full.partition(".")[2])}
     found = [
         (value.float(), state.get(f"{name.removesuffix('weight')}bias"))

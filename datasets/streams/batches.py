@@ -199,15 +199,22 @@ class Steps(Sampler[int]):
 
 
 class Chunks(Dataset[Labelled]):
-    """Evaluation batches of a set in its own order; the last one may be smaller, none is empty.
+    """Evaluation batches of a set, in its own order or another; only the last may be smaller.
 
     As all batches here they are finished by the loader, see :meth:`Transform.finish`.
     """
 
-    def __init__(self, data: ImageSet, transform: Transform, batch_size: int) -> None:
+    def __init__(
+        self,
+        data: ImageSet,
+        transform: Transform,
+        batch_size: int,
+        order: NDArray[np.int64] | None = None,
+    ) -> None:
         self.data = data
         self.transform = transform
         self.batch_size = batch_size
+        self.order = order
 
     def __len__(self) -> int:
         return -(-len(self.data) // self.batch_size)
@@ -217,7 +224,8 @@ class Chunks(Dataset[Labelled]):
         if not 0 <= item < len(self):
             raise IndexError(item)
         first = item * self.batch_size
-        return np.arange(first, min(first + self.batch_size, len(self.data)))
+        indices = np.arange(first, min(first + self.batch_size, len(self.data)))
+        return indices if self.order is None else self.order[indices]
 
     def __getitem__(self, item: int) -> Labelled:
         indices = self.indices(item)

@@ -59,7 +59,7 @@ def tree(root):
     return root
 
 
-run_cell = training.run_cell
+train = training.train
 """For the workers of a test, which come here for it and so accept the files that were made."""
 
 if multiprocessing.parent_process() is not None:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from da.cli.fit import refuse_other_data
+from da.engine.resuming import refuse_other_data
 from da.engine.spec import RunSpec
-from da.engine.training import build, run_cell
+from da.engine.training import build, train
 from da.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -152,12 +152,12 @@ def test_a_resume_on_other_images_is_refused_and_says_which(folder, change, word
     assert not (folder / "more").exists()
 
 
-def test_an_older_checkpoint_is_gone_on_with_and_a_note_says_that_images_are_not_compared(capsys):
+def test_an_older_checkpoint_is_gone_on_with_and_a_note_says_that_images_are_not_compared(caplog):
     now = {"data_manifest": "new", "data_sets": {"source 'a'": [8, "x"], "target 'b'": [8, "y"]}}
     refuse_other_data(now, {"data_manifest": "by another rule"}, "old.ckpt")
-    assert capsys.readouterr().out == (
-        "note: 'old.ckpt' is older than the record of images: they are not compared\n"
-    )
+    assert caplog.messages == [
+        "'old.ckpt' is older than the record of images: they are not compared"
+    ]
     refuse_other_data(now, dict(now), "same.ckpt")
     refuse_other_data(now, None, "none.ckpt")
     before = {"data_manifest": "old", "data_sets": now["data_sets"] | {"source 'a'": [7, "z"]}}
@@ -196,8 +196,8 @@ def test_a_cell_of_a_grid_is_done_from_the_cache_and_names_the_file_without(
 
     if not cache:
         with pytest.raises(UserError, match=r"b/dog/2\.jpg' can't be read: No such file"):
-            run_cell(cell, tmp_path, lose)
+            train(cell, tmp_path, lose)
         return
     whole = build(cell)[1].manifest
-    assert run_cell(cell, tmp_path, lose).data_manifest == whole
+    assert train(cell, tmp_path, lose).data_manifest == whole
     assert not lost.exists()

@@ -35,7 +35,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _generated(monkeypatch):
-    monkeypatch.setattr(session, "TRAIN", "digits_files:run_cell")
+    monkeypatch.setattr(session, "TRAIN", "digits_files:train")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def finished(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reproduced")
     line = ["reproduce", cut(folder), "--root", str(root), "--seeds", "0,1", "--workers", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "TRAIN", "digits_files:run_cell")
+        patch.setattr(session, "TRAIN", "digits_files:train")
         assert run.main([*line, "--out", str(folder / "out")]) == 0
     return folder / "out"
 

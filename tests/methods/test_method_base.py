@@ -41,7 +41,7 @@ def digits(**kwargs):
 
 
 def fit(module, data, folder, epochs=2, callbacks=(), ckpt_path=None, **kwargs):
-    """Trains as ``run_cell`` does, without evaluations."""
+    """Trains as ``train`` does, without evaluations."""
     last = ModelCheckpoint(
         folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )

@@ -18,7 +18,7 @@ import run
 from da.engine.evaluation import Recorder
 from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
-from da.engine.training import methods, run_cell
+from da.engine.training import methods, train
 from da.errors import UserError
 from da.methods.dann import DANN, domain_loss
 from da.methods.entropy_minimisation import EntropyMinimisation
@@ -380,7 +380,7 @@ def test_a_cell_of_a_grid_takes_the_flags_into_its_identity(tmp_path):
     )
     plain = RunSpec(**settings, model_args={"bottleneck": 16})
     assert len({fast.id, plain.id, RunSpec(**settings, precision="bf16-mixed").id}) == 3
-    results = [run_cell(cell, tmp_path / cell.id, lambda _: None) for cell in (fast, plain)]
+    results = [train(cell, tmp_path / cell.id, lambda _: None) for cell in (fast, plain)]
     a, b = (r.evaluations[-1].forms[""]["source/test"].cross_entropy for r in results)
     assert a != b
     assert a == pytest.approx(b, rel=0.05)

@@ -17,7 +17,7 @@ from torchvision.models import ResNet18_Weights
 
 from da.engine.result import Result
 from da.engine.spec import RunSpec
-from da.engine.training import run_cell
+from da.engine.training import train
 from da.errors import UserError
 from da.grids.grid_file import read_grid
 from da.methods.source_only import SourceOnly
@@ -282,7 +282,7 @@ def cell(weights, **kwargs):
 def test_a_cell_of_a_grid_records_it_and_old_results_stay_valid(trained, cache, tmp_path, capfd):
     _, weights = trained
     results = [
-        run_cell(cell(weights, norm=norm), tmp_path / norm, lambda _: None) for norm in ("wa", "bn")
+        train(cell(weights, norm=norm), tmp_path / norm, lambda _: None) for norm in ("wa", "bn")
     ]
     for result in results:
         assert Result.model_validate_json(result.model_dump_json()) == result

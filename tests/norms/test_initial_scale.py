@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from da.analysis.initial_scale import STAGES, factor, mean, network, noise, scales, source_images
-from da.engine.training import run_cell
+from da.engine.training import train
 from da.grids.grid_file import find, read_grid
 from da.norms import WeightAlign
 from da.norms.weight_align.layers import Aligned
@@ -165,7 +165,7 @@ def test_a_resnet50_learns_digits_from_scratch(tmp_path: Path) -> None:
     cell = grid.cell("rendered->optical", "SourceOnly", "wa", point, seed=5, lr=0.03)
     cell = cell.model_copy(update={"epochs": 1})
     assert cell.backbone == "resnet50"
-    result = run_cell(cell, tmp_path, lambda _: None)
+    result = train(cell, tmp_path, lambda _: None)
     assert result.evaluations[-1].forms[""]["source/validation"].accuracy > 0.8
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from da.discovery import subclasses
 from da.errors import UserError, unknown
-from da.ops.tensor_files import read_tensors
+from da.networks.weight_files import load_weight_file, read_weight_file
 
 #: Whether :func:`backbone` reads the weights that it is told; see :func:`unloaded`.
 _READ: ContextVar[bool] = ContextVar("read", default=True)
@@ -120,6 +120,11 @@ def preprocessing(name: str, weights: str | None) -> Preprocessing | None:
     return None if weights is None else family(name).preprocessing(name)
 
 
+def reads_weights() -> bool:
+    """Whether backbones that are built now read their weights, see :func:`unloaded`."""
+    return _READ.get()
+
+
 @contextmanager
 def unloaded() -> Iterator[None]:
     """Builds backbones without reading their weights, for when a checkpoint's state follows.
@@ -148,32 +153,7 @@ def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> N
             f"weights: there are none of ImageNet for {type(model).__name__}; give a file, or "
             "leave weights out"
         )
-    content = read_tensors(
-        "weights", path, "give a .pth, .pt or .safetensors file with a state dict, or 'imagenet'"
-    )
-    if isinstance(content, dict):
-        content = content.get("state_dict", content)
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"weights: '{path}' holds no state dict of tensors")
-
-    own = _without(model.state_dict(), ignore)
-    state = _without(content, ignore)
-    # num_batches_tracked came with PyTorch 0.4.1; older files lack it.
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    extra = [k for k in state if k not in own]
-    shapes = [k for k in own if k in state and own[k].shape != state[k].shape]
-    if missing or extra or shapes:
-        first = (missing + extra + shapes)[0]
-        raise UserError(
-            f"weights: '{path}' does not fit {type(model).__name__}: {len(missing)} tensors "
-            f"missing, {len(extra)} not in the network, {len(shapes)} of another shape "
-            f"(first: {first})"
-        )
-    model.load_state_dict(state, strict=False)
-
-
-def _without(tensors: dict[str, Tensor], ignore: tuple[str, ...]) -> dict[str, Tensor]:
-    return {name: value for name, value in tensors.items() if not name.startswith(ignore)}
+    load_weight_file(model, read_weight_file(path), ignore)
 
 
 def torchvision_model(name: str, weights: str | None, head: str) -> nn.Module:

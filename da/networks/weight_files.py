@@ -1,0 +1,120 @@
+"""The one reader of files that hold weights: which tensors are a network's, behind which prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from da.errors import UserError
+from da.networks.foreign import WRAPPERS, prefixes
+from da.ops.tensor_files import read_tensors
+
+ADVICE = "give a .pth, .pt or .safetensors file with a state dict, a checkpoint, or 'imagenet'"
+
+
+class WeightFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        path: of it.
+        tensors: by name, unwrapped from what a training script put around them.
+        norm: the normaliser of the backbone where a training here wrote the file and it is not
+            plain batch norm; None otherwise.
+        norm_options: of that normaliser.
+    """
+
+    path: str
+    tensors: dict[str, Tensor]
+    norm: str | None = None
+    norm_options: Mapping[str, Any] = {}
+
+
+def read_weight_file(path: str) -> WeightFile:
+    """Reads a file of torch.save or safetensors without running any code in it.
+
+    Raises:
+        UserError: where it can't be read, or holds no tensors by name.
+    """
+    content = read_tensors("weights", path, ADVICE)
+    norm, options = _normaliser_of(content)
+    return WeightFile(path, _tensors_of(content, path), norm, options)
+
+
+def _normaliser_of(content: Any) -> tuple[str | None, dict[str, Any]]:
+    """The normaliser of the backbone in a checkpoint of this library."""
+    if not isinstance(content, dict):
+        return None, {}
+    if isinstance(spec := content.get("spec"), dict):
+        args, norm, options = spec.get("model_args", {}), spec["norm"], spec["norm_options"]
+    elif isinstance(settings := content.get("settings"), dict) and "classes" in content:
+        args = settings["model"].get("init_args", {})
+        norm, options = args.get("norm", "bn"), args.get("norm_options") or {}
+    else:
+        return None, {}
+    covered = "backbone" in args.get("scope", ("backbone",))
+    return (norm, options) if covered and norm != "bn" else (None, {})
+
+
+def _tensors_of(content: Any, path: str) -> dict[str, Tensor]:
+    for _ in range(len(WRAPPERS)):
+        if not isinstance(content, dict):
+            break
+        if content and all(isinstance(value, Tensor) for value in content.values()):
+            return {str(name): value for name, value in content.items()}
+        inside = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
+        if len(inside) != 1:
+            break
+        content = content[inside[0]]
+    raise UserError(f"weights: '{path}' holds no state dict of tensors")
+
+
+def load_weight_file(model: nn.Module, file: WeightFile, ignore: tuple[str, ...] = ()) -> None:
+    """Puts the tensors of a file into a network, wherever in the file they are.
+
+    Args:
+        model: changed in place.
+        file: its tensors, behind whatever prefix: those of a backbone within a whole classifier,
+            of a module wrapped for several devices.
+        ignore: first parts of names that may be absent from or extra in the file, such as the
+            classifier's: heads are always new.
+
+    Raises:
+        UserError: where they don't fit; says how many, and the first names of both.
+    """
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith(ignore)}
+    # num_batches_tracked came with PyTorch 0.4.1; older files lack it.
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]
+    prefix = _prefix_of(file, needed, type(model).__name__)
+    state = {
+        name.removeprefix(prefix): value
+        for name, value in file.tensors.items()
+        if name.startswith(prefix) and not name.removeprefix(prefix).startswith(ignore)
+    }
+    missing = [name for name in needed if name not in state]
+    extra = [name for name in state if name not in own]
+    shapes = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if missing or extra or shapes:
+        first = (missing + extra + shapes)[0]
+        theirs = next(iter(file.tensors), "nothing")
+        raise UserError(
+            f"weights: '{file.path}' does not fit {type(model).__name__}: {len(missing)} tensors "
+            f"missing, {len(extra)} not in the network, {len(shapes)} of another shape "
+            f"(first: {first}; the file's first name is {theirs})"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def _prefix_of(file: WeightFile, needed: Collection[str], network: str) -> str:
+    """The prefix behind which most of the names are; the empty one where none has more."""
+    counts = prefixes(file.tensors, set(needed))
+    whole = sorted(prefix for prefix, number in counts.items() if number == len(needed))
+    if len(whole) > 1:
+        places = ", ".join(f"'{prefix}…'" for prefix in whole)
+        raise UserError(
+            f"weights: '{file.path}' holds {network} {len(whole)} times ({places}); save one of "
+            "them alone"
+        )
+    best = counts.most_common(1)
+    return whole[0] if whole else best[0][0] if best else ""
