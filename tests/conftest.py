@@ -52,7 +52,11 @@ def alike():
 
     def compare(found, expected, rel):
         found, expected = (
-            {name: value for name, value in scores.items() if name not in ("per_class", "label_free")}
+            {
+                name: value
+                for name, value in scores.items()
+                if name not in ("per_class", "label_free")
+            }
             for scores in (found, expected)
         )
         return found == pytest.approx(expected, rel=rel, abs=1e-6)

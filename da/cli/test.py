@@ -74,6 +74,7 @@ def main(argv: list[str]) -> int:
     from da.cli._checkpoints import from_checkpoint, save_network
     from da.engine.checkpoints import columns_by_name
     from da.engine.evaluation import FORMS, predict, predict_adapted, restated, scores
+    from da.ops import yaml12
     from da.ops.files import write_atomically
     from da.reports.terminal import console
 
@@ -84,7 +85,8 @@ def main(argv: list[str]) -> int:
     name, size = config["adapter"], config["adapter_batch"]
     if size < 1:
         raise UserError(f"adapter_batch: expected a whole number from 1, got {size}")
-    changed = adapter(name, config["adapter_options"]) if name else None
+    options = {k: yaml12.load(str(v)) for k, v in (config["adapter_options"] or {}).items()}
+    changed = adapter(name, options) if name else None
     data.prepare_data()
     data.setup("test")
     columns = columns_by_name(cli.checkpoint["classes"], data.classes, path)
@@ -120,8 +122,7 @@ def main(argv: list[str]) -> int:
     out = Path(config["out"] or beside(Path(path)))
     content = {"task": data.task, "checkpoint": path, "scores": finite(measured)}
     if changed is not None:
-        options = config["adapter_options"] or {}
-        content["adapter"] = {"name": name, "options": dict(options), "batch_size": size}
+        content["adapter"] = {"name": name, "options": options, "batch_size": size}
         content["adapter"] |= {"order_seed": data.seed, "online": changed.online}
     write_atomically(out, json.dumps(content, allow_nan=False))
     print(f"written: {out}" + (f", {save}" if save else ""))

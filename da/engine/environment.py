@@ -18,6 +18,10 @@ RANKS = {
 }
 
 
+#: Variables that Lightning sets itself where a seed is given.
+OWN = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS"}
+
+
 class OneProcess(LightningEnvironment):
     """A training is one process on one device, whatever variables say."""
 
@@ -60,7 +64,7 @@ def ignored_variables(environment: Mapping[str, str]) -> list[str]:
     ['PL_TRAINER_MAX_EPOCHS', 'SLURM_NTASKS']
     """
     names = [name for name in environment if name.startswith("PL_") or name in RANKS]
-    return sorted(name for name in names if name != "PL_GLOBAL_SEED")
+    return sorted(set(names) - OWN)
 
 
 def say_what_is_ignored() -> None:
