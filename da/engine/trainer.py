@@ -46,4 +46,4 @@ class MethodTrainer(L.Trainer):
     def fit(self, *args: Any, ckpt_path: Any = None, **kwargs: Any) -> None:
         """As Lightning's, which tells nobody before a checkpoint is read that one will be."""
         self.resuming = ckpt_path is not None
-        super().fit(*args, ckpt_path=ckpt_path, **kwargs)
+        super().fit(*args, ckpt_path=ckpt_path, **kwargs)  # type: ignore[misc]

@@ -9,11 +9,22 @@ import pytorch_lightning as L
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
-from da.engine.evaluation import FORMS, Recorder, Ticks, evaluating, predict, restated, scores
+from da.engine.evaluation import (
+    FORMS,
+    Recorder,
+    Ticks,
+    evaluating,
+    joined,
+    predict,
+    restated,
+    scores,
+)
 from da.engine.trainer import MethodTrainer
 from da.errors import Diverged
 from da.methods.source_only import SourceOnly
 from da.norms import batch_norms
+from da.norms.base import DomainLayer
+from da.types import Segment
 from datasets.digits import Digits
 
 
@@ -132,6 +143,54 @@ def test_the_form_of_a_domain_has_the_statistics_of_that_domain(data):
             torch.testing.assert_close(layer.running_mean, maps.mean(1), rtol=1e-4, atol=1e-4)
             # Averages over batches of the variance within each: close to that of all images.
             torch.testing.assert_close(layer.running_var, maps.var(1), rtol=0.05, atol=1e-3)
+
+
+class Noting(DomainLayer):
+    """Notes the domains that it is told of."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = set()
+
+    def forward(self, x):
+        self.told |= {part.domain for part in self.domains}
+        return x
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_network_is_told_of_which_domain_the_images_are(form, data):
+    module = module_of()
+    noting = Noting()
+    module.network.bottleneck.append(noting)
+    with restated(module, data, form):
+        assert noting.told == {FORMS[form]}
+    noting.told.clear()
+    with restated(module, data, "", images=[torch.randn(2, 3, 32, 32)]):
+        assert noting.told == {"target"}
+    for role, loader in zip(("source", "target"), data.test_dataloader(), strict=True):
+        noting.told.clear()
+        predict(module, loader, role)
+        assert noting.told == {role}
+
+
+def test_a_last_image_alone_is_joined_to_the_batch_before_with_its_domain():
+    images = torch.arange(6.0)[:, None]
+    of = {1: (Segment("target", 1),), 2: (Segment("source", 2),), 3: (Segment("source", 3),)}
+    batches = [(x, of[len(x)]) for x in images.split([3, 2, 1])]
+    (first, _), (last, domains) = joined(batches)
+    assert first.flatten().tolist() == [0, 1, 2]
+    assert last.flatten().tolist() == [3, 4, 5]
+    assert domains == (Segment("source", 2), Segment("target", 1))
+
+
+def test_evaluating_leaves_every_part_in_its_own_mode():
+    module = module_of().train()
+    module.network.backbone.eval()
+    modes = [part.training for part in module.modules()]
+    with evaluating(module):
+        assert not any(part.training for part in module.modules())
+    assert [part.training for part in module.modules()] == modes
+    assert len(set(modes)) == 2
 
 
 def run(module, data, *callbacks, epochs=2):
