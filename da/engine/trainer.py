@@ -21,6 +21,9 @@ class MethodTrainer(L.Trainer):
         gradient_clip_algorithm: clip the ``norm`` of all gradients, or each ``value``.
         accumulate_grad_batches: batches whose gradients are averaged for one update.
         kwargs: of Lightning's trainer.
+
+    Attributes:
+        resuming: whether the training at hand goes on from a checkpoint.
     """
 
     def __init__(
@@ -38,3 +41,9 @@ class MethodTrainer(L.Trainer):
         self.updates = Updates(
             gradient_clip_val, gradient_clip_algorithm or "norm", accumulate_grad_batches
         )
+        self.resuming = False
+
+    def fit(self, *args: Any, ckpt_path: Any = None, **kwargs: Any) -> None:
+        """As Lightning's, which tells nobody before a checkpoint is read that one will be."""
+        self.resuming = ckpt_path is not None
+        super().fit(*args, ckpt_path=ckpt_path, **kwargs)  # type: ignore[misc]

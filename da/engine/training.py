@@ -164,8 +164,6 @@ class Training:
             Diverged: if the loss or the predictions are not finite.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        if self.checkpoint is not None:
-            self.module.prepare()  # what is resumed has its weights
         trainer = self.trainer(directory, progress, **kwargs)
         with threads(self.spec.threads):
             trainer.fit(self.module, datamodule=self.data, ckpt_path=self.checkpoint)

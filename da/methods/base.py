@@ -194,8 +194,9 @@ class Method(NetworkModule, ABC):
             self.refuse_batch_of_one(self.data.batch_size)
             self.refuse_accumulation()
             self.data.serve_views(self.needs.source_views, self.needs.target_views)
-            # Where a state is to be loaded, whoever knows of it has prepared the module before.
-            self.prepare(self.data)
+            # What is resumed has its weights, which are read after this.
+            resuming = getattr(self.trainer, "resuming", False)
+            self.prepare(None if resuming else self.data)
 
     def prepare(self, data: DataModule | None = None) -> None:
         """Converts pretrained weights, and builds the method's own parts after that; once.

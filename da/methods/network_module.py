@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from da.errors import UserError
+from da.errors import UserError, unknown
 from da.methods.updates import UpdatingModule
 from da.networks import pretrained
 from da.networks.backbones.base import backbone as build_backbone
@@ -24,6 +24,7 @@ from da.ops.seeding import seeded
 from da.types import Activations, DataModule, Predictions
 
 Part = Literal["backbone", "bottleneck", "critic"]
+OPTIMISERS = ("sgd", "adam", "adamw")
 
 
 class NetworkModule(UpdatingModule):
@@ -105,6 +106,8 @@ class NetworkModule(UpdatingModule):
         for option, size in (("bottleneck", bottleneck), ("horizon", horizon)):
             if size is not None and size < 1:
                 raise UserError(f"{option}: expected a whole number from 1 or null, got {size}")
+        if optimizer not in OPTIMISERS:
+            raise unknown("optimizer", optimizer, OPTIMISERS)
         if not 0 <= momentum < 1:
             raise UserError(f"momentum: expected a number from 0 up to but not 1, got {momentum}")
         if weight_decay < 0:

@@ -11,6 +11,8 @@ from da.analysis.activations import as_trained, channels_of, layers, normalises,
 from da.methods.dann import DANN
 from da.methods.source_only import SourceOnly
 from da.norms import batch_norms, normaliser, reestimated
+from da.norms.base import DomainLayer
+from da.types import Segment
 
 NORMS = ["bn", "wa", "gn", "in", "ln", "none", "wa+bn", "wa+gn"]
 
@@ -229,3 +231,47 @@ def test_statistics_before_training_come_from_what_training_would_show(kind, mod
         square = square + ((source.mean - target.mean) / 2) ** 2
     torch.testing.assert_close(stem.running.mean, mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(stem.running.std, square.sqrt(), rtol=1e-2, atol=0)
+
+
+class Noting(DomainLayer):
+    """Notes the domains that it is told of."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def forward(self, x):
+        self.told.append(self.domains)
+        return x
+
+
+def test_the_network_is_told_which_domain_it_sees(images):
+    module = small("bn", DANN)
+    module.network.bottleneck.append(Noting())
+    told = module.network.bottleneck[-1].told
+    layers(module, images[0].split(8), [images[1]])
+    sizes = [("source", 8), ("source", 4), ("target", 12)]
+    assert told == [(Segment(*pair),) for pair in sizes]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "expected"),
+    [
+        (SourceOnly, "joint", [[("source", 8)], [("source", 4)]]),
+        (DANN, "joint", [[("source", 8), ("target", 8)], [("source", 4), ("target", 4)]]),
+        (DANN, "separate", [[(role, n)] for n in (8, 4) for role in ("source", "target")]),
+    ],
+)
+def test_batches_before_training_say_which_samples_are_of_which_domain(
+    kind, mode, expected, images
+):
+    module = kind(num_classes=4, task="a->b", forward_mode=mode)
+    batches = list(as_trained(module, *(x.split(8) for x in images)))
+    assert [[tuple(part) for part in domains] for _, domains in batches] == expected
+    for shown, domains in batches:
+        of_either = dict(zip(("source", "target"), images, strict=True))
+        for part, (domain, size) in zip(
+            shown.split([part.size for part in domains]), domains, strict=True
+        ):
+            assert any(torch.equal(part, x) for x in of_either[domain].split(8))
+            assert len(part) == size

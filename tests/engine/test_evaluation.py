@@ -7,13 +7,25 @@ import numpy as np
 import pytest
 import pytorch_lightning as L
 import torch
+from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
-from da.engine.evaluation import FORMS, Recorder, Ticks, evaluating, predict, restated, scores
+from da.engine.evaluation import (
+    FORMS,
+    Recorder,
+    Ticks,
+    evaluating,
+    joined,
+    predict,
+    restated,
+    scores,
+)
 from da.engine.trainer import MethodTrainer
 from da.errors import Diverged
 from da.methods.source_only import SourceOnly
 from da.norms import batch_norms
+from da.norms.base import DomainLayer
+from da.types import Predictions, Segment
 from datasets.digits import Digits
 
 
@@ -23,10 +35,17 @@ def drawn(n, classes, seed=0):
     return 2 * torch.randn(n, classes, generator=generator), labels
 
 
+def scored(logits, labels, by_class=False):
+    """The scores of predictions, with letters as the names of the classes."""
+    features = torch.zeros(len(logits), 1)
+    names = "abcdefghij"[: logits.shape[1]]
+    return scores(Predictions(logits, labels, features), tuple(names), by_class)
+
+
 @pytest.mark.parametrize(("n", "classes"), [(300, 10), (57, 3), (1, 2)])
 def test_scores_agree_with_scikit_learn(n, classes):
     logits, labels = drawn(n, classes)
-    found = scores(logits, labels)
+    found = scored(logits, labels)
     p = torch.softmax(logits.double(), dim=1).numpy()
     predicted = p.argmax(axis=1)
     assert found["n"] == n
@@ -42,21 +61,26 @@ def test_scores_agree_with_scikit_learn(n, classes):
 def test_a_class_that_is_predicted_but_absent_does_not_count():
     labels = torch.tensor([0, 0, 1, 1])
     predicted = torch.tensor([0, 2, 1, 1])  # class 2 is absent, class 3 absent and never predicted
-    found = scores(10 * torch.eye(4)[predicted], labels)
+    found = scored(10 * torch.eye(4)[predicted], labels)
     assert found["accuracy"] == 0.75
     assert found["class_mean"] == 0.75  # of classes 0 and 1; over three it would be 0.5
-    assert scores(10 * torch.eye(4)[predicted[:2]], labels[:2])["class_mean"] == 0.5
+    assert scored(10 * torch.eye(4)[predicted[:2]], labels[:2])["class_mean"] == 0.5
 
 
 def test_classes_come_one_by_one_and_an_absent_one_has_no_accuracy():
     labels = torch.tensor([0, 0, 1, 1])
-    found = scores(10 * torch.eye(4)[torch.tensor([0, 2, 1, 1])], labels, by_class=True)
-    assert found["per_class"] == [0.5, 1.0, None, None]
+    found = scored(10 * torch.eye(4)[torch.tensor([0, 2, 1, 1])], labels, by_class=True)
+    assert found["per_class"] == {"a": 0.5, "b": 1.0, "c": None, "d": None}
+
+
+def test_a_stream_without_labels_has_a_number_of_images_and_no_accuracy():
+    logits, _ = drawn(7, 3)
+    assert scored(logits, None) == scored(logits, None, by_class=True) == {"n": 7}
 
 
 def test_the_class_mean_is_not_the_sample_mean():
     labels = torch.tensor([0] * 9 + [1])
-    found = scores(10 * torch.eye(2)[torch.zeros(10, dtype=int)], labels)
+    found = scored(10 * torch.eye(2)[torch.zeros(10, dtype=int)], labels)
     assert found["accuracy"] == pytest.approx(0.9)
     assert found["class_mean"] == 0.5
 
@@ -134,6 +158,54 @@ def test_the_form_of_a_domain_has_the_statistics_of_that_domain(data):
             torch.testing.assert_close(layer.running_var, maps.var(1), rtol=0.05, atol=1e-3)
 
 
+class Noting(DomainLayer):
+    """Notes the domains that it is told of."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = set()
+
+    def forward(self, x):
+        self.told |= {part.domain for part in self.domains}
+        return x
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_network_is_told_of_which_domain_the_images_are(form, data):
+    module = module_of()
+    noting = Noting()
+    module.network.bottleneck.append(noting)
+    with restated(module, data, form):
+        assert noting.told == {FORMS[form]}
+    noting.told.clear()
+    with restated(module, data, "", images=[torch.randn(2, 3, 32, 32)]):
+        assert noting.told == {"target"}
+    for role, loader in zip(("source", "target"), data.test_dataloader(), strict=True):
+        noting.told.clear()
+        predict(module, loader, role)
+        assert noting.told == {role}
+
+
+def test_a_last_image_alone_is_joined_to_the_batch_before_with_its_domain():
+    images = torch.arange(6.0)[:, None]
+    of = {1: (Segment("target", 1),), 2: (Segment("source", 2),), 3: (Segment("source", 3),)}
+    batches = [(x, of[len(x)]) for x in images.split([3, 2, 1])]
+    (first, _), (last, domains) = joined(batches)
+    assert first.flatten().tolist() == [0, 1, 2]
+    assert last.flatten().tolist() == [3, 4, 5]
+    assert domains == (Segment("source", 2), Segment("target", 1))
+
+
+def test_evaluating_leaves_every_part_in_its_own_mode():
+    module = module_of().train()
+    module.network.backbone.eval()
+    modes = [part.training for part in module.modules()]
+    with evaluating(module):
+        assert not any(part.training for part in module.modules())
+    assert [part.training for part in module.modules()] == modes
+    assert len(set(modes)) == 2
+
+
 def run(module, data, *callbacks, epochs=2):
     trainer = MethodTrainer(
         max_epochs=epochs,
@@ -149,12 +221,19 @@ def run(module, data, *callbacks, epochs=2):
     return trainer
 
 
+def information(logits):
+    """Mutual information of images and predicted classes, in nats."""
+    p = torch.softmax(logits.double(), dim=1).numpy()
+    return entropy(p.mean(0)) - entropy(p, axis=1).mean()
+
+
 STREAMS = ["source/validation", "target/validation", "source/test", "target/test"]
 
 
 @pytest.mark.parametrize("norm", ["bn", "wa", "wa+bn"])
 def test_the_recorder_scores_every_stream_in_every_form_after_every_epoch(norm):
-    data, recorder, parts = Digits(batch_size=16, steps_per_epoch=4), Recorder(), []
+    data, parts = Digits(batch_size=16, steps_per_epoch=4), []
+    recorder = Recorder(score_names=["InformationMaximisation"])
     module = module_of(norm)
     run(module, data, recorder, Ticks(parts.append))
     assert parts == pytest.approx([i / 8 for i in range(1, 9)])
@@ -171,10 +250,15 @@ def test_the_recorder_scores_every_stream_in_every_form_after_every_epoch(norm):
         with restated(module, data, form):
             for name, loader in zip(STREAMS, data.val_dataloader(), strict=True):
                 p = predict(module, loader, name.partition("/")[0])
-                expected = scores(p.logits, p.labels)
+                expected = scores(p, data.classes)
                 found = dict(recorder.history[-1]["forms"][form][name])
                 by_class = found.pop("per_class", None)
                 assert (by_class is not None) == (name == "target/test")
+                label_free = found.pop("label_free", None)
+                assert (label_free is not None) == (name == "target/validation")
+                if label_free:
+                    expected_score = pytest.approx(information(p.logits), abs=1e-4)
+                    assert label_free == {"InformationMaximisation": expected_score}
                 assert found == pytest.approx(expected, rel=1e-4, abs=1e-5), (form, name)
     if "bn" in norm:
         last = recorder.history[-1]["forms"]

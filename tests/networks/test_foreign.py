@@ -149,7 +149,7 @@ def test_files_of_half_precision_and_of_old_pytorch():
     found = mapped(state, "digits_resnet")
     assert found.state["bottleneck.1.running_mean"].dtype == torch.float32
     ours = SourceOnly(num_classes=5, bottleneck=7)
-    ours.load_state_dict(found.state, strict=False)
+    ours.network.load_state_dict(found.state, strict=False)
     images = torch.randn(6, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(

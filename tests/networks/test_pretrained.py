@@ -90,15 +90,17 @@ def test_fit_starts_from_the_function_that_the_weights_had(fit, trained, cache):
     after.load_state_dict(state)
     shown = images()
     with torch.no_grad():
-        one, other = before.backbone(shown), after.backbone(shown)
-        kept = before.classifier(one).argmax(1) == before.classifier(other).argmax(1)
+        one, other = before.network.backbone(shown), after.network.backbone(shown)
+        kept = before.network.classifier(one).argmax(1) == before.network.classifier(other).argmax(
+            1
+        )
     lost = (one - other).square().sum() / (one - one.mean(0)).square().sum()
     found = result["conversion"]
     assert kept.float().mean() > 0.8
     assert found["error"] == pytest.approx(lost.item(), rel=0.5)  # of other images
     assert (found["on"], found["images"], found["held_out"]) == ("source", 512, 64)
     assert (found["agreement"], found["cached"]) == (None, False)  # the file holds no classifier
-    layers = [n for n, m in after.backbone.named_modules() if hasattr(m, "aligned_weight")]
+    layers = [n for n, m in after.network.backbone.named_modules() if hasattr(m, "aligned_weight")]
     assert found["worst_layer"] in layers
     assert found["worst_error"] > 0
     lines = said.splitlines()

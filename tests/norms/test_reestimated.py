@@ -12,6 +12,7 @@ from torch import nn
 
 from da.errors import UserError
 from da.norms import batch_norms, reestimated
+from da.norms.base import DomainLayer
 
 Make = Callable[[str], nn.Module]
 
@@ -60,3 +61,55 @@ def test_reestimated_leaves_networks_without_batch_norm_alone() -> None:
 def test_batch_norms_are_listed_by_name(make: Make) -> None:
     assert len(batch_norms(make("resnet18"))) == 12
     assert not batch_norms(make("vgg"))
+
+
+class Told(nn.Module):
+    """Notes what it is told of the domains of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.told: list[object] = []
+
+    def forward(self, x: torch.Tensor, domains: object) -> torch.Tensor:
+        self.told.append(domains)
+        found: torch.Tensor = self.norm(x)
+        return found
+
+
+def test_a_model_is_told_the_domains_that_come_with_the_images() -> None:
+    model = Told()
+    batches = [(torch.randn(n, 3), name) for n, name in ((4, "source"), (2, "target"))]
+    with reestimated(model, batches):
+        assert model.told == ["source", "target"]
+        mean = sum(x.sum(0) for x, _ in batches) / 6
+        torch.testing.assert_close(model.norm.running_mean, mean)
+    with (
+        pytest.raises(UserError, match="one of 1 came"),
+        reestimated(model, [(batches[0][0][:1], "")]),
+    ):
+        pass
+
+
+class PerDomain(DomainLayer):
+    """A batch norm for either domain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleDict({name: nn.BatchNorm1d(3) for name in ("source", "target")})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.norms["target"](x)
+        return found
+
+
+def test_batch_norms_that_a_layer_keeps_per_domain_are_left_as_they_are() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), PerDomain())
+    assert list(batch_norms(model)) == ["0"]
+    every = batch_norms(model, within_domain_layers=True)
+    assert list(every) == ["0", "1.norms.source", "1.norms.target"]
+    before = copy.deepcopy(model.state_dict())
+    with reestimated(model, [torch.randn(8, 3) + 5]):
+        inside = copy.deepcopy(model.state_dict())
+    changed = {name for name in before if not torch.equal(before[name], inside[name])}
+    assert changed == {"0.running_mean", "0.running_var", "0.num_batches_tracked"}

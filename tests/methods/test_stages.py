@@ -1,0 +1,208 @@
+"""What a method may rely on besides its updates: stages, pseudo-labels, taps, conversion."""
+
+import copy
+
+import numpy as np
+import pytest
+import pytorch_lightning as L
+import torch
+from short_runs import digits, fit
+from torch import nn
+
+from da.errors import UserError
+from da.methods.base import Method, Needs, Stage
+from da.networks.backbones.base import backbone
+
+
+def made(kind, **options):
+    return kind(**{"num_classes": 10, "bottleneck": 8} | options)
+
+
+# Stages.
+
+
+class Staged(Method):
+    """Half of the epochs on the source, then none of it; what was called, in order."""
+
+    def __init__(self, num_classes, **options):
+        super().__init__(num_classes, **options)
+        self.called = []
+
+    def stages(self):
+        return Stage("source", until=0.5), Stage("adapt", source=False)
+
+    def start_stage(self, stage):
+        self.called.append(("stage", self.current_epoch, stage.name))
+
+    def start_epoch(self):
+        self.called.append(("epoch", self.current_epoch, self.stage.name))
+
+    def source_free(self, target, batch):
+        return {"square": target.logits.square().mean()}
+
+    def steps(self, batch):
+        self.called.append(("batch", self.current_epoch, batch.source is not None))
+        assert batch.target.images.shape == (4, 3, 32, 32)
+        yield from super().steps(batch)
+
+
+class StopAfter(L.Callback):
+    def __init__(self, epochs):
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def expected(epochs):
+    """What is called in some epochs of four, with one batch each."""
+    calls = []
+    for epoch in epochs:
+        stage = "source" if epoch < 2 else "adapt"
+        if epoch in (0, 2, epochs[0]):
+            calls.append(("stage", epoch, stage))
+        calls += [("epoch", epoch, stage), ("batch", epoch, epoch < 2)]
+    return calls
+
+
+def test_a_stage_without_source_gets_batches_without_it():
+    module = made(Staged)
+    fit(module, digits(steps_per_epoch=1), epochs=4)
+    assert module.called == expected([0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_run_that_is_resumed_starts_the_stage_that_it_is_in(done, tmp_path):
+    whole, half, rest = (made(Staged, seed=1) for _ in range(3))
+    data = {"steps_per_epoch": 1}
+    fit(whole, digits(**data), epochs=4)
+    fit(half, digits(**data), tmp_path, epochs=4, callbacks=[StopAfter(done)])
+    fit(rest, digits(**data), epochs=4, ckpt_path=tmp_path / "last.ckpt")
+    assert half.called == expected(list(range(done)))
+    assert rest.called == expected(list(range(done, 4)))
+    for (key, a), b in zip(whole.state_dict().items(), rest.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+
+
+def test_a_stage_without_source_needs_a_loss_of_its_own():
+    class Lossless(Staged):
+        source_free = Method.source_free
+
+    with pytest.raises(NotImplementedError, match="Lossless has no loss without a source batch"):
+        fit(made(Lossless), digits(steps_per_epoch=1), epochs=4)
+
+
+# Predictions on all images of a domain.
+
+
+class Collecting(Method):
+    """Predicts all images of a domain before training, in whatever modes its layers are in."""
+
+    role = "target"
+
+    def start_epoch(self):
+        self.train()
+        self.network.backbone.blocks[1].eval()
+        before = self.modes(), copy.deepcopy(self.state_dict())
+        self.found = self.collect(self.role)
+        after = self.modes(), self.state_dict()
+        assert before[0] == after[0]
+        assert all(torch.equal(v, after[1][k]) for k, v in before[1].items())
+        self.twin = copy.deepcopy(self.network)
+
+    def modes(self):
+        return [part.training for part in self.modules()]
+
+
+@pytest.mark.parametrize("norm", ["bn", "wa"])
+@pytest.mark.parametrize("role", ["target", "source"])
+def test_collected_predictions_are_those_of_every_image_in_its_place(role, norm):
+    module, data = made(Collecting, norm=norm), digits(steps_per_epoch=1)
+    module.role = role
+    fit(module, data)
+    images = data.set_of(role, "train")
+    assert module.found.labels is None
+    assert module.found.logits.shape == (len(images), 10)
+    assert module.found.features.shape == (len(images), 8)
+    assert not module.found.logits.requires_grad
+    for index in (0, 1, len(images) // 2, len(images) - 1):
+        image = data.transform.evaluate(images.images(np.array([index])))
+        with torch.no_grad():
+            alone = module.twin.eval()(image, role)
+        torch.testing.assert_close(module.found.logits[index], alone.logits[0])
+        torch.testing.assert_close(module.found.features[index], alone.features[0])
+
+
+# Taps.
+
+
+class Tapping(Method):
+    needs = Needs(taps=("backbone.stem", "bottleneck"))
+
+    def adaptation(self, source, target, batch):
+        self.kept = source, target
+        return {"taps": sum(tap.square().mean() for tap in target.taps.values())}
+
+
+@pytest.mark.parametrize("mode", ["joint", "separate"])
+def test_taps_are_the_outputs_of_layers_for_either_domain(mode, batch):
+    module = made(Tapping, forward_mode=mode, norm="wa", num_classes=4)
+    module.losses(batch)["taps"].backward()
+    for a, images in zip(module.kept, (batch.source.images, batch.target.images), strict=True):
+        assert set(a.taps) == {"backbone.stem", "bottleneck"}
+        torch.testing.assert_close(a.taps["backbone.stem"], module.network.backbone.stem(images))
+        torch.testing.assert_close(a.taps["bottleneck"], a.features)
+    assert module.network.backbone.stem[0].weight.grad.abs().max() > 0
+    assert module.network.classifier.weight.grad is None
+    assert not any(m._forward_hooks for m in module.modules())
+
+
+def test_a_tap_that_is_no_layer_is_refused_by_name():
+    class Astray(Method):
+        needs = Needs(taps=("backbone.stm",))
+
+    with pytest.raises(UserError, match=r"unknown tap 'backbone\.stm'.*'backbone\.stem'"):
+        made(Astray)
+
+
+# Pretrained weights.
+
+
+class Copying(Method):
+    """With a copy of the network, as an average of weights begins."""
+
+    def build(self):
+        self.teacher = copy.deepcopy(self.network)
+        self.equal = [
+            torch.equal(a, b)
+            for a, b in zip(self.teacher.parameters(), self.network.parameters(), strict=True)
+        ]
+        self.converted_before = self.converted is not None
+
+    def evaluated(self):
+        return self.teacher
+
+
+def test_own_parts_are_built_of_converted_weights_and_a_resumed_run_is_not_converted_again(
+    tmp_path, monkeypatch
+):
+    conversions = []
+
+    def convert(aligned, start, data, device):
+        conversions.append(start)
+        nn.init.constant_(aligned.stem[0].weight, 0.5)
+        return {"on": "source"}
+
+    monkeypatch.setattr("da.methods.base.pretrained.convert", convert)
+    torch.save(backbone("digits_resnet").state_dict(), tmp_path / "weights.pth")
+    options = {"norm": "wa", "weights": str(tmp_path / "weights.pth"), "lr": 1e-3}
+    module, rest = made(Copying, **options), made(Copying, **options)
+    fit(module, digits(steps_per_epoch=1), tmp_path, epochs=2, callbacks=[StopAfter(1)])
+    assert len(conversions) == 1
+    assert module.converted_before
+    assert all(module.equal)
+    assert (module.teacher.backbone.stem[0].weight == 0.5).all()
+    fit(rest, digits(steps_per_epoch=1), epochs=2, ckpt_path=tmp_path / "last.ckpt")
+    assert len(conversions) == 1
+    assert rest.converted == {"on": "source"}  # what the result says of it comes along
+    assert torch.equal(rest.teacher.backbone.stem[0].weight, module.teacher.backbone.stem[0].weight)
