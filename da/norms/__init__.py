@@ -33,8 +33,8 @@ __all__ = [
 def names() -> list[str]:
     """The short names of all normalisers, those composed with WeightAlign included.
 
-    >>> names()
-    ['bn', 'gn', 'in', 'ln', 'none', 'wa', 'wa+bn', 'wa+gn', 'wa+in', 'wa+ln']
+    >>> {"bn", "gn", "wa", "wa+bn", "wa+gn"} <= set(names())
+    True
     """
     kinds = available()
     composed = [f"wa+{name}" for name, kind in kinds.items() if kind.composes]

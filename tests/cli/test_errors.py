@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 import run
+from da.engine.components import methods
+from da.norms import names
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"]
@@ -38,8 +40,8 @@ def call(tmp_path, monkeypatch, capfd):
     return run_it
 
 
-METHODS = "One of: DANN, EntropyMinimisation, SourceOnly"
-NORMS = "bn, gn, in, ln, none, wa, wa+bn, wa+gn, wa+in, wa+ln"
+METHODS = f"One of: {', '.join(sorted(methods()))}"
+NORMS = ", ".join(names())
 
 OPTIONS = {
     # domains

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.norms import Normaliser, names, normaliser
-from da.norms.base import available
+from da.norms.base import available, tell_domains
+from da.types import Segment
 
 
 class Network(nn.Module):
@@ -34,10 +35,19 @@ class Network(nn.Module):
         return self.classifier(self.bottleneck(x))
 
 
+def tell_halves(model: nn.Module, inputs: tuple[Tensor]) -> None:
+    """As the network of a method does: the first half is of the source; one image is a target."""
+    size = len(inputs[0])
+    halves = (Segment("source", size // 2), Segment("target", size - size // 2))
+    tell_domains(model, tuple(half for half in halves if half.size))
+
+
 def network(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return normaliser(name).apply(Network())
+        model = normaliser(name).apply(Network())
+    model.register_forward_pre_hook(tell_halves)
+    return model
 
 
 def images(seed: int, batch: int = 8) -> Tensor:

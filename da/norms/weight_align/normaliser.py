@@ -282,7 +282,9 @@ def _check(layer: nn.Module, name: str) -> None:
 
 def _activation(name: str | None, options: dict[str, Any]) -> ActivationNormaliser | None:
     """The activation normaliser of a name with its options; None without one."""
-    kinds = {n: k for n, k in available().items() if issubclass(k, ActivationNormaliser)}
+    kinds = {
+        n: k for n, k in available().items() if issubclass(k, ActivationNormaliser) and k.composes
+    }
     if name is not None and name not in kinds:
         raise unknown("activation normaliser", name, kinds)
     theirs = options_of(kinds[name]) if name is not None else []
