@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -108,6 +109,21 @@ def test_a_recipe_runs_as_printed(recipe, copy):
     assert (copy / "runs" / Path(path).stem / "result.json").exists()
 
 
+def test_the_training_from_python_runs_as_printed(tmp_path):
+    (text,) = re.findall(r"<!-- script -->\n```python\n(.*?)```", PAGES["docs/usage.md"], re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 0 < float(done.stdout.split("\r")[-1]) < 1
+    assert (tmp_path / "runs" / "python" / "result.json").exists()
+
+
 @pytest.mark.long
 def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
     names = "BNM or frn or plain or Bars or bnm or filter_response or bars"
@@ -152,17 +168,15 @@ def test_the_readme_shows_the_averages_of_the_report():
 
 
 def test_what_the_readme_names_can_be_named():
-    from da.discovery import subclasses
-    from da.engine.training import methods
+    from da.engine.components import data_sets, methods
     from da.networks.backbones.base import families
     from da.norms import names
-    from datasets.base import DomainData
 
     known = {
         "method": methods(),
         "normaliser": names(),
         "backbone": {*families(), "timm/NAME"},
-        "data set": subclasses("datasets", DomainData),
+        "data set": data_sets(),
     }
     table = README.split("## What can be named")[1].split("\n## ")[0]
     _, *lines = rows(table)
