@@ -3,8 +3,10 @@ import subprocess
 import sys
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from fake_cells import ENVIRONMENT
+from pytorch_lightning.demos.boring_classes import BoringModel
 from refusing import refused
 
 from da.engine.checkpoint_io import VerifiedCheckpointIO
@@ -19,8 +21,8 @@ class Model(BoringModel):
     def __init__(self):
         super().__init__(); self.register_buffer("ballast", torch.zeros(150_000))
     def on_train_epoch_end(self):
-        if self.current_epoch == 1 and {fill}:
-            Path(sys.argv[1], "fill").write_bytes(bytes(int({fill})))
+        if self.current_epoch == 1:  # then a second checkpoint of 600 KB is too much
+            Path(sys.argv[1], "fill").write_bytes(bytes(1_000_000))
         self.trainer.save_checkpoint(Path(sys.argv[1], "last.ckpt"))
         print("saved", self.current_epoch, flush=True)
 trainer = pl.Trainer(
@@ -28,14 +30,8 @@ trainer = pl.Trainer(
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     plugins=[VerifiedCheckpointIO()],
 )
-trainer.fit(Model(), ckpt_path=sys.argv[2] if len(sys.argv) > 2 else None)
+trainer.fit(Model())
 """
-
-
-def fit(command, **environment):
-    return subprocess.run(
-        command, capture_output=True, text=True, env={**ENVIRONMENT, **environment}
-    )
 
 
 @pytest.fixture
@@ -64,13 +60,30 @@ def test_a_damaged_checkpoint_is_never_resumed_from(checkpoint):
 
 
 def test_a_trainer_saves_and_resumes(tmp_path):
-    code = FIT.format(fill=0)
-    done = fit([sys.executable, "-c", code, tmp_path])
-    assert done.stdout.split() == ["saved", "0", "saved", "1", "saved", "2"], done.stderr
-    more = code.replace("max_epochs=3", "max_epochs=5")
-    done = fit([sys.executable, "-c", more, tmp_path, tmp_path / "last.ckpt"])
-    assert done.stdout.split() == ["saved", "3", "saved", "4"], done.stderr
+    path, epochs = tmp_path / "last.ckpt", []
+
+    class Model(BoringModel):
+        def on_train_epoch_end(self):
+            epochs.append(self.current_epoch)
+            self.trainer.save_checkpoint(path)
+
+    def fit(length, resumed):
+        quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        trainer = pl.Trainer(
+            max_epochs=length,
+            limit_train_batches=2,
+            limit_val_batches=0,
+            accelerator="cpu",
+            plugins=[VerifiedCheckpointIO()],
+            **dict.fromkeys(quiet, False),
+        )
+        trainer.fit(Model(), ckpt_path=resumed)
+
+    fit(2, None)
+    fit(4, path)
+    assert epochs == [0, 1, 2, 3]
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+    assert b"sha256:" in path.read_bytes()[-80:]
 
 
 def _can_mount():
@@ -86,12 +99,17 @@ def test_on_a_full_disk_with_tmpdir_elsewhere_the_last_good_checkpoint_stays(tmp
     disk.mkdir()
     elsewhere.mkdir()
     script = tmp_path / "fit.py"
-    script.write_text(FIT.format(fill=1_000_000))  # then a second checkpoint of 600 KB is too much
+    script.write_text(FIT)
     shell = (
         f"mount -t tmpfs -o size=2000k none {disk}; {sys.executable} {script} {disk}; ls -A {disk};"
         f" cp {disk}/last.ckpt {tmp_path}"
     )
-    done = fit(["unshare", "-m", "sh", "-c", shell], TMPDIR=str(elsewhere))
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", shell],
+        capture_output=True,
+        text=True,
+        env={**ENVIRONMENT, "TMPDIR": str(elsewhere)},
+    )
     assert "No space left on device" in done.stderr
     assert done.stdout.split() == ["saved", "0", "fill", "last.ckpt"]
     assert VerifiedCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")["epoch"] == 0

@@ -95,6 +95,11 @@ def test_a_claim_is_given_up_only_where_nothing_was_written(tmp_path):
     give_up_folder(folder)
     assert not folder.exists()
     claim_folder(folder)
+    with hold_folder(folder, "x"):
+        pass
+    give_up_folder(folder)
+    assert not folder.exists()
+    claim_folder(folder)
     (folder / "config.json").write_text("{}")
     give_up_folder(folder)
     assert {path.name for path in folder.iterdir()} == {CLAIM, "config.json"}
