@@ -62,8 +62,10 @@ def give_up_folder(folder: Path) -> None:
     For a run that is refused before it begins, so that the corrected one can have the folder.
     """
     with suppress(OSError):
-        if [path.name for path in folder.iterdir()] == [CLAIM]:
-            (folder / CLAIM).unlink()
+        names = {path.name for path in folder.iterdir()}
+        if CLAIM in names and names <= {CLAIM, _LOCK}:
+            for name in (_LOCK, CLAIM):  # the claim last: until then it is nobody else's
+                (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import logging
-import os
-import tempfile
-import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from da.ops.files import cache_folder
+from da.ops.files import cache_folder, write_atomically
 
 from ..files.content_hashes import digest
 
 log = logging.getLogger(__name__)
 Arrays = dict[str, NDArray]
-_STALE = 3600.0
-"""Seconds after which a temporary file is the leftover of a killed process."""
 
 
 def folder(root: str | None) -> Path:
@@ -39,50 +34,57 @@ def kept(path: Path, make: Callable[[], Arrays]) -> tuple[Arrays, str]:
     line of notice; where nothing can be written, the arrays are made in memory, with one too.
     """
     try:
-        return _read(path)
+        return read_arrays(path)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s is broken (%s): making it again", path, " ".join(str(error).split()))
+    except (OSError, ValueError) as error:
+        log.warning("%s is broken (%s): making it again", path, error)
     arrays = make()
-    checksum = digest(sorted(arrays), *(arrays[name] for name in sorted(arrays)))
+    checksum = _checksum(arrays)
     try:
-        _write(path, arrays, checksum)
+        write_arrays(path, arrays)
     except OSError as error:
         log.warning("%s can't be written (%s): the data are made in memory", path, error.strerror)
     return arrays, checksum
 
 
-def _read(path: Path) -> tuple[Arrays, str]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files if name != "checksum"}
-        checksum = str(stored["checksum"])
-    if digest(sorted(arrays), *(arrays[name] for name in sorted(arrays))) != checksum:
+def read_arrays(path: Path) -> tuple[Arrays, str]:
+    """What :func:`write_arrays` wrote, and its SHA-256.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it can't be read.
+        ValueError: it is not as it was written; says so in one line.
+    """
+    content = path.read_bytes()
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files if name != "checksum"}
+            checksum = str(stored["checksum"])
+    except Exception as error:  # whatever a damaged archive provokes in zip, zlib and numpy
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(text) from error
+    if _checksum(arrays) != checksum:
         raise ValueError("its checksum does not match")
     return arrays, checksum
 
 
-def _write(path: Path, arrays: Arrays, checksum: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f"{path.name}.*.tmp"):
-        if time.time() - left.stat().st_mtime > _STALE:
-            left.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            content: dict[str, Any] = {**arrays, "checksum": np.array(checksum)}
-            np.savez(file, **content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        parent = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Writes arrays with a SHA-256 of their names, types, shapes and bits, atomically.
+
+    Args:
+        path: an .npz file.
+        arrays: by name; none is called ``checksum``.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    buffer = io.BytesIO()
+    content: dict[str, Any] = {**arrays, "checksum": np.array(_checksum(arrays))}
+    np.savez(buffer, **content)
+    with buffer.getbuffer() as view:
+        write_atomically(path, view)
+
+
+def _checksum(arrays: Arrays) -> str:
+    return digest(sorted(arrays), *(arrays[name] for name in sorted(arrays)))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from da.ops.files import cache_folder, write_atomically
+from da.ops.files import cache_folder
+from da.ops.sealed_json import unsealed, write_sealed
 
 from ..files.decoding import unreadable
 from ..files.parallel import in_parallel
+
+log = logging.getLogger(__name__)
 
 
 def digest(*parts: object) -> str:
@@ -46,10 +49,7 @@ def content_hashes(root: Path, paths: Sequence[str], workers: int | None = None)
         UnreadableImage: names the first file that can't be read.
     """
     index = cache_folder() / "hashes" / f"{digest(str(root.resolve()), tuple(paths))[:16]}.json"
-    try:
-        known: dict[str, list] = json.loads(index.read_bytes())
-    except (OSError, ValueError):
-        known = {}
+    known = _read(index)
     now = _now(index)  # of before: what changes while others are hashed must not be kept
     states = [_state(root / path) for path in paths]
     old = [known.get(path, [None])[:-1] == state for path, state in zip(paths, states, strict=True)]
@@ -65,8 +65,25 @@ def content_hashes(root: Path, paths: Sequence[str], workers: int | None = None)
             if now - max(state[1:]) > 2 * 10**9
         }
         with contextlib.suppress(OSError):
-            write_atomically(index, json.dumps(kept).encode())
+            write_sealed(index, {"files": kept}, indent=None)
     return hashes
+
+
+def _read(index: Path) -> dict[str, list]:
+    """Size, two times and SHA-256 of files as they were, by path; empty where nothing is kept.
+
+    One wrong hash would let a changed image pass for what it was, or the other way round.
+    """
+    try:
+        content, sealed = unsealed(index.read_bytes())
+        if not sealed:
+            raise ValueError("it has no checksum")
+        return content["files"]
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("%s is broken (%s): hashing the images again", index, error)
+    return {}
 
 
 def _state(path: Path) -> list[int]:

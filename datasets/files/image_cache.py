@@ -4,17 +4,18 @@ One file holds the images of one listing, in its order, as they come out of
 :func:`.decoding.read_image`: raw bytes ``(H, W, 3)``, or, beyond a limit, JPEG at quality
 95. Its name is a digest of the content of the source files, of how they are read, and of the
 version of this file: what changes gets another name. Beside it a small index says where each image
-begins, and, written last, that the file is whole.
+begins, what its checksum is, and, written last, that the file is whole. An image is compared with
+its checksum when it is first read; a damaged one is made again from its file.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import mmap
 import multiprocessing
 import os
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,18 +24,21 @@ import torch
 from numpy.typing import NDArray
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
-from da.ops.files import SPARE, alone, cache_folder, write_atomically
+from da.ops.files import SPARE, alone, cache_folder
 
+from ..files.array_cache import Arrays, read_arrays, write_arrays
 from ..files.content_hashes import content_hashes, digest
-from ..files.decoding import read_image
+from ..files.decoding import UnreadableImage, read_image
 from ..files.image_sets import FileImages, Images, ImageSet
 from ..files.parallel import in_parallel
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 QUALITY = 95
 """Of re-encoded images."""
+_COLUMNS = {"starts": np.int64, "lengths": np.int64, "sizes": np.int32, "checksums": np.uint32}
+"""What the index holds of each image: first byte, bytes, height and width, CRC-32."""
 
 
 class CachedImages(ImageSet):
@@ -57,31 +61,93 @@ class CachedImages(ImageSet):
         self.starts: NDArray[np.int64] = index["starts"]
         self.lengths: NDArray[np.int64] = index["lengths"]
         self.sizes: NDArray[np.int32] = index["sizes"]
+        self.checksums: NDArray[np.uint32] = index["checksums"]
         self._map: mmap.mmap | None = None
+        self._seen = _Seen(len(self))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_map": None}
 
     def images(self, indices: NDArray[np.int64]) -> Images:
-        """See :meth:`ImageSet.images`; a list of views ``(3, H, W)``."""
+        """See :meth:`ImageSet.images`; a list of views ``(3, H, W)``.
+
+        Raises:
+            UnreadableImage: an image is damaged, and its file is gone or another one.
+        """
         return [self._image(int(i)) for i in indices]
 
     def _image(self, i: int) -> torch.Tensor:
-        if self._map is None:
-            with self.path.with_suffix(".bin").open("rb") as file:
-                # Copy-on-write, since a tensor can't be of read-only memory; nothing writes to it.
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        start, length = int(self.starts[i]), int(self.lengths[i])
-        data = torch.frombuffer(self._map, dtype=torch.uint8, count=length, offset=start)
+        data = self._stored(i)
+        if self._seen.flags[i] == 0:
+            if zlib.crc32(data.numpy().data) == self.checksums[i]:
+                self._seen.flags[i] = 1
+            else:
+                data = self._repaired(i)
         if self.encoded:
             return decode_jpeg(data.clone(), mode=ImageReadMode.RGB)
         height, width = self.sizes[i].tolist()
         return data.view(height, width, 3).permute(2, 0, 1)
 
+    def _stored(self, i: int) -> torch.Tensor:
+        """The bytes of an image."""
+        if self._map is None:
+            with self.path.with_suffix(".bin").open("rb") as file:
+                # Copy-on-write, since a tensor can't be of read-only memory; nothing writes to it.
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        start, length = int(self.starts[i]), int(self.lengths[i])
+        return torch.frombuffer(self._map, dtype=torch.uint8, count=length, offset=start)
+
+    def _repaired(self, i: int) -> torch.Tensor:
+        """The bytes of a damaged image from its file; they take the place of the damaged ones."""
+        place = self.path.with_suffix(".bin")
+        name = self.files.root / self.files.paths[i]
+        damaged = f"image '{name}' can't be read: its copy in '{place}' is damaged, and its file"
+        try:
+            content, _ = _content(self.files, i, self.encoded)
+        except UnreadableImage as error:
+            raise UnreadableImage(f"{damaged} is no help: {error}") from error
+        if zlib.crc32(content.data) != self.checksums[i]:
+            raise UnreadableImage(
+                f"{damaged} gives other pixels by now; remove '{place}', and it is built again"
+            )
+        if self._seen.flags[-1] == 0:  # once for a run, however many are damaged
+            self._seen.flags[-1] = 1
+            log.warning(
+                "'%s' is damaged at '%s': what is damaged in it is made again from the files",
+                *(place, self.files.paths[i]),
+            )
+        try:
+            with place.open("r+b") as file:
+                file.seek(int(self.starts[i]))
+                file.write(content.data)
+            self._map = None  # whether it shows what was written is not said anywhere
+        except OSError as error:
+            log.warning("'%s' can't be mended (%s)", place, error.strerror)
+        return torch.from_numpy(content).flatten()
+
     def fingerprint(self) -> str:
         """That of the files, since the pixels are the same; re-encoded ones are not."""
         known = self.files.fingerprint()
         return digest(known, "jpeg", QUALITY, VERSION) if self.encoded else known
+
+
+class _Seen:
+    """Which images were compared with their checksums.
+
+    Processes that are forked share it, so that each image is compared once in a run; one that is
+    spawned begins anew.
+
+    Args:
+        count: of images.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        # One more, for whether damage was reported.
+        self.flags = np.frombuffer(mmap.mmap(-1, count + 1), np.uint8)
+
+    def __reduce__(self) -> tuple[type[_Seen], tuple[int]]:
+        return _Seen, (self.count,)
 
 
 def cached(
@@ -157,9 +223,10 @@ def _build(path: Path, files: FileImages, encoded: bool, workers: int | None) ->
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    header = {"encoded": encoded, "bytes": into.end.value}
-    columns = dict(zip(("starts", "lengths", "sizes"), zip(*made, strict=True), strict=True))
-    write_atomically(path.with_suffix(".json"), json.dumps(header | columns).encode())
+    index: Arrays = {"encoded": np.array(encoded), "bytes": np.array(into.end.value)}
+    for (name, dtype), column in zip(_COLUMNS.items(), zip(*made, strict=True), strict=True):
+        index[name] = np.array(column, dtype)
+    write_arrays(path.with_suffix(".npz"), index)
     return True
 
 
@@ -172,39 +239,38 @@ class _Into(NamedTuple):
     end: Any
 
 
-def _write(into: _Into, i: int) -> tuple[int, int, tuple[int, int]]:
-    """Writes what is kept of one image; says where it begins, its bytes, its height and width."""
-    files = into.files
-    pixels = read_image(files.root / files.paths[i], files.reading, fast=into.encoded)
-    shape = (pixels.shape[1], pixels.shape[2])
-    if into.encoded:
-        image = torch.from_numpy(np.ascontiguousarray(pixels))
-        content = encode_jpeg(image, quality=QUALITY).numpy()
-    else:
-        content = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+def _write(into: _Into, i: int) -> tuple[int, int, tuple[int, int], int]:
+    """Writes what is kept of one image; says what the index does, see :data:`_COLUMNS`."""
+    content, shape = _content(into.files, i, into.encoded)
     with into.end.get_lock():
         start = into.end.value
         into.end.value += content.nbytes
     with into.path.open("r+b") as out:
         out.seek(start)
         out.write(content.data)
-    return start, content.nbytes, shape
+    return start, content.nbytes, shape, zlib.crc32(content.data)
 
 
-def _index(path: Path) -> dict[str, Any] | None:
+def _content(files: FileImages, i: int, encoded: bool) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """What is kept of one image, made from its file; its height and width."""
+    pixels = read_image(files.root / files.paths[i], files.reading, fast=encoded)
+    shape = (pixels.shape[1], pixels.shape[2])
+    if not encoded:
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0)), shape
+    image = torch.from_numpy(np.ascontiguousarray(pixels))
+    return encode_jpeg(image, quality=QUALITY).numpy(), shape
+
+
+def _index(path: Path) -> Arrays | None:
     """Where the images begin; None where there is no cache, or it is not whole."""
+    place = path.with_suffix(".npz")
     try:
-        header = json.loads(path.with_suffix(".json").read_bytes())
-        if path.with_suffix(".bin").stat().st_size != header["bytes"]:
+        index, _ = read_arrays(place)
+        if path.with_suffix(".bin").stat().st_size != index["bytes"]:
             raise ValueError("its size is another")
-        return {
-            "encoded": header["encoded"],
-            "starts": np.array(header["starts"], np.int64),
-            "lengths": np.array(header["lengths"], np.int64),
-            "sizes": np.array(header["sizes"], np.int32),
-        }
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s is broken (%s): making it again", path.with_suffix(".json"), error)
+    except (OSError, ValueError) as error:
+        log.warning("%s is broken (%s): making it again", place, error)
         return None
+    return index

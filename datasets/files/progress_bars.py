@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,13 +64,9 @@ def _lines(title: str, total: int | None, done: int) -> Callable[[int], None]:
 @contextmanager
 def in_turn(lock: Path, what: str) -> Iterator[None]:
     """As :func:`da.ops.files.alone`, and says so where another process is first."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process: {what}", file=sys.stderr, flush=True)
-        except OSError:  # a file system without locks
-            pass
-    with alone(lock):
+
+    def say() -> None:
+        print(f"waiting for another process: {what}", file=sys.stderr, flush=True)
+
+    with alone(lock, say):
         yield

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 
 import numpy as np
 
 from da.errors import UserError
-from da.ops.files import cache_folder, write_atomically
+from da.ops.files import cache_folder
+from da.ops.sealed_json import unsealed, write_sealed
 
 from ..files.checking import named, unreadable
 from ..files.image_probe import touched
@@ -62,12 +62,17 @@ def _known(files: FileImages) -> list[int]:
         return sorted(unreadable(files))
     path = cache_folder() / "unreadable" / f"{key}.json"
     try:
-        return [int(i) for i in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
+        content, sealed = unsealed(path.read_bytes())
+        if not sealed:
+            raise ValueError("it has no checksum")
+        return [int(i) for i in content["unreadable"]]
+    except FileNotFoundError:
         pass
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("%s is broken (%s): decoding all images again", path, error)
     bad = sorted(unreadable(files))
     try:
-        write_atomically(path, json.dumps(bad).encode())
+        write_sealed(path, {"unreadable": bad})
     except OSError as error:
         log.warning("%s can't be written (%s): it is not kept", path, error.strerror)
     return bad

@@ -1,4 +1,5 @@
 import logging
+import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -61,6 +62,24 @@ def test_a_changed_report_or_other_shapes_are_broken(tmp_path, caplog):
         kept(path, {**SHAPES, "e": torch.Size([1])}, make)
     assert "it is of another network" in caplog.text
     assert make.calls == 2
+
+
+def test_a_flipped_bit_is_made_good(tmp_path, caplog):
+    path, chance = tmp_path / "a.safetensors", random.Random(0)
+    kept(path, SHAPES, Maker())
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(flipped)
+        caplog.clear()
+        found, read = kept(path, SHAPES, Maker())
+        assert equal(found.tensors, STATE)
+        assert found.report == {"error": 0.25, "name": "ŵ"}
+        assert not read
+        (record,) = caplog.records
+        assert "is broken (" in record.getMessage()
+        assert "\n" not in record.getMessage()
 
 
 def test_a_place_where_nothing_can_be_written_costs_a_line(tmp_path, caplog):

@@ -19,9 +19,13 @@ def root(tmp_path, monkeypatch):
     return tmp_path / "set"
 
 
+def index(root):
+    return next((root.parent / "cache/da/hashes").glob("*.json"))
+
+
 def kept(root):
     """What is known of files from then on."""
-    return json.loads(next((root.parent / "cache/da/hashes").glob("*.json")).read_text())
+    return json.loads(index(root).read_text())["files"]
 
 
 def test_they_are_of_the_contents_in_order(root):
@@ -51,6 +55,28 @@ def test_what_was_just_written_is_not_kept_however_long_the_others_take(root, mo
     monkeypatch.setattr(module, "_hash", slow)
     content_hashes(root, list("abc"))
     assert kept(root) == {}
+
+
+def test_a_broken_index_is_made_again_with_one_line(root, caplog):
+    time.sleep(2.1)
+    first = content_hashes(root, list("abc"))
+    whole = index(root).read_text()
+    edited = whole.replace('"a": [9', '"a": [8')
+    assert edited != whole
+    for broken in (edited, whole[:-9], "[1, 2]", '{"a": 5}', '{"files": 5}'):
+        index(root).write_text(broken)
+        caplog.clear()
+        assert content_hashes(root, list("abc")) == first
+        (record,) = caplog.records
+        assert f"{index(root)} is broken (it" in record.getMessage()
+        assert index(root).read_text() == whole
+
+
+def test_a_changed_hash_in_the_index_is_never_believed(root):
+    time.sleep(2.1)
+    first = content_hashes(root, list("abc"))
+    index(root).write_text(index(root).read_text().replace(first[1], "0" * 64))
+    assert content_hashes(root, list("abc")) == first
 
 
 def test_where_nothing_can_be_kept_files_are_hashed_each_time(root, monkeypatch):

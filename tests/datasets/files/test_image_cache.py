@@ -1,5 +1,7 @@
+import errno
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -146,8 +148,117 @@ def test_a_broken_cache_is_made_again(root, tmp_path, caplog):
     data.write_bytes(data.read_bytes()[:-1])
     assert equal(cached(files, place), files)
     assert "is broken (its size is another)" in caplog.text
-    data.with_suffix(".json").write_text("{")
+    data.with_suffix(".npz").write_text("{")
     assert equal(cached(files, place), files)
+
+
+def flip_bits(place, share=(0, 1)):
+    """Inverts a part of the file of pixels."""
+    data = place / bins(place)[0]
+    content = bytearray(data.read_bytes())
+    begin, end = (round(len(content) * part) for part in share)
+    content[begin:end] = bytes(byte ^ 255 for byte in content[begin:end])
+    data.write_bytes(content)
+    return data
+
+
+@pytest.mark.parametrize("limit_gb", [8, 1e-9])
+def test_damaged_images_are_made_again_from_their_files_with_one_line(
+    root, tmp_path, caplog, limit_gb
+):
+    files, place = listed(root), tmp_path / "c"
+    whole = cached(files, place, limit_gb).images(np.arange(6))
+    content = (place / bins(place)[0]).read_bytes()
+    whole = [image.clone() for image in whole]
+    data = flip_bits(place, (0.25, 0.75))
+    kept = cached(files, place, limit_gb)
+    for _ in range(2):
+        assert all(map(torch.equal, kept.images(np.arange(6)), whole))
+    (record,) = caplog.records
+    assert f"'{data}' is damaged at '" in record.getMessage()
+    assert data.read_bytes() == content  # and so the next run finds nothing
+    caplog.clear()
+    assert all(map(torch.equal, cached(files, place, limit_gb).images(np.arange(6)), whole))
+    assert not caplog.records
+
+
+def test_one_flipped_bit_is_noticed(root, tmp_path, caplog):
+    files, place = listed(root), tmp_path / "c"
+    cached(files, place)
+    data = place / bins(place)[0]
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    assert equal(cached(files, place), files)
+    assert len(caplog.records) == 1
+
+
+def test_a_damaged_image_without_its_file_is_refused_by_name(root, tmp_path):
+    files, place = listed(root), tmp_path / "c"
+    cached(files, place)
+    data = flip_bits(place)
+    kept = cached(files, place)
+    (root / "3.jpg").unlink()
+    words = f"image '{root / '3.jpg'}' can't be read: its copy in '{data}' is damaged, and its file"
+    with pytest.raises(UserError, match=re.escape(f"{words} is no help: ")):
+        kept.images(np.array([3]))
+    Image.new("RGB", (30, 20), "red").save(root / "3.jpg")
+    with pytest.raises(UserError, match=re.escape(f"{words} gives other pixels by now; remove")):
+        kept.images(np.array([3]))
+    data.unlink()  # as it says
+    assert equal(cached(listed(root), place), listed(root))
+
+
+def test_a_cache_that_cannot_be_mended_is_read_around(root, tmp_path, caplog, monkeypatch):
+    files, place = listed(root), tmp_path / "c"
+    cached(files, place)
+    kept, whole = cached(files, place), Path.open
+    flip_bits(place)
+
+    def refuse(path, mode="r", *rest, **options):
+        if mode == "r+b":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return whole(path, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert equal(kept, files)
+    assert "can't be mended (Permission denied)" in caplog.text
+
+
+class Batches(torch.utils.data.Dataset):
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i):
+        return self.data.images(np.array([i]))[0].clone()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_forked_workers_verify_and_mend_images_between_them(root, tmp_path, caplog):
+    files, place = listed(root), tmp_path / "c"
+    cached(files, place)
+    flip_bits(place)
+    kept = cached(files, place)
+    loader = torch.utils.data.DataLoader(
+        Batches(kept), batch_size=None, num_workers=2, multiprocessing_context="fork"
+    )
+    for _ in range(2):  # the first mends, the second compares
+        assert all(map(torch.equal, loader, files.images(np.arange(6))))
+    assert kept._seen.flags.tolist() == [1] * 7
+    assert equal(kept, files)
+    assert not caplog.records  # the workers said it
+
+
+def test_a_spawned_worker_compares_for_itself(root, tmp_path, caplog):
+    files, place = listed(root), tmp_path / "c"
+    kept = cached(files, place)
+    assert equal(kept, files)
+    flip_bits(place)
+    assert equal(pickle.loads(pickle.dumps(kept)), files)
+    assert len(caplog.records) == 1
 
 
 def test_an_unreadable_image_is_named_and_nothing_is_kept(root, tmp_path):
@@ -226,8 +337,8 @@ def test_a_killed_build_is_never_taken_for_whole(tmp_path):
         time.sleep(rng.uniform(0, 0.4))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        cut += not list(place.glob("*.json")) or not bins(place)
-        for path in (*place.glob("*.bin"), *place.glob("*-*.json")):
+        cut += not list(place.glob("*.npz")) or not bins(place)
+        for path in (*place.glob("*.bin"), *place.glob("*-*.npz")):
             if "hashes" not in path.name and rng.random() < 0.5:
                 path.unlink(missing_ok=True)
     assert cut
