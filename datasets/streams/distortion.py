@@ -18,8 +18,9 @@ DRAWS = 3 * OPERATIONS + 3
 #: Side of the square that is cut out, at most, as a share of the image's.
 CUTOUT = 0.5
 
-#: Strengths are those of RandAugment (Cubuk et al. 2020, table 6 of arXiv:1909.13719) as FixMatch
-#: uses it (Sohn et al. 2020, table 12): s from 0 to 1 is the strength, sign -1 or 1.
+#: Those of RandAugment (Cubuk et al. 2020, arXiv:1909.13719) in the ranges of FixMatch (Sohn et al.
+#: 2020, table 12): s from 0 to 1 is the strength, sign -1 or 1. Where its factors only take away
+#: (0.05 to 0.95), ours also add (1.05 to 1.95), as RandAugment's own do.
 DISTORTIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "identity": lambda x, s, sign: x,
     "autocontrast": lambda x, s, sign: T.autocontrast(x),
@@ -29,7 +30,7 @@ DISTORTIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "saturation": lambda x, s, sign: T.adjust_saturation(x, 1 + 0.95 * s * sign),
     "sharpness": lambda x, s, sign: T.adjust_sharpness(x, 1 + 0.95 * s * sign),
     "posterize": lambda x, s, sign: T.posterize(x, 8 - round(4 * s)),
-    "solarize": lambda x, s, sign: T.solarize(x, 255 * (1 - s)),
+    "solarize": lambda x, s, sign: _solarised(x, round(256 * (1 - s))),
     "rotate": lambda x, s, sign: _moved(x, angle=30 * s * sign),
     "shear_x": lambda x, s, sign: _moved(x, shear_x=0.3 * s * sign),
     "shear_y": lambda x, s, sign: _moved(x, shear_y=0.3 * s * sign),
@@ -53,13 +54,17 @@ def distorted(image: Tensor, draws: NDArray[np.float64]) -> Tensor:
     return _cut(image.clone(), *draws[3 * OPERATIONS :].tolist())
 
 
+def _solarised(image: Tensor, threshold: int) -> Tensor:
+    """Inverts what is at least as bright; 256, which torchvision refuses, inverts nothing."""
+    return image if threshold > 255 else T.solarize(image, threshold)
+
+
 def _cut(image: Tensor, size: float, down: float, right: float) -> Tensor:
     """Greys a square in place (Cutout, DeVries & Taylor 2017); its centre lies in the image."""
     height, width = image.shape[1:]
-    half = size * CUTOUT * min(height, width) / 2
-    top, bottom = (round(down * height + x) for x in (-half, half))
-    left, end = (round(right * width + x) for x in (-half, half))
-    image[:, max(top, 0) : bottom, max(left, 0) : end] = GREY
+    side = round(size * CUTOUT * min(height, width))
+    top, left = round(down * height - side / 2), round(right * width - side / 2)
+    image[:, max(top, 0) : top + side, max(left, 0) : left + side] = GREY
     return image
 
 

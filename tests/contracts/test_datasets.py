@@ -97,7 +97,12 @@ def make(found):
 
 
 def flat(batches):
-    return [tensor for b in batches for tensor in (*b.source, *b.target)]
+    return [
+        tensor
+        for b in batches
+        for part in (b.source, b.target)
+        for tensor in (*part.views, *part[1:])
+    ]
 
 
 def equal(first, second):
@@ -127,11 +132,13 @@ def test_training_batches_are_well_formed_and_hold_no_target_labels(make):
     for batch in batches:
         assert isinstance(batch, Batch)
         assert type(batch.target) is Unlabelled
-        assert len(batch.target) == 1
+        assert batch.target._fields == ("views", "indices")
         for part in batch:
             assert part.images.shape == (4, 3, side, side)
             assert part.images.dtype == torch.float32
             assert part.images.isfinite().all()
+            assert part.indices.shape == (4,)
+            assert part.indices.dtype == torch.int64
         assert batch.source.labels.dtype == torch.int64
         assert 0 <= batch.source.labels.min() <= batch.source.labels.max() < data.num_classes
 
