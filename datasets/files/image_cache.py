@@ -78,7 +78,7 @@ class CachedImages(ImageSet):
         height, width = self.sizes[i].tolist()
         return data.view(height, width, 3).permute(2, 0, 1)
 
-    def fingerprint(self) -> str:
+    def compute_fingerprint(self) -> str:
         """That of the files, since the pixels are the same; re-encoded ones are not."""
         known = self.files.fingerprint()
         return digest(known, "jpeg", QUALITY, VERSION) if self.encoded else known

@@ -32,7 +32,7 @@ def found(request, tmp_path_factory):
     domains, classes = ("one", "two"), ("cat", "dog")
     if issubclass(cls, Benchmark):
         domains, classes = cls.domains[:2], cls.classes
-    lists = getattr(cls, "lists", {})
+    lists = cls.lists if issubclass(cls, Benchmark) else {}
     if request.param == "ImageList":
         lists = {domain: (f"{domain}.txt",) for domain in domains}
     tree(root, domains, classes, lists)
@@ -173,7 +173,7 @@ def test_splits_of_a_domain_share_no_image_unless_it_is_transductive(make):
         for role in ROLES:
             assert len({data.set_of(role, split).fingerprint() for split in SPLITS}) == 1
         return
-    published = getattr(data, "published_splits", False)
+    published = data.published_splits
     for role in ROLES:
         seen = set()
         for split in ("train", "test") if published else SPLITS:
