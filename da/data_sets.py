@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import isfunction
 from typing import TYPE_CHECKING, cast
 
 from da.discovery import find_class, subclasses
@@ -37,9 +38,10 @@ def as_data_set(value: type) -> type[DataSet]:
     """A class, refused where it lacks something of :class:`da.types.DataSet`."""
     from da.types import DataModule, DataSet
 
-    # What only an instance has (source, batch_size) is checked once there is one.
-    wanted = set(members(DataSet)) | {
-        name for name in members(DataModule) if name in vars(DataModule)
+    # What only an instance has (source, transform) is checked once there is one.
+    wanted = {
+        *members(DataSet),
+        *(x for x in members(DataModule) if isfunction(vars(DataModule).get(x))),
     }
     if lacking := sorted(name for name in wanted if not hasattr(value, name)):
         raise _no_data(value, "data set", lacking)
