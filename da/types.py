@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -109,6 +110,11 @@ class Predictions(NamedTuple):
         return self.features.std(dim=0, unbiased=False).mean().item()
 
 
+Images = Tensor | list[Tensor]
+"""``(B, C, H, W)`` uint8, or B of ``(C, H, W)`` where their sizes differ."""
+
+
+@runtime_checkable
 class ImagesOfDomain(Protocol):
     """The images of one split of one domain, as training and conversion read them.
 
@@ -122,23 +128,24 @@ class ImagesOfDomain(Protocol):
 
     def __len__(self) -> int: ...
 
-    def images(self, indices: NDArray[np.int64]) -> Any:
+    def images(self, indices: NDArray[np.int64]) -> Images:
         """Those at the indices ``(B,)``, for the set's transform."""
 
     def fingerprint(self) -> str:
         """A SHA-256 of what the set holds."""
 
 
+@runtime_checkable
 class ImageTransform(Protocol):
     """What happens to images between their set and the network."""
 
-    def evaluate(self, images: Any) -> Tensor:
+    def evaluate(self, images: Images) -> Tensor:
         """Images of :class:`ImagesOfDomain` as ``(B, C, H, W)`` float32, without chance."""
 
 
 @runtime_checkable
 class DataModule(Protocol):
-    """What a Lightning data module of two domains offers; nothing else of it is used.
+    """What a Lightning data module of two domains offers; training uses nothing else of it.
 
     Attributes:
         source: the labelled domain.
@@ -147,6 +154,7 @@ class DataModule(Protocol):
         classes: names in the order of the labels.
         num_classes: how many.
         batch_size: images of each domain in a training batch.
+        eval_batch_size: images in a batch of evaluation.
         seed: of order and augmentation.
         image_size: side of the images, in pixels.
         mean: of the normalisation, per channel.
@@ -156,12 +164,14 @@ class DataModule(Protocol):
         evaluations: what each loader of ``val_dataloader`` shows, in order.
         test_evaluations: what each loader of ``test_dataloader`` shows, in order.
         same_as: streams that hold the same images as one of ``evaluations``.
-        preferences: what the user has set of ``image_size``, ``mean`` and ``std``, by name.
+        preferences: what the user has set of how images are prepared, such as ``image_size``,
+            ``mean`` and ``std``, by name.
     """
 
     source: str
     target: str
     batch_size: int
+    eval_batch_size: int
     seed: int
     image_size: int
     mean: tuple[float, ...]
@@ -184,7 +194,7 @@ class DataModule(Protocol):
     def manifest(self) -> str: ...
 
     @property
-    def preferences(self) -> Mapping[str, Any]: ...
+    def preferences(self) -> Mapping[str, object]: ...
 
     def prepare_data(self) -> None: ...
 
@@ -195,6 +205,9 @@ class DataModule(Protocol):
 
     def serve_views(self, source: Sequence[View], target: Sequence[View]) -> None:
         """Has training batches hold these views of the images of either domain, in this order."""
+
+    def domain_of(self, role: Role) -> str:
+        """The name of the source or the target."""
 
     def set_of(self, role: Role, split: Split) -> ImagesOfDomain:
         """The images of one split of the source or the target."""
@@ -211,6 +224,90 @@ class DataModule(Protocol):
     ) -> Iterable[Labelled]:
         """Batches of one split of a domain, in their own order or shuffled, not augmented."""
 
+    def predict_images(self, folder: str | Path) -> Iterable[tuple[Tensor, list[str]]]:
+        """Batches of the image files in a folder, as in evaluation, and their names."""
+
+    def train_dataloader(self) -> Iterable[Batch]: ...
+
     def val_dataloader(self) -> Sequence[Iterable[Labelled]]: ...
 
     def test_dataloader(self) -> Sequence[Iterable[Labelled]]: ...
+
+
+Origin = Literal["made here", "downloaded", "got by hand", "the user's"]
+"""Where the images of a data set come from."""
+
+
+class Check(NamedTuple):
+    """What there is of a data set.
+
+    Attributes:
+        text: for people, several lines.
+        well: whether all is there and as it is published.
+    """
+
+    text: str
+    well: bool
+
+
+@runtime_checkable
+class DataSet(DataModule, Protocol):
+    """What a class of data modules states of itself, for grids and for the commands about data.
+
+    Attributes:
+        title: as papers call it.
+        reference: authors, title, venue, year; empty where nothing is to be cited.
+        licence: what is known of it, one line.
+        homepage: where it is published.
+        domains: empty on the class where they are known only once its folder is read.
+        symbols: letters of the domains in tables, ``{"amazon": "A"}``.
+        counts: images per domain, or per ``"domain/split"``, where they are published.
+        development: a source and a target to tune on, outside every table.
+        version: of how the images are made; another one makes finished results outdated.
+    """
+
+    title: str
+    reference: str
+    licence: str
+    homepage: str
+    domains: tuple[str, ...]
+    symbols: dict[str, str]
+    counts: dict[str, int]
+    development: tuple[str, str] | None
+    version: int
+
+    def __init__(
+        self, source: str, target: str, root: str | None = None, **options: Any
+    ) -> None: ...
+
+    @classmethod
+    def available(cls, root: str | None = None) -> tuple[str, ...]:
+        """The domains of the set, where need be as found in its folder."""
+
+    @classmethod
+    def tasks(cls) -> tuple[str, ...]:
+        """The tasks as papers write them, ``"A→W"``."""
+
+    @classmethod
+    def origin(cls) -> Origin: ...
+
+    @classmethod
+    def fetch(cls, root: Path) -> None:
+        """Downloads the set into a folder, or says what to do by hand."""
+
+    @classmethod
+    def check(cls, root: str | None, workers: int | None = None, decode: bool = True) -> Check:
+        """Says what there is of the set, and what of it is not as it should be.
+
+        Args:
+            root: its folder.
+            workers: processes; one per core by default.
+            decode: decode every image; else only whether files are there, and not empty.
+        """
+
+    @classmethod
+    def read_all(cls, root: str | None = None) -> Mapping[str, Mapping[Split, ImagesOfDomain]]:
+        """All domains, those to tune on included, each with those of its splits that differ."""
+
+    def check_presence(self, domain: str) -> None:
+        """Refuses a domain whose images can't be found; reads as little as tells."""

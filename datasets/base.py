@@ -6,29 +6,31 @@ import gc
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from da.errors import UserError, unknown
+from da.errors import UserError
 from da.ops.seeding import derive, permutation
-from da.types import Batch, Labelled, Role, Split, Unlabelled, View
+from da.types import Batch, Check, Labelled, Role, Split, Unlabelled, View
 
+from .files.array_checking import check_arrays
 from .files.content_hashes import digest
 from .files.decoding import Reading
+from .files.domain_checks import ROLES, check_classes, check_options, check_sizes
 from .files.image_sets import FileImages, ImageSet, image_files
+from .files.set_facts import SetFacts
 from .streams.augmentation import Transform
 from .streams.batches import Chunks, ImageChunks, NamedChunks, Pairs, Steps, Stream
 from .streams.loader import Loader
 
-ROLES: tuple[Role, ...] = ("source", "target")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
-class DomainData(LightningDataModule, ABC):
+class DomainData(SetFacts, LightningDataModule, ABC):
     """Two domains of one benchmark: batches of both to train on, each domain alone to evaluate on.
 
     A subclass names its domains and classes, loads one split of one domain, and says how images
@@ -50,12 +52,6 @@ class DomainData(LightningDataModule, ABC):
         allow_same: permit a source that is the target, to measure what a domain itself allows.
 
     Attributes:
-        domains: the names that ``source`` and ``target`` may take.
-        development: a (source, target) pair to tune on, outside every table; its domains may be
-            chosen too.
-        version: of how the images are made. Raise it when the same options give other images:
-            finished results of the version before are then left behind.
-        classes: names in the order of the labels.
         image_size: side of the images that the network sees, in pixels.
         mean: of the normalisation, per channel, of images in [0, 1].
         std: of the normalisation, per channel.
@@ -69,10 +65,6 @@ class DomainData(LightningDataModule, ABC):
             again, ``{"target/validation": "target/test"}``.
     """
 
-    domains: tuple[str, ...]
-    development: tuple[str, str] | None = None
-    version: int = 1
-    classes: tuple[str, ...]
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -115,16 +107,36 @@ class DomainData(LightningDataModule, ABC):
         self.allow_same = allow_same
         self._sets: dict[tuple[str, Split], ImageSet] = {}
         self._views: dict[Role, tuple[View, ...]] = {"source": ("weak",), "target": ("weak",)}
-        self._check_options()
+        check_options(self)
 
     @abstractmethod
     def load(self, domain: str, split: Split) -> ImageSet:
         """The images of one split of one domain. Called once for each that is used."""
 
     @classmethod
-    def available(cls, root: str | None = None) -> tuple[str, ...]:
-        """The domains of the set, where need be as found in its folder."""
-        return cls.domains
+    def read_all(cls, root: str | None = None) -> dict[str, dict[Split, ImageSet]]:
+        """All domains, those to tune on included, each with those of its splits that differ."""
+        return cls._read_splits(root, SPLITS)
+
+    @classmethod
+    def _read_splits(
+        cls, root: str | None, splits: Sequence[Split], **options: Any
+    ) -> dict[str, dict[Split, ImageSet]]:
+        source, target, *_ = domains = cls.available(root)
+        module = cls(source=source, target=target, root=root, **options)
+        names = (*domains, *(cls.development or ()))
+        return {domain: {split: module.load(domain, split) for split in splits} for domain in names}
+
+    @classmethod
+    def check(cls, root: str | None, workers: int | None = None, decode: bool = True) -> Check:
+        """Counts the images of every split, see :meth:`da.types.DataSet.check`."""
+        return check_arrays(cls.read_all(root), cls.counts)
+
+    def check_presence(self, domain: str) -> None:
+        """Refuses a domain whose images can't be found; reads as little as tells."""
+        if self.root is not None:  # of whole domains in a file or two, nothing less than all
+            for split in ("train", "test"):
+                self.load(domain, split)
 
     def adopt(self, mean: Sequence[float], std: Sequence[float], size: int) -> None:
         """Prepares images as pretrained weights expect them, where the options leave it open.
@@ -160,14 +172,18 @@ class DomainData(LightningDataModule, ABC):
     @property
     def manifest(self) -> str:
         """A SHA-256 of the classes and of both domains in all their splits."""
-        found = [(role, split, self.set_of(role, split)) for role in ROLES for split in SPLITS]
-        # Splits are often one and the same set, and a fingerprint asks after every file.
-        known = {id(data): data.fingerprint() for data in {id(d): d for *_, d in found}.values()}
-        return digest(*((role, split, known[id(data)]) for role, split, data in found))
+        pairs = [(role, split) for role in ROLES for split in SPLITS]
+        return digest(
+            *((role, split, self.set_of(role, split).fingerprint()) for role, split in pairs)
+        )
+
+    def domain_of(self, role: Role) -> str:
+        """The name of the source or the target."""
+        return self.source if role == "source" else self.target
 
     def set_of(self, role: Role, split: Split) -> ImageSet:
         """The images of one split of the source or the target, loaded when first asked for."""
-        domain = self.source if role == "source" else self.target
+        domain = self.domain_of(role)
         if (domain, split) not in self._sets:
             self._sets[domain, split] = self.load(domain, split)
         return self._sets[domain, split]
@@ -179,9 +195,9 @@ class DomainData(LightningDataModule, ABC):
 
     def setup(self, stage: str | None = None) -> None:
         """Loads both domains and refuses what can't be trained on. Called by Lightning."""
-        self._check_classes()
+        check_classes(self)
         if stage in (None, "fit"):
-            self._check_sizes()
+            check_sizes(self)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -310,66 +326,13 @@ class DomainData(LightningDataModule, ABC):
         total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
         return int(total.processed)
 
-    def _check_options(self) -> None:
-        allowed = {*self.domains, *(self.development or ())}
-        for domain in (self.source, self.target):
-            if domain not in allowed:
-                raise unknown("domain", domain, allowed)
-        if self.source == self.target and not self.allow_same:
-            raise UserError(
-                f"source and target are both '{self.source}': choose two domains, or set "
-                "allow_same to measure a domain against itself"
-            )
-        for name in ("batch_size", "eval_batch_size"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("num_workers", self.num_workers, 0)
-        if self.steps_per_epoch not in ("source", "target", "longest"):
-            if not isinstance(self.steps_per_epoch, int):
-                raise UserError(
-                    f"steps_per_epoch is '{self.steps_per_epoch}': give a number of steps, or one "
-                    "of: source, target, longest"
-                )
-            _at_least("steps_per_epoch", self.steps_per_epoch, 1)
 
-    def _check_classes(self) -> None:
-        source, target = (self.set_of(role, "train").classes for role in ROLES)
-        if source != target:
-            raise UserError(
-                f"{differing(self.source, source, self.target, target)}; rename or remove them so "
-                "that both agree"
-            )
+if TYPE_CHECKING:
+    from da.types import DataModule, DataSet
 
-    def _check_sizes(self) -> None:
-        for role in ROLES:
-            data = self.set_of(role, "train")
-            if len(data) < self.batch_size:
-                domain = self.source if role == "source" else self.target
-                raise UserError(
-                    f"{role} '{domain}' has {len(data)} training images, fewer than one batch of "
-                    f"{self.batch_size}: set batch_size to {max(len(data), 1)} or less, or choose "
-                    "a larger domain"
-                )
-        source = self.set_of("source", "train")
-        counts = np.bincount(source.labels, minlength=len(source.classes))
-        if self.balanced and not counts.all():
-            missing = [source.classes[k] for k in np.flatnonzero(counts == 0)]
-            raise UserError(
-                f"source '{self.source}' has no training images of {', '.join(missing)}: it can't "
-                "be drawn by class; leave out balanced"
-            )
+    def _data_module(data: DomainData) -> DataModule:
+        """The type checker proves here that ``da`` finds all that it asks for."""
+        return data
 
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise UserError(f"{name} is {value}: it must be at least {least}")
-
-
-def differing(a: str, of_a: Sequence[str], b: str, of_b: Sequence[str]) -> str:
-    """Says which classes only one of two domains has."""
-    only_a, only_b = (
-        ", ".join(name for name in names if name not in others) or "none"
-        for names, others in ((of_a, of_b), (of_b, of_a))
-    )
-    return (
-        f"'{a}' and '{b}' have different classes: only in '{a}': {only_a}; only in '{b}': {only_b}"
-    )
+    def _data_set(kind: type[DomainData]) -> type[DataSet]:
+        return kind

@@ -20,7 +20,7 @@ _HALF = (0.5, 0.5, 0.5)
 class Digits(DomainData):
     """Digits in three domains of 3 x 32 x 32, split 60/20/20; needs no download.
 
-    How they are made, and how hard they are, is said in :mod:`datasets.files.digits_recipe`.
+    How they are made, and how hard they are, is said in :mod:`.files.digits_recipe`.
 
     ``rendered``: 2,000 digits in 20 fonts. ``optical``: 1,000 handwritten digits. ``photo``: 797
     other handwritten digits, twice each, blended into photographs. They are made at the first use
@@ -50,7 +50,7 @@ class Digits(DomainData):
 
 @lru_cache(maxsize=8)
 def made(domain: str, root: Path) -> tuple[Arrays, str]:
-    """A domain's arrays (see ``Made`` in :mod:`datasets.files.digits_recipe`) and their SHA-256.
+    """A domain's arrays (see ``Made`` in :mod:`.files.digits_recipe`) and their SHA-256.
 
     They are read, or made where they are missing, once per process.
     """

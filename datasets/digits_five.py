@@ -15,11 +15,13 @@ from torch.nn import functional
 from da.errors import UserError
 from da.ops.files import write_atomically
 from da.ops.seeding import derive, permutation
+from da.types import Check, Origin
 
 from .base import DomainData, Split
 from .fetching.downloads import Download, fetch
+from .files.array_checking import check_published_arrays
 from .files.digit_files import read
-from .files.image_sets import ArrayImages
+from .files.image_sets import ArrayImages, ImageSet
 from .streams.augmentation import CropAndFlip
 from .streams.batches import fixed_subset
 
@@ -110,6 +112,21 @@ class DigitsFive(DomainData):
                 count = len(read(name, root, train).labels)
                 print(f"{name}, {'training' if train else 'test'}: {count:,} images")
         print(f"by hand: {cls.by_hand}")
+
+    @classmethod
+    def origin(cls) -> Origin:
+        """See :meth:`SetFacts.origin`; a part of them is."""
+        return "downloaded"
+
+    @classmethod
+    def read_all(cls, root: str | None = None) -> dict[str, dict[Split, ImageSet]]:
+        """See :meth:`DomainData.read_all`."""
+        return cls._read_splits(root, ("train", "test"))
+
+    @classmethod
+    def check(cls, root: str | None, workers: int | None = None, decode: bool = True) -> Check:
+        """See :meth:`DomainData.check`."""
+        return check_published_arrays(cls, root)
 
     def load(self, domain: str, split: Split) -> ArrayImages:
         """See :meth:`DomainData.load`."""

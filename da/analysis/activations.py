@@ -19,6 +19,7 @@ from da.networks.network import Network
 from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
 from da.ops.moments import Moments, Spread, share
 from da.ops.seeding import derive, permutation
+from da.types import DataModule, ImagesOfDomain, ImageTransform, Role, Split
 
 Images = Iterable[Tensor]
 """Batches of images ``(B, C, H, W)`` float32 on the network's device."""
@@ -200,7 +201,12 @@ def as_trained(module: Method, source: Images, target: Images) -> Iterator[OfDom
 
 
 def picked(
-    data: Any, role: str, split: str, count: int, device: torch.device, tick: Callable[[int], Any]
+    data: DataModule,
+    role: Role,
+    split: Split,
+    count: int,
+    device: torch.device,
+    tick: Callable[[int], object],
 ) -> Picked:
     """Images of one domain, chosen by chance but always the same: files come sorted by class.
 
@@ -221,12 +227,12 @@ def picked(
 class Picked:
     """Batches ``(B, C, H, W)`` float32 of chosen images, not augmented, as often as asked for."""
 
-    images: Any
-    transform: Any
+    images: ImagesOfDomain
+    transform: ImageTransform
     order: NDArray[np.int64]
     batch_size: int
     device: torch.device
-    tick: Callable[[int], Any]
+    tick: Callable[[int], object]
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yields them in their own order."""

@@ -11,7 +11,6 @@ preserves the deviation of an element on the way forward and the norm of the ten
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import get_model
 
+from da.data_sets import find_data_set
 from da.errors import UserError, unknown
 from da.norms import normaliser
 from da.norms.tracing import CONVOLUTIONS
@@ -140,19 +140,19 @@ def source_images(
     """The first training images of a source, resized: ``(batch, 3, size, size)`` float.
 
     Args:
-        data: dotted name of a data module.
+        data: name of a data set, short or dotted.
         source, target: its domains.
         batch: how many.
         size: height and width to which they are resized bilinearly.
         seed: of the data module.
     """
-    package, _, name = data.rpartition(".")
     try:
-        kind = getattr(importlib.import_module(package), name)
-    except (ValueError, ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"--data: no class {data} ({error})") from None
+        kind = find_data_set(data)
+    except UserError as error:
+        raise UserError(f"--data: {error}") from None
     module = kind(source=source, target=target, batch_size=batch, steps_per_epoch=1, seed=seed)
     module.prepare_data()
     module.setup("fit")
-    images = next(iter(module.train_dataloader())).source.images
-    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+    images = next(iter(module.train_dataloader())).source
+    assert images is not None  # for the type checker: every data module here has a source
+    return F.interpolate(images.images, size=(size, size), mode="bilinear", align_corners=False)

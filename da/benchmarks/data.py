@@ -55,7 +55,7 @@ def make_tree(root: Path, images: int) -> None:
         Image.fromarray(noisy).save(folder / f"{i:05d}.jpg", quality=90)
 
 
-def image_folder(root: Path, batch: int, workers: int) -> Iterable[Any]:
+def image_folder(root: Path, batch: int, workers: int) -> Iterable[object]:
     """Both domains through ImageFolder, with the published transforms."""
     transform = v2.Compose(
         [
@@ -74,7 +74,7 @@ def image_folder(root: Path, batch: int, workers: int) -> Iterable[Any]:
     )  # fmt: skip
 
 
-def measured(make: Callable[[], Iterable[Any]], images: int) -> Speed:
+def measured(make: Callable[[], Iterable[object]], images: int) -> Speed:
     """Two epochs of a loader; making it counts to the first."""
     start = time.perf_counter()
     loader = make()
@@ -94,7 +94,7 @@ def race(
     batch: int,
     workers: int,
     rounds: int,
-    ours: Callable[[int, bool], Iterable[Any]],
+    ours: Callable[[int, bool], Iterable[object]],
     progress: Callable[[], None],
 ) -> dict[str, list[Speed]]:
     """Rounds of ``ImageFolder`` and of our loader with and without its cache, in turn.
@@ -108,7 +108,7 @@ def race(
         ours: makes our loader of so many workers, with a cache that is still to be built, or none.
         progress: called after every measurement.
     """
-    ways: dict[str, Callable[[], Iterable[Any]]] = {
+    ways: dict[str, Callable[[], Iterable[object]]] = {
         "ImageFolder": lambda: image_folder(root, batch, workers),
         "with the cache": lambda: ours(workers, True),
         "without a cache": lambda: ours(workers, False),

@@ -11,16 +11,17 @@ examples:
 
 from __future__ import annotations
 
-import importlib
 import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from da.cli._options import parse, plain_parser
+from da.data_sets import find_data_set
 from da.errors import UserError
 
 
@@ -116,11 +117,11 @@ def measure(options: Any, workers: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def loaders(scratch: Path, batch: int, steps: int) -> Any:
+def loaders(scratch: Path, batch: int, steps: int) -> Callable[[int, bool], Iterable[object]]:
     """Makes our training loader, with a cache of its own each time, or without."""
-    folder = importlib.import_module("datasets.folder").Folder
+    folder = find_data_set("Folder")
 
-    def make(workers: int, cache: bool) -> Any:
+    def make(workers: int, cache: bool) -> Iterable[object]:
         # Nothing is known of the images at first, not even their hashes.
         os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cache", dir=scratch)
         data = folder(

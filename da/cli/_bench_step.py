@@ -12,19 +12,21 @@ examples:
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import shlex
 import statistics
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from da.cli._options import parse, plain_parser
+from da.data_sets import find_data_set
 from da.errors import UserError
 
 if TYPE_CHECKING:
     from da.benchmarks.step import Cost
+    from da.types import Batch
 
 Rows = list[dict[str, Any]]
 
@@ -135,9 +137,9 @@ def overhead_rows(options: Any) -> Rows:
     return rows
 
 
-def digits(batch: int, steps: int) -> Any:
+def digits(batch: int, steps: int) -> Iterable[Batch]:
     """The training loader of the default data, which makes its batches when they are asked for."""
-    data = importlib.import_module("datasets.digits").Digits(
+    data = find_data_set("Digits")(
         source="rendered", target="optical", batch_size=batch, steps_per_epoch=steps
     )
     data.prepare_data()

@@ -106,7 +106,7 @@ def from_checkpoint(
         load_state(cli.model.network, cli.parts.state, path, advice)
         cli.model.prepare()  # its own parts, of the network as loaded
         print(cli.parts.said)
-        cli.checkpoint = {"classes": list(cli.datamodule.classes)}
+        cli.checkpoint = {"classes": list(cli.data.classes)}
     cli.model.to(cli.trainer.strategy.root_device)
     return cli, path
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from da.errors import UserError
 
+if TYPE_CHECKING:
+    from da.types import DataSet
 
-def fetched(cls: Any, name: str, root: str | None) -> int:
+
+def fetch_data(kind: type[DataSet], root: str | None) -> int:
     """Fetches a set into a folder and says how to check it; returns 0."""
-    if not hasattr(cls, "fetch"):
+    name = kind.__name__
+    if kind.origin() in ("made here", "the user's"):
         raise UserError(
             f"{name} has nothing to download: it is made here, or consists of your own files"
         )
     folder = Path(root).expanduser() if root else Path("data") / name
-    print(f"{cls.title} into '{folder}'; cite: {cls.reference}; licence: {cls.licence}", flush=True)
-    cls.fetch(folder)
+    cite = f"cite: {kind.reference}; licence: {kind.licence}"
+    print(f"{kind.title} into '{folder}'; {cite}", flush=True)
+    kind.fetch(folder)
     print(f"next: python run.py data check {name} --root {folder}")
     return 0

@@ -27,8 +27,9 @@ from da.cli._messages import (
     refuse_no_value,
 )
 from da.cli._published import without_grids
+from da.data_sets import as_data_module, data_sets
 from da.engine.checkpoints import settings_of, spec_of
-from da.engine.components import data_sets, methods
+from da.engine.components import methods
 from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
 from da.errors import UserError, unknown
@@ -36,6 +37,7 @@ from da.methods.base import Method
 from da.networks import pretrained
 from da.networks.backbones.base import unloaded
 from da.ops import yaml12
+from da.types import DataModule
 
 #: Defaults that a run starts from; everything can be overridden.
 DEFAULT_MODEL = "da.methods.source_only.SourceOnly"
@@ -151,7 +153,12 @@ class CLI(LightningCLI):
         with unloaded() if self.checkpoint or self.config.get("ckpt_path") else nullcontext():
             super().instantiate_classes()
         chosen = self.model.hparams
-        pretrained.adopt(self.datamodule, chosen["backbone"], chosen["weights"] or self.path)
+        pretrained.adopt(self.data, chosen["backbone"], chosen["weights"] or self.path)
+
+    @property
+    def data(self) -> DataModule:
+        """The data module, which ``datamodule`` is to Lightning."""
+        return as_data_module(self.datamodule)
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """The trainer; what it refuses is the user's to mend."""

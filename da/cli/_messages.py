@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from da.data_sets import as_data_set
 from da.errors import UserError, unknown
 from da.ops import yaml12
 
@@ -85,9 +86,9 @@ def _required(part: str, names: list[str], classes: Mapping[str, type], text: st
     path = re.search(r"class_path '([\w.]+)'", text)
     chosen = classes.get(path.group(1).rpartition(".")[2]) if path else None
     root = re.search(r"\broot='(.*?)'", text)
-    if chosen is None or not hasattr(chosen, "available"):
+    if chosen is None or part != "data":
         return UserError(f"{missing}: expected a value, got none")
-    domains = ", ".join(chosen.available(root.group(1) if root else None))
+    domains = ", ".join(as_data_set(chosen).available(root.group(1) if root else None))
     return UserError(f"{missing}: expected one of {domains}; got none")
 
 

@@ -11,21 +11,20 @@ examples:
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from da.cli._data_check import arrays, files, published_arrays
-from da.cli._data_fetch import fetched
-from da.cli._data_list import described, overview
+from da.cli._data_fetch import fetch_data
+from da.cli._data_list import describe, describe_all
 from da.cli._options import parse, plain_parser
-from da.errors import UserError, unknown
+from da.data_sets import data_sets, find_data_set
+from da.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PACKAGE = "datasets"
-_SPLITS: tuple[str, ...] = ("train", "validation", "test")
+    from da.types import ImagesOfDomain, Split
 
 
 def main(argv: list[str]) -> int:
@@ -42,59 +41,38 @@ def main(argv: list[str]) -> int:
     options = parse(parser, argv)
     name = options.name or options.data
     if options.what == "list":
-        print(listing(name))
+        print(list_data(name))
     elif options.what == "check":
-        return checked(name or "Digits", options.root, options.workers, not options.no_decode)
+        return check_data(name or "Digits", options.root, options.workers, not options.no_decode)
     elif options.what == "fetch":
         if name is None:
             raise UserError("name the data set: python run.py data fetch VisDA2017 --root DIR")
-        return fetched(data_class(name), name.rpartition(".")[2], options.root)
+        return fetch_data(find_data_set(name), options.root)
     elif options.out is None:
         raise UserError("--out is missing: name the picture to write, such as --out sheet.png")
     else:
-        file = sheet_file(name or "Digits", options.root, options.out, options.per_class)
+        file = write_sheet(name or "Digits", options.root, options.out, options.per_class)
         print(f"wrote {file}")
     return 0
 
 
-def data_class(name: str) -> Any:
-    """The data module of a short (``Digits``) or dotted (``datasets.digits.Digits``) name."""
-    if "." not in name:
-        found = _found()
-        if name not in found:
-            raise unknown("data set", name, found)
-        return found[name]
-    module, _, short = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), short)
-    except (ImportError, AttributeError):
-        raise unknown("data set", name, _dotted()) from None
-
-
-def listing(name: str | None = None) -> str:
-    """One paragraph per data set found on disk, or all of one."""
+def list_data(name: str | None = None) -> str:
+    """One paragraph per data set on disk, or all that is known of one."""
     if name is None:
-        return overview(_found())
-    cls = data_class(name)
-    return "\n".join(described(cls.__name__, cls, whole=True))
+        return describe_all(data_sets())
+    return "\n".join(describe(find_data_set(name), whole=True))
 
 
-def checked(name: str, root: str | None, workers: int | None, decode: bool) -> int:
+def check_data(name: str, root: str | None, workers: int | None, decode: bool) -> int:
     """Prints what there is of a set and what is wrong with it; 2 where something is."""
     if workers is not None and workers < 1:
         raise UserError(f"--workers: expected a whole number from 1, got {workers}")
-    cls = data_class(name)
-    if not _of_files(cls) and hasattr(cls, "published_splits"):
-        text, well = published_arrays(cls, root)
-    elif not _of_files(cls):
-        text, well = arrays(_sets(name, root), getattr(cls, "counts", None))
-    else:
-        text, well = files(cls, root, workers, decode)
-    print(text)
-    return 0 if well else UserError.exit_code
+    check = find_data_set(name).check(root, workers, decode)
+    print(check.text)
+    return 0 if check.well else UserError.exit_code
 
 
-def sheet_file(name: str, root: str | None, out: str, per_class: int) -> Path:
+def write_sheet(name: str, root: str | None, out: str, per_class: int) -> Path:
     """Writes the contact sheet of a data set and returns its path."""
     path = Path(out)
     if per_class < 1:
@@ -103,11 +81,11 @@ def sheet_file(name: str, root: str | None, out: str, per_class: int) -> Path:
         raise UserError(f"'{out}' is no picture that can be written: end it in .png, .pdf or .svg")
     if not path.parent.is_dir():
         raise UserError(f"folder '{path.parent}' of '{out}' does not exist: create it first")
-    contact_sheet(_sets(name, root), per_class).savefig(path, dpi=110)
+    draw_sheet(find_data_set(name).read_all(root), per_class).savefig(path, dpi=110)
     return path
 
 
-def contact_sheet(sets: dict[str, dict[str, Any]], per_class: int) -> Figure:
+def draw_sheet(sets: Mapping[str, Mapping[Split, ImagesOfDomain]], per_class: int) -> Figure:
     """One block per domain: classes side by side, the first training images of each below."""
     import numpy as np
     from matplotlib.figure import Figure
@@ -138,34 +116,3 @@ def contact_sheet(sets: dict[str, dict[str, Any]], per_class: int) -> Figure:
             centre = label * step + side / 2
             axis.text(centre, -2 * pad, data.classes[label][:9], ha="center", fontsize=7)
     return figure
-
-
-def _sets(name: str, root: str | None) -> dict[str, dict[str, Any]]:
-    """All splits of all domains, development included, as image sets.
-
-    Splits that are the same images are one; of files none is put into the cache.
-    """
-    cls = data_class(name)
-    domains = cls.available(root)
-    splits, options = _SPLITS, {}
-    if hasattr(cls, "published_splits"):
-        splits = ("train", "test") if cls.published_splits else ("train",)
-        options = {"cache": False} if _of_files(cls) else {}
-    module = cls(source=domains[0], target=domains[1], root=root, **options)
-    names = [*domains, *(cls.development or ())]
-    return {domain: {split: module.load(domain, split) for split in splits} for domain in names}
-
-
-def _of_files(cls: type) -> bool:
-    return issubclass(cls, importlib.import_module(f"{_PACKAGE}.files.file_data").FileData)
-
-
-def _found() -> dict[str, type]:
-    from da.discovery import subclasses
-
-    base = importlib.import_module(f"{_PACKAGE}.base").DomainData
-    return subclasses(_PACKAGE, base)
-
-
-def _dotted() -> list[str]:
-    return [f"{cls.__module__}.{cls.__qualname__}" for cls in _found().values()]

@@ -13,7 +13,7 @@ examples:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import takewhile
 from pathlib import Path
@@ -23,10 +23,12 @@ from da.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
     from da.analysis.activation_figures import Network
     from da.analysis.activations import Layer
     from da.cli._lightning import CLI
+    from da.types import Role
 
 WHAT = ("activations",)
 
@@ -76,7 +78,7 @@ def main(argv: list[str]) -> int:
         method = ("" if path else "before ") + type(cli.model).__name__
         found = measure(cli, path)
         name, norm = path or BEFORE, cli.model.hparams["norm"]
-        networks.append(Network(name, cli.datamodule.task, norm, method, found))
+        networks.append(Network(name, cli.data.task, norm, method, found))
     files = save(out, networks)
     show(console(), networks)
     print(f"written: {', '.join(map(str, files))}")
@@ -133,7 +135,7 @@ def measure(cli: CLI, path: str | None) -> list[Layer]:
     from da.ops.acceleration import uncompiled
     from da.reports.terminal import console
 
-    module, data, split = cli.model, cli.datamodule, cli.config["split"]
+    module, data, split = cli.model, cli.data, cli.config["split"]
     most = cli.config["images"]
     if most < 2:
         raise UserError(f"images: expected a whole number from 2, got {most}")
@@ -148,7 +150,7 @@ def measure(cli: CLI, path: str | None) -> list[Layer]:
         passes = 2 + (bare and 1 + module.needs.target)
         task = bar.add_task(path or f"{module.hparams['norm']} {BEFORE}", total=passes * count)
 
-        def shown(role: str) -> Any:
+        def shown(role: Role) -> Iterable[Tensor]:
             return picked(data, role, split, count, module.device, lambda n: bar.advance(task, n))
 
         source, target = shown("source"), shown("target")

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         },
     }
     cli, _ = from_checkpoint(argv, "run.py predict", __doc__ or "", extra)
-    module, data = cli.model, cli.datamodule
+    module, data = cli.model, cli.data
     folder, stats = cli.config["images"], cli.config["stats"]
     if folder is None:
         raise UserError("images: expected a folder of images; give --images FOLDER")

@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     from da.reports.terminal import console
 
     cli, path = from_checkpoint(argv, "run.py test", __doc__ or "", OPTIONS)
-    module, data, config = cli.model, cli.datamodule, cli.config
+    module, data, config = cli.model, cli.data, cli.config
     forms = chosen_forms(config["forms"], module)
     save = new_file(config["save"], forms)
     name, size = config["adapter"], config["adapter_batch"]
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
                 for role, split in data.test_evaluations
             }
             if save:
-                save_network(save, cli, getattr(data, FORMS[form]) if form else before)
+                save_network(save, cli, data.domain_of(FORMS[form]) if form else before)
     if changed is not None:
         with context():
             measured[name] = {

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytorch_lightning as L
 
+from da.data_sets import PACKAGE, find_data_set
 from da.discovery import find_class, short_name, subclasses
 from da.methods.base import Method
+from da.types import DataSet
 
 METHODS = "da.methods"
-DATA_SETS = "datasets"
-"""Package in which data sets are looked for; nothing here imports it by name."""
 
 
 @cache
@@ -22,20 +22,14 @@ def methods() -> dict[str, type[Method]]:
     return subclasses(METHODS, Method)
 
 
-@cache
-def data_sets() -> dict[str, type[L.LightningDataModule]]:
-    """Every data set on disk, by class name."""
-    return subclasses(DATA_SETS, L.LightningDataModule)
-
-
 def find_method(name: str) -> type[Method]:
     """The method of a class name, or of a dotted path: ``DANN``, ``mypackage.methods.Mine``."""
     return find_class(name, METHODS, Method, "method")
 
 
-def find_data(name: str) -> type[Any]:
+def find_data(name: str) -> type[DataSet]:
     """The data set of a class name, or of a dotted path: ``Digits``, ``mypackage.data.Mine``."""
-    return find_class(name, DATA_SETS, L.LightningDataModule, "data set")
+    return find_data_set(name)
 
 
 def name_of_method(kind: type) -> str:
@@ -45,7 +39,7 @@ def name_of_method(kind: type) -> str:
 
 def name_of_data(kind: type) -> str:
     """What a data set is called in specifications: the shortest name that finds it."""
-    return short_name(kind, DATA_SETS, L.LightningDataModule)
+    return short_name(kind, PACKAGE, L.LightningDataModule)
 
 
 def parameters_of(owner: type) -> dict[str, inspect.Parameter]:

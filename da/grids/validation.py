@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from da.data_sets import find_data_set
 from da.discovery import subclasses
 from da.errors import UserError, unknown
 from da.grids.grid import Grid, all_tasks, check_names, split_task
+
+if TYPE_CHECKING:
+    from da.types import DataSet
 
 GIVEN = {"num_classes", "task", "seed", "norm", "norm_options", "lr", "self", "args", "kwargs"}
 """Arguments of a method that the grid sets by itself."""
@@ -32,36 +35,37 @@ def check(settings: dict[str, Any]) -> Known:
         settings: of a :class:`~da.grids.grid.Grid`.
     """
     grid = Grid.model_validate(settings)
-    data = _data_class(grid.data)
+    data = _data_set(grid.data)
     _options("data_args", grid.data_args, data, GIVEN_DATA)
     _check_methods(grid)
     _check_overrides(grid, data)
     _check_norms(grid)
     _check_starts(grid)
-    domains = getattr(data, "domains", None)
-    if not isinstance(domains, (list, tuple)):
-        domains = None  # known only once its folder is read
-        if grid.tasks == "all" and (root := grid.data_args.get("root")):
-            domains = data.available(root)  # type: ignore[attr-defined]
-    if domains is not None:
-        check_names(grid, (*domains, *(getattr(data, "development", None) or ())))
-    elif grid.tasks == "all":
-        raise UserError(f"tasks: {grid.data} does not list its domains; write the tasks out")
-    tasks = all_tasks(tuple(domains or ())) if grid.tasks == "all" else grid.tasks
-    development = getattr(data, "development", None)
-    pair = isinstance(development, (list, tuple)) and len(development) == 2
+    domains = data.domains
+    if not domains and grid.tasks == "all":  # known only once its folder is read
+        if not (root := grid.data_args.get("root")):
+            raise UserError(
+                f"tasks: the domains of {grid.data} are those of its folder; give data_args.root, "
+                "or write the tasks out"
+            )
+        domains = data.available(root)
+    if domains:
+        check_names(grid, (*domains, *(data.development or ())))
     return Known(
-        tasks=list(tasks),
-        development="->".join(development) if pair and development else None,
-        version=getattr(data, "version", 1),
+        tasks=list(all_tasks(domains) if grid.tasks == "all" else grid.tasks),
+        development="->".join(data.development) if data.development else None,
+        version=data.version,
         images=_published(data),
     )
 
 
-def _published(data: type) -> dict[str, int]:
+def _published(data: type[DataSet]) -> dict[str, int]:
     """How many images each domain is tested on as a target, where that is published."""
-    counts: dict[str, int] = getattr(data, "counts", {})
-    return {key.removesuffix("/test"): n for key, n in counts.items() if not key.endswith("/train")}
+    return {
+        key.removesuffix("/test"): count
+        for key, count in data.counts.items()
+        if not key.endswith("/train")
+    }
 
 
 def ready(settings: dict[str, Any], tasks: list[str]) -> None:
@@ -79,33 +83,20 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
             "device: cuda, but PyTorch finds no such device on this machine; give --device cpu, or "
             "device: cpu in the grid"
         )
-    data: Any = _data_class(grid.data)
-    looked: set[str] = set()
+    kind = _data_set(grid.data)
+    checked: set[str] = set()
     for source, target in map(split_task, tasks):
-        found = data(source=source, target=target, **grid.data_args)
-        for domain in (source, target):
-            if domain in looked:
-                continue
-            looked.add(domain)
-            if hasattr(found, "listing"):
-                for split in ("train", "test"):  # one and the same where no lists are published
-                    found.listing(domain, split)
-            elif grid.data_args.get("root"):  # whole domains in a file or two: reading tells
-                for split in ("train", "test"):
-                    found.load(domain, split)
+        data = kind(source=source, target=target, **grid.data_args)
+        for domain in {source, target} - checked:
+            data.check_presence(domain)
+            checked.add(domain)
 
 
-def _data_class(path: str) -> type:
-    module, _, name = path.rpartition(".")
+def _data_set(name: str) -> type[DataSet]:
     try:
-        found = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"data: no class {path} ({error})") from None
-    except AttributeError:
-        raise UserError(f"data: module {module} has no class {name}") from None
-    if not isinstance(found, type):
-        raise UserError(f"data: {path} is not a class")
-    return found
+        return find_data_set(name)
+    except UserError as error:
+        raise UserError(f"data: {error}") from None
 
 
 def _check_methods(grid: Grid) -> None:

@@ -42,6 +42,7 @@ from da.norms.weight_align.layers import ALIGNED, Aligned
 from da.ops.files import cache_folder
 from da.ops.seeding import derive, permutation, seeded
 from da.ops.tensor_cache import Kept, digest, kept
+from da.types import DataModule, Role
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ HELD_OUT = 64
 """Images of the source, beyond those of the conversion, on which it is measured."""
 
 
-def adopt(data: Any, backbone: str, weights: str | None) -> None:
+def adopt(data: DataModule, backbone: str, weights: str | None) -> None:
     """Has the data prepare images as a backbone's weights expect them; called before any is loaded.
 
     What the user has set stays; where it is another one than the weights', one line says so.
@@ -64,13 +65,13 @@ def adopt(data: Any, backbone: str, weights: str | None) -> None:
         weights: ``imagenet``, a file, or None for random ones, which expect nothing.
     """
     found = preprocessing(backbone, weights)
-    if found is None or not hasattr(data, "adopt"):
+    if found is None:
         return
     data.adopt(*found)
-    given = getattr(data, "given", {})
+    preferences = data.preferences
     own = {"image_size": found.size, "mean": found.mean, "std": found.std}
     for name, value in own.items():
-        set_to = given.get(name)
+        set_to = preferences.get(name)
         chosen = tuple(set_to) if isinstance(set_to, list | tuple) else set_to
         if chosen is not None and chosen != value:
             log.warning(
@@ -79,12 +80,9 @@ def adopt(data: Any, backbone: str, weights: str | None) -> None:
             )
 
 
-def prepared(data: Any) -> dict[str, Any] | None:
-    """How images are normalised and which size they have, for the result; None where unknown."""
-    try:
-        return {"mean": list(data.mean), "std": list(data.std), "image_size": data.image_size}
-    except (AttributeError, TypeError):
-        return None
+def prepared(data: DataModule) -> dict[str, Any]:
+    """How images are normalised and which size they have, for the result."""
+    return {"mean": list(data.mean), "std": list(data.std), "image_size": data.image_size}
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,9 @@ def trained_here(settings: Mapping[str, Any]) -> WeightFile | None:
     return file
 
 
-def convert(aligned: nn.Module, start: Start, data: Any, device: Any) -> dict[str, Any] | None:
+def convert(
+    aligned: nn.Module, start: Start, data: DataModule, device: torch.device | str
+) -> dict[str, Any] | None:
     """Gives an aligned backbone the function that its pretrained weights had, in place.
 
     Args:
@@ -241,7 +241,7 @@ def changes(plain: nn.Module, aligned: nn.Module) -> bool:
     )
 
 
-def calibration(data: Any, start: Start) -> tuple[Tensor, Tensor]:
+def calibration(data: DataModule, start: Start) -> tuple[Tensor, Tensor]:
     """Images to convert on, and others of the source to measure it on, as evaluation sees them.
 
     They are the first of a permutation that is the same in every run, so that runs share what
@@ -251,18 +251,20 @@ def calibration(data: Any, start: Start) -> tuple[Tensor, Tensor]:
         ``(N, C, H, W)`` and ``(M, C, H, W)`` float32.
     """
     half = start.images // 2 if start.on == "both" else 0
-    chosen = []
-    held_out: Any = None
-    for role, count in (("source", start.images - half), ("target", half)):
-        if not count:
-            continue
-        found = data.set_of(role, "train")
-        order = permutation(derive("conversion"), 0, len(found))
-        taken = min(count, max(2, 9 * len(found) // 10))
-        chosen.append(data.transform.evaluate(found.images(order[:taken])))
-        if role == "source":
-            held_out = data.transform.evaluate(found.images(order[taken : taken + HELD_OUT]))
-    return torch.cat(chosen), held_out
+    chosen, held_out = _divide(data, "source", start.images - half)
+    if half:
+        chosen = torch.cat([chosen, _divide(data, "target", half)[0]])
+    return chosen, held_out
+
+
+def _divide(data: DataModule, role: Role, count: int) -> tuple[Tensor, Tensor]:
+    """So many images of a domain, and others to measure on."""
+    images = data.set_of(role, "train")
+    order = permutation(derive("conversion"), 0, len(images))
+    count = min(count, max(2, 9 * len(images) // 10))
+    parts = order[:count], order[count : count + HELD_OUT]
+    first, second = (data.transform.evaluate(images.images(part)) for part in parts)
+    return first, second
 
 
 def published_head(plain: Backbone, start: Start) -> Head | None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from abc import abstractmethod
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from da.errors import UserError
+from da.types import Origin
 
 from ..base import Split
 from ..fetching.archives import folder_of, is_archive, unpacked
 from ..fetching.downloads import Download, fetch
-from ..files.file_data import FileData
-from ..files.layout import (
+from .file_data import FileData
+from .layout import (
     Listing,
     NoSuchFiles,
     called,
@@ -33,14 +32,9 @@ from ..files.layout import (
 class Benchmark(FileData):
     """A set that the field compares on, in any of the layouts in which it circulates.
 
+    It states all of :class:`SetFacts`; ``classes`` are in the published order of the labels.
+
     Attributes:
-        reference: authors, title, venue, year.
-        licence: what is known of it, one line.
-        homepage: where it is published.
-        classes: in the published order of the labels.
-        symbols: letters of the domains in tables, ``{"amazon": "A"}``.
-        counts: images per domain, or per ``"domain/split"`` where there are published splits.
-        class_counts: images of each class, per domain, where they are published.
         aliases: other names of a domain's folder; spelling, case and underscores don't matter.
         class_aliases: other names of a class's folder, to its name.
         lists: names of the list files of a domain, or of ``"domain/split"``.
@@ -49,17 +43,6 @@ class Benchmark(FileData):
         by_hand: how to get what can't.
     """
 
-    @property
-    @abstractmethod  # so that this class itself is not taken for a set
-    def title(self) -> str:
-        """As papers call it."""
-
-    reference: str
-    licence: str
-    homepage: str
-    symbols: dict[str, str] = {}
-    counts: dict[str, int] = {}
-    class_counts: dict[str, tuple[int, ...]] = {}
     aliases: dict[str, tuple[str, ...]] = {}
     class_aliases: dict[str, str] = {}
     lists: dict[str, tuple[str, ...]] = {}
@@ -68,17 +51,14 @@ class Benchmark(FileData):
     by_hand: str = ""
 
     @classmethod
-    def tasks(cls) -> tuple[str, ...]:
-        """The tasks in the published notation, ``"A→W"``: by default all ordered pairs."""
-        return tuple(
-            f"{cls.symbols.get(a, a)}→{cls.symbols.get(b, b)}"
-            for a, b in itertools.permutations(cls.domains, 2)
-        )
+    def origin(cls) -> Origin:
+        """See :meth:`SetFacts.origin`."""
+        return "downloaded" if cls.downloads else "got by hand"
 
     @classmethod
     def fetch(cls, root: Path) -> None:
         """Downloads the set into a folder, or says what to do by hand."""
-        fetch(str(cls.title), cls.downloads, root, cls.by_hand)
+        fetch(cls.title, cls.downloads, root, cls.by_hand)
 
     @classmethod
     def expected(cls) -> str:

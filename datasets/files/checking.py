@@ -10,21 +10,26 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from da.errors import UserError
+from da.types import Check, Split
 
-from ..files.decoding import Reading
-from ..files.image_probe import Seen, seen, touched
-from ..files.image_sets import FileImages
-from ..files.layout import Listing, opened
-from ..files.parallel import in_parallel
+from .decoding import Reading
+from .image_probe import Seen, seen, touched
+from .image_sets import FileImages
+from .layout import Listing, opened
+from .parallel import in_parallel
 
 if TYPE_CHECKING:
-    from ..files.file_data import FileData
+    from .file_data import FileData
+
+
+MOST_NAMED = 200
+"""So many bad files are named; the rest are counted."""
 
 
 def each(files: FileImages, workers: int | None, show: bool, text: str) -> Iterator[Seen]:
@@ -109,6 +114,33 @@ class Part:
         assert self.listing is not None
         return np.bincount(self.listing.labels, minlength=len(self.listing.classes))
 
+    def describe(self, decoded: bool) -> list[str]:
+        """What there is of it, for people; no line where it was not found."""
+        if self.listing is None:
+            return []
+        listing, counts = self.listing, self.counts
+        published = "" if self.published is None else f" (published {self.published:,})"
+        lines = [
+            f"{self.name}: {len(listing.paths):,} images{published}, {len(listing.classes)} "
+            f"classes of {counts.min():,} to {counts.max():,}",
+            f"  found: {listing.layout} in {listing.root}",
+        ]
+        if listing.passed_over:
+            count = f"{listing.passed_over:,}"
+            lines.append(f"  passed over: {count} files that aren't called like images")
+        if decoded and self.kinds:
+            kinds = ", ".join(f"{name} {n:,}" for name, n in self.kinds.most_common())
+            (w, h), (wide, high) = self.smallest, self.largest
+            turned = f"{self.turned:,} with" if self.turned else "none with"
+            lines.append(
+                f"  {kinds}; {w} to {wide} pixels wide, {h} to {high} high; {turned} EXIF rotation"
+            )
+        if empty := [listing.classes[k] for k in np.flatnonzero(counts == 0)]:
+            lines.append(f"  without images: {', '.join(empty)}")
+        if decoded:
+            lines.append(f"  manifest sha256 {self.manifest[:16] or 'none, files are missing'}")
+        return lines
+
     def problems(self) -> list[str]:
         """What is wrong with it, beside its bad files; one line each."""
         if self.listing is None:
@@ -151,6 +183,27 @@ class Report:
                 )
         return found
 
+    def summary(self) -> Check:
+        """All of it, for people."""
+        lines = [line for part in self.parts for line in part.describe(self.decoded)]
+        lines += [f"note: {text}" for text in (*self.duplicates(), *self.absent())]
+        bad, problems = self.bad, self.problems()
+        lines += [f"bad: {text}" for text in bad[:MOST_NAMED]]
+        if len(bad) > MOST_NAMED:
+            lines.append(f"bad: and {len(bad) - MOST_NAMED:,} more")
+        lines += [f"differs: {text}" for text in problems]
+        total = sum(len(part.listing.paths) for part in self.parts if part.listing)
+        how = "decoded" if self.decoded else "listed, none decoded"
+        said = [f"{total:,} images {how}"]
+        said.append(f"{len(bad):,} can't be read" if bad else "all can be read" * self.decoded)
+        if problems:
+            said.append(f"{len(problems)} differences from what is expected")
+        elif any(part.published is not None for part in self.parts):
+            said.append("counts as published")
+        well = not bad and not problems
+        lines.append(("all is well: " if well else "not well: ") + ", ".join(filter(None, said)))
+        return Check("\n".join(lines), well)
+
     def absent(self) -> list[str]:
         """Why domains were not found that no published task needs; one line each."""
         parts = (part for part in self.parts if part.listing is None and not part.needed)
@@ -171,7 +224,7 @@ class Report:
         return found
 
 
-def check(
+def check_files(
     cls: type[FileData],
     root: str | None,
     workers: int | None = None,
@@ -191,13 +244,13 @@ def check(
         UserError: where none of its domains is found.
     """
     path = opened(root, cls.expected())
-    splits: tuple[Any, ...] = ("train", "test") if cls.published_splits else ("",)
+    splits: tuple[Split | None, ...] = ("train", "test") if cls.published_splits else (None,)
     parts = []
     for domain in dict.fromkeys(cls.available(root)):
         for split in splits:
-            part = Part(f"{domain}/{split}" if split else domain, needed=_needed(cls, domain))
-            part.published = getattr(cls, "counts", {}).get(part.name)
-            part.class_counts = getattr(cls, "class_counts", {}).get(part.name, ())
+            part = Part(f"{domain}/{split}" if split else domain, needed=cls.is_needed(domain))
+            part.published = cls.counts.get(part.name)
+            part.class_counts = cls.class_counts.get(part.name, ())
             parts.append(part)
             try:
                 part.listing = cls.find(path, domain, split or "train")
@@ -209,13 +262,6 @@ def check(
         if part.listing is not None:
             _look(part, part.listing, workers, decode, show)
     return Report(parts, decode)
-
-
-def _needed(cls: Any, domain: str) -> bool:
-    """Whether a domain is in a published task; all are where there are no such tasks."""
-    if not hasattr(cls, "tasks"):
-        return True
-    return any(cls.symbols.get(domain, domain) in task.split("→") for task in cls.tasks())
 
 
 def _look(part: Part, found: Listing, workers: int | None, decode: bool, show: bool) -> None:

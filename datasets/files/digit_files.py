@@ -14,10 +14,10 @@ from PIL import Image
 from da.errors import UserError
 
 from ..fetching.archives import folder_of, is_archive, unpacked
-from ..files.decoding import Reading, read_image
-from ..files.image_sets import image_files
-from ..files.layout import find_file, find_folder, plain, read_list, resolved
-from ..files.parallel import in_parallel
+from .decoding import Reading, read_image
+from .image_sets import image_files
+from .layout import find_file, find_folder, plain, read_list, resolved
+from .parallel import in_parallel
 
 
 class Digits(NamedTuple):

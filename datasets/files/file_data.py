@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 
 from da.errors import UserError
 from da.ops.seeding import derive, permutation
+from da.types import Check, Origin
 
-from ..base import DomainData, Role, Split, differing
-from ..files.decoding import Reading
-from ..files.image_cache import cached
-from ..files.image_sets import FileImages, ImageSet, Part
-from ..files.layout import Listing, opened
-from ..files.unreadable_files import refuse_unreadable, without_unreadable
+from ..base import DomainData, Role, Split
 from ..streams.augmentation import CropAndFlip
 from ..streams.batches import fixed_subset
+from .checking import check_files
+from .decoding import Reading
+from .domain_checks import name_differences
+from .image_cache import cached
+from .image_sets import FileImages, ImageSet, Part
+from .layout import Listing, opened
+from .unreadable_files import refuse_unreadable, without_unreadable
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +76,8 @@ def relabelled(
     if (extra and allowed != "open") or (missing and allowed == "same"):
         hint = f"set class_sets to {'open' if extra else 'partial'}"
         raise UserError(
-            f"{differing(source, classes, target, listing.classes)}; rename or remove them so that "
-            f"both agree, or {hint}"
+            f"{name_differences(source, classes, target, listing.classes)}; rename or remove "
+            f"them so that both agree, or {hint}"
         )
     if len(extra) == len(listing.classes):
         raise UserError(f"'{source}' and '{target}' have no class in common")
@@ -126,8 +129,6 @@ class FileData(DomainData):
     """
 
     transductive = True
-    published_splits: bool = False
-    """Whether the set comes with lists of images for training and for test."""
     evaluation_limit: int | None = None
     """Every evaluation but the target's test is on a fixed subset of at most so many images."""
 
@@ -177,6 +178,27 @@ class FileData(DomainData):
         if not self.published_splits:  # the others are the same images, evaluated once
             self.evaluations = (("source", "test"), ("target", "test"))
             self.same_as = {f"{role}/validation": f"{role}/test" for role in ("source", "target")}
+
+    @classmethod
+    def origin(cls) -> Origin:
+        """See :meth:`SetFacts.origin`."""
+        return "the user's"
+
+    @classmethod
+    def read_all(cls, root: str | None = None) -> dict[str, dict[Split, ImageSet]]:
+        """See :meth:`DomainData.read_all`; nothing is put into the cache."""
+        splits: tuple[Split, ...] = ("train", "test") if cls.published_splits else ("train",)
+        return cls._read_splits(root, splits, cache=False)
+
+    @classmethod
+    def check(cls, root: str | None, workers: int | None = None, decode: bool = True) -> Check:
+        """See :meth:`da.types.DataSet.check`; names every file that can't be read."""
+        return check_files(cls, root, workers, decode).summary()
+
+    def check_presence(self, domain: str) -> None:
+        """See :meth:`DomainData.check_presence`; opens no file."""
+        for split in ("train", "test"):  # one and the same where no lists are published
+            self.listing(domain, split)
 
     @classmethod
     def expected(cls) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from ..files.decoding import ORIENTATION, Reading, UnreadableImage, read_image
+from .decoding import ORIENTATION, Reading, UnreadableImage, read_image
 
 _KINDS = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "CMYK", "F": "float"}
 

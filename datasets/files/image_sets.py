@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from da.errors import UserError
+from da.types import Images
 
-from ..files.content_hashes import content_hashes, digest
-from ..files.decoding import Reading, read_image
+from .content_hashes import content_hashes, digest
+from .decoding import Reading, read_image
 
-Images = Tensor | list[Tensor]
-"""``(B, C, H, W)`` uint8, or B of ``(C, H, W)`` where sizes differ."""
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -31,6 +30,7 @@ class ImageSet(ABC):
 
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    _fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -39,9 +39,19 @@ class ImageSet(ABC):
     def images(self, indices: NDArray[np.int64]) -> Images:
         """The images at ``(B,)`` int64 indices; a list where sizes differ."""
 
-    @abstractmethod
     def fingerprint(self) -> str:
-        """A SHA-256 of what the set holds, 64 hexadecimal digits."""
+        """A SHA-256 of what the set holds, 64 hexadecimal digits; computed once.
+
+        It is that of the first time that it was asked for, as a run that has begun records it:
+        files that change later are another set, which a process that starts then reads.
+        """
+        if self._fingerprint is None:
+            self._fingerprint = self.compute_fingerprint()
+        return self._fingerprint
+
+    @abstractmethod
+    def compute_fingerprint(self) -> str:
+        """See :meth:`fingerprint`; computed anew."""
 
 
 class ArrayImages(ImageSet):
@@ -64,7 +74,7 @@ class ArrayImages(ImageSet):
         """See :meth:`ImageSet.images`."""
         return self.array.index_select(0, torch.from_numpy(indices))
 
-    def fingerprint(self) -> str:
+    def compute_fingerprint(self) -> str:
         """Of the class names, the labels and every pixel."""
         return digest(self.classes, self.labels, self.array.numpy())
 
@@ -100,7 +110,7 @@ class FileImages(ImageSet):
             torch.from_numpy(read_image(self.root / self.paths[i], self.reading)) for i in indices
         ]
 
-    def fingerprint(self) -> str:
+    def compute_fingerprint(self) -> str:
         """Of the class names, labels, paths and contents of the files."""
         contents = content_hashes(self.root, self.paths)
         return digest(self.classes, self.labels, self.paths, contents, tuple(self.reading))
@@ -132,7 +142,7 @@ class Part(ImageSet):
         """See :meth:`ImageSet.images`."""
         return self.data.images(self.indices[indices])
 
-    def fingerprint(self) -> str:
+    def compute_fingerprint(self) -> str:
         """Of the whole set, and of what of it this is."""
         return digest(self.data.fingerprint(), self.indices, self.labels, self.classes)
 

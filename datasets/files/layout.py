@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from da.errors import UserError
 
 from ..fetching.archives import UNPACKED
-from ..files.image_sets import folders, image_files
+from .image_sets import folders, image_files
 
 
 class NoSuchFiles(UserError):

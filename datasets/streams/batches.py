@@ -20,7 +20,7 @@ from da.ops.seeding import derive, permutation, uniforms
 from da.types import Batch, Labelled, Unlabelled, View
 
 from ..files.image_sets import FileImages, Images, ImageSet
-from ..streams.augmentation import Transform
+from .augmentation import Transform
 
 _order = lru_cache(maxsize=128)(permutation)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..streams.augmentation import Transform
+from .augmentation import Transform
 
 
 class Loader(DataLoader[Any]):

@@ -48,8 +48,11 @@ def test_images_of_a_data_module(capsys, monkeypatch):
         ("--options he", "--options: expected gain:residual, such as he:one, got 'he'"),
         ("--options hee:one", "unknown gain 'hee'"),
         ("--networks resnet5", "unknown network 'resnet5'; did you mean 'resnet50'"),
-        ("--data datasets.digits.Digit", "--data: no class datasets.digits.Digit"),
-        ("--data Digits", "--data: no class Digits"),
+        (
+            "--data datasets.digits.Digit",
+            "--data: unknown data set 'datasets.digits.Digit'; did you",
+        ),
+        ("--data Digit", "--data: unknown data set 'Digit'; did you mean 'Digits'"),
         ("--seeds x", "x"),
         ("--sizes 3", "unknown option '--sizes'"),
     ],

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from da.cli._data_check import published_arrays
-from da.cli._data_list import described
+from da.cli._data_list import describe
 from da.cli.data import main
 from da.errors import UserError
 from datasets.fetching.downloads import Download
+from datasets.files.array_checking import check_published_arrays
 from datasets.files.benchmark import Benchmark
 from datasets.files.image_sets import ArrayImages
+from datasets.files.set_facts import SetFacts
 
 
 def test_list_names_sets_domains_and_classes(capsys):
@@ -38,17 +39,17 @@ def test_a_published_set_is_described_with_all_that_it_states():
         classes = tuple(f"pet {i}" for i in range(20))
         counts: ClassVar = {"photo": 1234, "drawing/train": 5, "drawing/test": 6}
 
-    short = described("Pets", Pets)
+    short = describe(Pets)
     assert "  domains: photo (P, 1,234), drawing (D, train 5, test 6)" in short
     assert "  2 tasks: P→D, D→P" in short
     assert "  20 classes: " + ", ".join(Pets.classes[:12]) + ", ..." in short
     assert "  cite: A. Author, Pets, 2020" in short
     assert "  licence: research only" in short
     assert short[-1] == "  where from: by hand: python run.py data fetch Pets --root DIR says how"
-    whole = described("Pets", Pets, whole=True)
+    whole = describe(Pets, whole=True)
     assert "  20 classes: " + ", ".join(Pets.classes) in whole
     Pets.downloads = (Download("http://127.0.0.1/a.zip", "a.zip"),)
-    assert described("Pets", Pets)[-1] == "  where from: python run.py data fetch Pets --root DIR"
+    assert describe(Pets)[-1] == "  where from: python run.py data fetch Pets --root DIR"
 
 
 def test_list_of_one_set(capsys):
@@ -138,7 +139,7 @@ def test_wrong_arguments_are_refused_in_one_line(argv, text):
     assert "\n" not in str(caught.value)
 
 
-class Arrays:
+class Arrays(SetFacts):
     """As much of a set in memory with published lists as a check asks for."""
 
     domains = ("one", "two", "three")
@@ -161,20 +162,20 @@ class Arrays:
 
 
 def test_check_of_arrays_with_published_counts():
-    text, well = published_arrays(Arrays, None)
+    text, well = check_published_arrays(Arrays, None)
     assert well
     assert text.splitlines()[-1] == "note: three is not there"
 
     class Fewer(Arrays):
         counts: ClassVar = {**Arrays.counts, "two/test": 5}
 
-    text, well = published_arrays(Fewer, None)
+    text, well = check_published_arrays(Fewer, None)
     assert not well
     assert "differs: two/test: 4 images, published are 5" in text.splitlines()
 
     class Gone(Arrays):
         missing = ("one",)
 
-    text, well = published_arrays(Gone, None)
+    text, well = check_published_arrays(Gone, None)
     assert not well
     assert "differs: one is not there" in text.splitlines()

@@ -4,16 +4,27 @@ import bz2
 import inspect
 import itertools
 import struct
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from da.data_sets import as_data_set, data_sets
 from da.discovery import subclasses
 from da.errors import UserError
 from da.grids.validation import arguments
-from da.types import Batch, Labelled, Unlabelled
+from da.types import (
+    Batch,
+    DataModule,
+    DataSet,
+    ImagesOfDomain,
+    ImageTransform,
+    Labelled,
+    Origin,
+    Unlabelled,
+)
 from datasets.base import ROLES, SPLITS, DomainData
 from datasets.files.benchmark import Benchmark
 
@@ -32,7 +43,7 @@ def found(request, tmp_path_factory):
     domains, classes = ("one", "two"), ("cat", "dog")
     if issubclass(cls, Benchmark):
         domains, classes = cls.domains[:2], cls.classes
-    lists = getattr(cls, "lists", {})
+    lists = cls.lists if issubclass(cls, Benchmark) else {}
     if request.param == "ImageList":
         lists = {domain: (f"{domain}.txt",) for domain in domains}
     tree(root, domains, classes, lists)
@@ -97,7 +108,12 @@ def make(found):
 
 
 def flat(batches):
-    return [tensor for b in batches for tensor in (*b.source, *b.target)]
+    return [
+        tensor
+        for b in batches
+        for part in (b.source, b.target)
+        for tensor in (*part.views, *part[1:])
+    ]
 
 
 def equal(first, second):
@@ -119,6 +135,52 @@ def test_known_before_anything_is_loaded(make):
     assert data._sets == {}
 
 
+def test_it_is_a_data_module_by_the_protocol_that_the_library_uses(make):
+    data = make()
+    assert isinstance(data, DataModule)
+    assert isinstance(data, DataSet)
+    assert isinstance(data.transform, ImageTransform)
+    assert isinstance(data.set_of("target", "test"), ImagesOfDomain)
+    assert as_data_set(type(data)) is type(data)
+    assert data_sets()[type(data).__name__] is type(data)
+    assert [data.domain_of(role) for role in ROLES] == [data.source, data.target]
+
+
+def test_its_class_says_what_grids_and_the_commands_about_data_ask(make):
+    kind = type(make())
+    assert all(isinstance(name, str) for name in (kind.title, kind.reference, kind.licence))
+    assert set(kind.symbols) <= set(kind.domains)
+    assert {key.partition("/")[0] for key in kind.counts} <= set(kind.domains)
+    assert bool(kind.domains) == bool(kind.classes) == bool(kind.tasks())
+    assert kind.version >= 1
+    assert kind.origin() in get_args(Origin)
+    if kind.origin() in ("downloaded", "got by hand"):
+        assert kind.title
+        assert kind.reference
+    else:
+        with pytest.raises(UserError, match="nothing to download"):
+            kind.fetch("nowhere")
+
+
+def test_it_checks_itself_and_its_presence(make, found):
+    data = make()
+    for domain in (data.source, data.target):
+        data.check_presence(domain)
+    check = type(data).check(found[1], workers=1)
+    assert data.source in check.text
+    assert check.well in (True, False)
+
+
+def test_a_fingerprint_is_computed_once(make, monkeypatch):
+    data = make()
+    first = data.manifest
+    for role, split in itertools.product(ROLES, SPLITS):
+        images = data.set_of(role, split)
+        monkeypatch.setattr(type(images), "compute_fingerprint", lambda self: 1 / 0)
+    assert data.manifest == first
+    data.set_of("source", "train").fingerprint()
+
+
 def test_training_batches_are_well_formed_and_hold_no_target_labels(make):
     data = make()
     batches = list(data.train_dataloader())
@@ -127,11 +189,13 @@ def test_training_batches_are_well_formed_and_hold_no_target_labels(make):
     for batch in batches:
         assert isinstance(batch, Batch)
         assert type(batch.target) is Unlabelled
-        assert len(batch.target) == 1
+        assert batch.target._fields == ("views", "indices")
         for part in batch:
             assert part.images.shape == (4, 3, side, side)
             assert part.images.dtype == torch.float32
             assert part.images.isfinite().all()
+            assert part.indices.shape == (4,)
+            assert part.indices.dtype == torch.int64
         assert batch.source.labels.dtype == torch.int64
         assert 0 <= batch.source.labels.min() <= batch.source.labels.max() < data.num_classes
 
@@ -166,7 +230,7 @@ def test_splits_of_a_domain_share_no_image_unless_it_is_transductive(make):
         for role in ROLES:
             assert len({data.set_of(role, split).fingerprint() for split in SPLITS}) == 1
         return
-    published = getattr(data, "published_splits", False)
+    published = data.published_splits
     for role in ROLES:
         seen = set()
         for split in ("train", "test") if published else SPLITS:

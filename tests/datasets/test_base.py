@@ -22,6 +22,8 @@ def same(first, second):
         torch.equal(x.source.images, y.source.images)
         and torch.equal(x.source.labels, y.source.labels)
         and torch.equal(x.target.images, y.target.images)
+        and torch.equal(x.source.indices, y.source.indices)
+        and torch.equal(x.target.indices, y.target.indices)
         for x, y in zip(first, second, strict=True)
     )
 
@@ -30,9 +32,9 @@ def test_a_training_batch_has_no_target_labels(toy):
     for batch in batches(toy):
         assert isinstance(batch, Batch)
         assert isinstance(batch.target, Unlabelled)
-        assert batch.target._fields == ("images",)
-        assert len(batch.target) == 1
-        assert [t.dtype for t in batch.target] == [torch.float32]
+        assert batch.target._fields == ("views", "indices")
+        assert [view.dtype for view in batch.target.views] == [torch.float32]
+        assert batch.target.indices.tolist() != batch.source.labels.tolist()
 
 
 def test_training_never_reads_the_target_labels(toy):
@@ -74,8 +76,8 @@ def test_source_batches_hold_the_images_of_their_labels(toy):
     data = module.set_of("source", "train")
     plain = module.transform.evaluate(data.images(np.arange(20)))
     for batch in module.train_dataloader():
-        for image, label in zip(*batch.source, strict=True):
-            (index,) = [i for i in range(20) if torch.equal(plain[i], image)]
+        for image, label, index in zip(*batch.source.views, *batch.source[1:], strict=True):
+            assert torch.equal(plain[index], image)
             assert data.labels[index] == label
 
 

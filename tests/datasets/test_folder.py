@@ -71,9 +71,9 @@ def test_an_archive_that_macos_made_is_opened_wherever_it_lies(tree, tmp_path):
 
 def test_each_image_has_the_label_of_its_folder(make):
     data = make()
-    images, labels = next(iter(data.val_dataloader()[0]))
-    assert labels.tolist() == [0] * 6 + [1] * 6
-    red = images[:, 0] * 0.229 + 0.485
+    batch = next(iter(data.val_dataloader()[0]))
+    assert batch.labels.tolist() == [0] * 6 + [1] * 6
+    red = batch.images[:, 0] * 0.229 + 0.485
     assert (red[:6].amax((1, 2)) < 0.55).all()
     assert (red[6:].amin((1, 2)) > 0.45).all()
 
@@ -103,7 +103,7 @@ def test_splits_are_transductive_by_default(make):
     assert data.transductive
     assert [len(data.set_of("source", s)) for s in ("train", "validation", "test")] == [12] * 3
     assert [len(data.set_of("target", s)) for s in ("train", "validation", "test")] == [8] * 3
-    assert [sum(len(x) for _, x in loader) for loader in data.val_dataloader()] == [12, 8]
+    assert [sum(len(b.labels) for b in loader) for loader in data.val_dataloader()] == [12, 8]
 
 
 def test_validation_holds_a_share_of_each_class_of_the_source_out(make):
@@ -184,7 +184,7 @@ def test_predicted_images_are_prepared_as_in_evaluation(make, tree):
     data = make()
     ((images, names),) = data.predict_images(tree / "b" / "dog")
     assert names == ["0.png", "1.png", "2.png", "3.png"]
-    expected, _ = next(iter(data.val_dataloader()[1]))
+    expected = next(iter(data.val_dataloader()[1])).images
     assert torch.equal(images, expected[4:])
 
 

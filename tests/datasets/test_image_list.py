@@ -3,7 +3,7 @@ from PIL import Image
 from refusing import refused
 
 from datasets import image_list
-from datasets.files.checking import check
+from datasets.files.checking import check_files
 from datasets.image_list import ImageList, class_names
 
 
@@ -146,7 +146,7 @@ def test_labels_that_no_list_has_are_refused_by_fit_and_check(tmp_path):
     words = ("a.txt' has label 3", "labels must be 0 to K-1; none is 0 in any", "from 0 to 2")
     refused(lambda: build(tmp_path, "a", "b"), *words)
     refused(lambda: build(tmp_path, "b", "a"), *words)
-    refused(lambda: check(ImageList, str(tmp_path), 1, show=False), *words)
+    refused(lambda: check_files(ImageList, str(tmp_path), 1, show=False), *words)
     pets(tmp_path, a={"cat": 0, "dog": 1, "emu": 10**12})
     refused(lambda: build(tmp_path, "a", "b"), "none is 2 in any list")
 
@@ -157,7 +157,7 @@ def test_texts_that_are_no_lists_are_passed_over_and_refused_where_they_are_chos
     (tmp_path / "classes.txt").write_text("cat 0\ndog 1\n")
     (tmp_path / "licence.txt").write_bytes(b"\xa9 2010\n")
     assert build(tmp_path, "a", "b").domains == ("a", "b")
-    assert check(ImageList, str(tmp_path), 1, show=False).problems() == []
+    assert check_files(ImageList, str(tmp_path), 1, show=False).problems() == []
     refused(lambda: build(tmp_path, "README", "b"), "README.txt:2", "got 'Animals in two looks'")
     refused(lambda: build(tmp_path, "a", "classes"), "classes.txt:1", "got 'cat 0'", "one of: a, b")
     refused(lambda: build(tmp_path, "a", "licence"), "licence.txt' can't be read")
@@ -175,7 +175,7 @@ def test_a_list_that_is_broken_further_down_is_refused_where_it_is_chosen(tmp_pa
     with (tmp_path / "c.txt").open("a") as file:
         file.write("\nc/cat/2.png cat")
     refused(lambda: build(tmp_path, "a", "c"), "c.txt:3: expected 'path label'", "whole number")
-    (problem,) = check(ImageList, str(tmp_path), 1, show=False).problems()
+    (problem,) = check_files(ImageList, str(tmp_path), 1, show=False).problems()
     assert "c.txt:3: expected 'path label'" in problem
     build(tmp_path, "a", "b").setup()
 
@@ -191,7 +191,7 @@ def test_each_list_is_read_once_until_it_changes(tmp_path, monkeypatch):
     original = image_list.read_list
     monkeypatch.setattr(image_list, "read_list", counting)
     build(tmp_path, "a", "b").setup()
-    check(ImageList, str(tmp_path), 1, show=False)
+    check_files(ImageList, str(tmp_path), 1, show=False)
     assert sorted(read) == ["a.txt", "b.txt", "c.txt"]
     pets(tmp_path, c={"cat": 0, "dog": 1, "emu": 2})
     refused(build(tmp_path, "a", "c").setup, "only in 'c': emu")

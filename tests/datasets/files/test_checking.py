@@ -12,7 +12,7 @@ from PIL import Image
 
 from da.errors import UserError
 from datasets.files.benchmark import Benchmark
-from datasets.files.checking import check, each, unreadable
+from datasets.files.checking import check_files, each, unreadable
 from datasets.files.decoding import Reading
 from datasets.files.image_sets import FileImages
 from datasets.folder import Folder
@@ -62,7 +62,7 @@ def test_every_bad_file_is_named_with_its_reason(root, more):
     wanted = spoil(root)
     for i in range(more):  # with so many it takes processes
         (root / f"a/dog/more{i}.png").hardlink_to(root / "a/dog/0.png")
-    report = check(Folder, str(root), 2, show=False)
+    report = check_files(Folder, str(root), 2, show=False)
     assert len(report.bad) == len(wanted)
     for path, reason in wanted.items():
         (line,) = [line for line in report.bad if f"'{root / path}'" in line]
@@ -74,7 +74,7 @@ def test_every_bad_file_is_named_with_its_reason(root, more):
 
 def test_without_decoding_it_finds_what_the_file_system_knows(root):
     spoil(root)
-    report = check(Folder, str(root), decode=False, show=False)
+    report = check_files(Folder, str(root), decode=False, show=False)
     assert [line.split("'")[1].rpartition("/")[2] for line in report.bad] == [
         "none.jpg",
         "link.jpg",
@@ -116,7 +116,7 @@ def test_kinds_sizes_and_rotation(root):
     picture(root / "a/cat/print.jpg", "CMYK")
     picture(root / "a/cat/turned.jpg", size=(5, 90), exif=exif)
     Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8)).save(root / "a/cat/deep.png")
-    part = check(Folder, str(root), show=False).parts[0]
+    part = check_files(Folder, str(root), show=False).parts[0]
     assert not part.bad
     found = {"grey": 1, "palette": 1, "alpha": 1, "CMYK": 1, "16-bit": 1, "colour": 7}
     assert part.kinds == found
@@ -125,7 +125,7 @@ def test_kinds_sizes_and_rotation(root):
 
 def test_equal_files_in_two_domains_are_a_note(root):
     (root / "b/dog/9.png").write_bytes((root / "a/cat/1.png").read_bytes())
-    report = check(Folder, str(root), show=False)
+    report = check_files(Folder, str(root), show=False)
     (line,) = report.duplicates()
     assert line == "1 images are the same in a and b, such as 'a/cat/1.png' and 'b/dog/9.png'"
     assert not report.problems()
@@ -135,7 +135,7 @@ def test_other_classes_and_files_that_are_passed_over(root):
     picture(root / "b/horse/0.png")
     (root / "b/cat/Thumbs.db").write_bytes(b"x")
     (root / "b/cat/._0.png").write_bytes(b"x")
-    report = check(Folder, str(root), show=False)
+    report = check_files(Folder, str(root), show=False)
     (problem,) = report.problems()
     assert "only in a: none; only in b: horse" in problem
     assert [part.listing.passed_over for part in report.parts] == [0, 2]
@@ -151,18 +151,18 @@ class Pets(Benchmark):
 
 
 def test_counts_are_compared_with_the_published(root):
-    report = check(Pets, str(root), decode=False, show=False)
+    report = check_files(Pets, str(root), decode=False, show=False)
     assert report.problems() == [
         "b: 6 images, published are 7",
         "b: classes of another size: cat 3 (published 4)",
     ]
     (root / "b").rename(root / "other")
-    report = check(Pets, str(root), decode=False, show=False)
+    report = check_files(Pets, str(root), decode=False, show=False)
     (problem,) = report.problems()
     assert problem.startswith("b: domain 'b' of Pets is not in ")
     (root / "a").rename(root / "another")
     with pytest.raises(UserError, match="domain 'a' of Pets is not in "):
-        check(Pets, str(root), show=False)
+        check_files(Pets, str(root), show=False)
 
 
 def test_a_domain_that_no_task_needs_may_be_absent(root):
@@ -175,7 +175,7 @@ def test_a_domain_that_no_task_needs_may_be_absent(root):
         def tasks(cls):
             return ("a→b",)
 
-    report = check(Photos, str(root), decode=False, show=False)
+    report = check_files(Photos, str(root), decode=False, show=False)
     (said,) = report.absent()
     assert said.startswith("c, which no published task needs: domain 'c' of Pets is not in ")
     assert report.problems() == []
@@ -183,7 +183,7 @@ def test_a_domain_that_no_task_needs_may_be_absent(root):
 
 def test_the_manifest_is_of_names_labels_and_contents(root):
     def manifests(**options):
-        return [part.manifest for part in check(Folder, str(root), **options).parts]
+        return [part.manifest for part in check_files(Folder, str(root), **options).parts]
 
     assert manifests(decode=False) == ["", ""]
 

@@ -77,7 +77,7 @@ def test_the_same_images_are_evaluated_once(root):
         "source/validation": "source/test",
         "target/validation": "target/test",
     }
-    assert [sum(len(x) for _, x in loader) for loader in data.val_dataloader()] == [9, 6]
+    assert [sum(len(b.labels) for b in loader) for loader in data.val_dataloader()] == [9, 6]
 
 
 def test_a_limit_takes_the_same_images_in_every_run_but_all_of_the_target(root):

@@ -1,0 +1,76 @@
+"""Data sets by name: the one place where a class that comes from outside becomes a typed one."""
+
+from __future__ import annotations
+
+from inspect import isfunction
+from typing import TYPE_CHECKING, cast
+
+from da.discovery import find_class, subclasses
+from da.errors import UserError
+
+if TYPE_CHECKING:
+    from da.types import DataModule, DataSet
+
+PACKAGE = "datasets"
+"""Where data sets are looked for; the only thing that this library knows of them."""
+
+
+def data_sets() -> dict[str, type[DataSet]]:
+    """Every data set on disk, by class name."""
+    from pytorch_lightning import LightningDataModule
+
+    return cast("dict[str, type[DataSet]]", subclasses(PACKAGE, LightningDataModule))
+
+
+def find_data_set(name: str) -> type[DataSet]:
+    """The class of a short name (``Digits``) or a dotted one, from anywhere on the path.
+
+    Raises:
+        UserError: for a name that is none, with those that are near; and for a class that lacks
+            something of :class:`da.types.DataSet`, with what it lacks.
+    """
+    from pytorch_lightning import LightningDataModule
+
+    return as_data_set(find_class(name, PACKAGE, LightningDataModule, "data set"))
+
+
+def as_data_set(value: type) -> type[DataSet]:
+    """A class, refused where it lacks something of :class:`da.types.DataSet`."""
+    from da.types import DataModule, DataSet
+
+    # What only an instance has (source, transform) is checked once there is one.
+    wanted = {
+        *members(DataSet),
+        *(x for x in members(DataModule) if isfunction(vars(DataModule).get(x))),
+    }
+    if lacking := sorted(name for name in wanted if not hasattr(value, name)):
+        raise _no_data(value, "data set", lacking)
+    return cast("type[DataSet]", value)
+
+
+def as_data_module(value: object) -> DataModule:
+    """A data module, refused where it lacks something of :class:`da.types.DataModule`."""
+    from da.types import DataModule
+
+    if not isinstance(value, DataModule):
+        lacking = sorted(name for name in members(DataModule) if not hasattr(value, name))
+        raise _no_data(type(value), "data module", lacking)
+    return value
+
+
+def members(protocol: type) -> list[str]:
+    """The names that a protocol itself asks for, without those of what it extends.
+
+    >>> from da.types import ImagesOfDomain
+    >>> members(ImagesOfDomain)
+    ['classes', 'fingerprint', 'images', 'labels']
+    """
+    names = {*vars(protocol), *protocol.__annotations__}
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _no_data(kind: type, what: str, lacking: list[str]) -> UserError:
+    return UserError(
+        f"{kind.__module__}.{kind.__qualname__} is no {what}: it lacks {', '.join(lacking)}; "
+        f"extend {PACKAGE}.base.DomainData, which has them"
+    )
