@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import run
+from da.engine.training import methods
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"]
@@ -38,7 +39,7 @@ def call(tmp_path, monkeypatch, capfd):
     return run_it
 
 
-METHODS = "One of: DANN, EntropyMinimisation, SourceOnly"
+METHODS = f"One of: {', '.join(sorted(methods()))}"
 NORMS = "bn, gn, in, ln, none, wa, wa+bn, wa+gn, wa+in, wa+ln"
 
 OPTIONS = {

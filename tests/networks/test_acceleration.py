@@ -12,6 +12,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 import torch.nn.functional as F
+from short_runs import small
 from torch import nn
 
 import run
@@ -149,20 +150,22 @@ def test_weights_go_over_from_one_layout_to_the_other(tmp_path, batch):
 def test_every_loss_under_autocast_is_finite_float32_and_close(
     name, norm, scale, batch, fake_trainer
 ):
-    own = {"critic_width": 8} if name == "DANN" else {}
-    module = methods()[name](num_classes=4, bottleneck=16, norm=norm, **own)
+    module = small(methods()[name], norm=norm)
+    module.prepare()
     fake_trainer(module).step = 50
     with torch.no_grad():  # large logits, as of a network that is sure
         module.network.classifier.weight.mul_(scale)
-    plain = module.losses(batch)
-    with torch.autocast("cpu", torch.bfloat16):
-        lower = module.losses(batch)
-    assert plain.keys() == lower.keys()
-    for term, loss in lower.items():
-        assert loss.dtype == torch.float32
-        assert torch.isfinite(loss)
-        assert loss.item() == pytest.approx(plain[term].item(), rel=0.05, abs=0.02 * scale), term
-    torch.stack(list(lower.values())).sum().backward()
+    for step in module.steps(batch):
+        plain = step.compute()
+        with torch.autocast("cpu", torch.bfloat16):
+            lower = step.compute()
+        assert plain.keys() == lower.keys()
+        for term, loss in lower.items():
+            assert loss.dtype == torch.float32
+            assert torch.isfinite(loss)
+            expected = pytest.approx(plain[term].item(), rel=0.05, abs=0.02 * scale)
+            assert loss.item() == expected, term
+        torch.stack(list(lower.values())).sum().backward()
     for parameter in module.parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all()
 
