@@ -168,7 +168,9 @@ class UpdatingModule(LeanModule):
         if rest:
             self._differentiate(reduce(torch.add, rest), scale)
         with perturbed(parameters, gradients, step.sharpness.radius), frozen_statistics(self):
+            logging, self.logging = self.logging, False  # what is read is of the pass at w
             again = step.compute()
+            self.logging = logging
             self._differentiate(reduce(torch.add, (again[name] for name in sharp)), scale)
         return total.detach()
 

@@ -12,6 +12,7 @@ from torch import nn
 from da.engine.evaluation import Recorder
 from da.engine.trainer import MethodTrainer
 from da.errors import Diverged, UserError
+from da.methods.base import Sharpness, Step
 from da.methods.dann import DANN
 from da.methods.entropy_minimisation import EntropyMinimisation
 from da.methods.source_only import SourceOnly
@@ -139,6 +140,24 @@ def test_the_rate_is_constant_without_annealing(tmp_path):
     rates = Rates()
     fit(source_only(lr=0.3, anneal_alpha=0.0), digits(), tmp_path, callbacks=[rates])
     assert rates.seen == [[0.3] * 2] * 6
+
+
+class Sharp(SourceOnly):
+    """Sharpness of the task loss within a large radius; logs a value of its own."""
+
+    def losses(self, batch):
+        terms = super().losses(batch)
+        self.log("seen", terms["task"].detach())
+        return terms
+
+    def steps(self, batch):
+        yield Step(lambda: self.losses(batch), sharpness=Sharpness(("task",), 2.0))
+
+
+def test_what_is_logged_is_of_the_pass_before_the_perturbation(tmp_path):
+    module = Sharp(num_classes=10, bottleneck=16)
+    logged = fit(module, digits(steps_per_epoch=1), tmp_path, epochs=1).logged_metrics
+    assert logged["seen"] == logged["loss/task"] == pytest.approx(module.initial_loss)
 
 
 class Norms(L.Callback):
