@@ -88,7 +88,6 @@ class CachedImages(ImageSet):
         height, width = self.sizes[i].tolist()
         return data.view(height, width, 3).permute(2, 0, 1)
 
-<<<<<<< HEAD
     def _stored(self, i: int) -> torch.Tensor:
         """The bytes of an image."""
         if self._map is None:
@@ -126,10 +125,7 @@ class CachedImages(ImageSet):
             log.warning("'%s' can't be mended (%s)", place, error.strerror)
         return torch.from_numpy(content).flatten()
 
-    def fingerprint(self) -> str:
-=======
     def compute_fingerprint(self) -> str:
->>>>>>> typed-data
         """That of the files, since the pixels are the same; re-encoded ones are not."""
         known = self.files.fingerprint()
         return digest(known, "jpeg", QUALITY, VERSION) if self.encoded else known
