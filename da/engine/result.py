@@ -95,6 +95,7 @@ class Result(_Strict):
     evaluations: list[Evaluation] = Field(min_length=1)
     seconds: Seconds
     parameters: int
+    """Trainable ones, with those of the method's own parts."""
     lr_over_norm2: float | None
     feature_deviation: float
     initial_loss: float | None

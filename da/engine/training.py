@@ -209,7 +209,7 @@ class Training:
                 "classes": list(self.data.classes),
                 "evaluations": recorder.history,
                 "seconds": {**recorder.seconds, "total": perf_counter() - self.began},
-                "parameters": sum(p.numel() for p in module.parameters()),
+                "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
                 "lr_over_norm2": sum(rates) / len(rates),
                 "feature_deviation": recorder.feature_deviation,
                 "initial_loss": module.initial_loss,

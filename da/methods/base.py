@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from da.errors import UserError
 from da.methods.network_module import NetworkModule
 from da.methods.updates import Sharpness, Step
 from da.networks import pretrained
 from da.networks.network import split_activations
+from da.norms import normaliser
 from da.norms.base import tell_domains
 from da.norms.weight_align.sharing import aligned_once
 from da.ops.acceleration import without_autocast
@@ -193,10 +195,21 @@ class Method(NetworkModule, ABC):
         if stage == "fit":
             self.refuse_batch_of_one(self.data.batch_size)
             self.refuse_accumulation()
+            self._refuse_unseen_target()
             self.data.serve_views(self.needs.source_views, self.needs.target_views)
             # What is resumed has its weights, which are read after this.
             resuming = getattr(self.trainer, "resuming", False)
             self.prepare(None if resuming else self.data)
+
+    def _refuse_unseen_target(self) -> None:
+        norm = self.hparams["norm"]
+        needed = normaliser(norm, **(self.hparams["norm_options"] or {})).needs_target
+        if needed and not self.needs.target:
+            raise UserError(
+                f"norm '{norm}' keeps something of the target, which {type(self).__name__} never "
+                "forwards in training: it would stay as it began; use a method that does, or "
+                "another norm"
+            )
 
     def prepare(self, data: DataModule | None = None) -> None:
         """Converts pretrained weights, and builds the method's own parts after that; once.

@@ -283,6 +283,8 @@ class NetworkModule(UpdatingModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, its rate annealed over progress at every step."""
+        for part in self.rates:
+            self.get_submodule(part)  # a part that is kept under another name would have no rate
         h = self.hparams
         factors = {"network.backbone": h["pretrained_factor"]} if h["weights"] is not None else {}
         groups = parameter_groups(

@@ -27,11 +27,13 @@ class Normaliser(ABC):
         composes: whether ``wa+name`` makes sense: it normalises activations.
         single_image: whether evaluation is to normalise each image by itself, where that is a
             choice (batch norm). It is stored here and read by the module.
+        needs_target: whether it learns something of the target only where training forwards it.
     """
 
     name: ClassVar[str]
     composes: ClassVar[bool] = False
     single_image: bool = False
+    needs_target: ClassVar[bool] = False
 
     def covers(self, part: str) -> bool:
         """Whether it makes sense in a part of a method: ``"backbone"``, ``"critic"``, …"""

@@ -91,6 +91,7 @@ class DomainSpecificBatchNorm(ActivationNormaliser):
     """
 
     name: ClassVar[str] = "dsbn"
+    needs_target: ClassVar[bool] = True
     composes: ClassVar[bool] = False  # the domains differ in what it learns, not in the weights
 
     def covers(self, part: str) -> bool:
