@@ -163,9 +163,10 @@ def test_the_target_is_forwarded_in_training_only_by_methods_that_need_it(name):
             nonlocal source, target
             source, target = batch.source.images, torch.cat(batch.target.views)
 
-    # A teacher forwards a view that its student never sees.
+    # A teacher forwards a view that its student never sees; a method may put other heads behind a
+    # backbone, in a network that is none of its modules.
     for network in (m for m in module.modules() if isinstance(m, Network)):
-        network.register_forward_pre_hook(lambda m, x: seen.append(x[0].detach()))
+        network.backbone.register_forward_pre_hook(lambda m, x: seen.append(x[0].detach()))
     fit(module, digits(batch_size=8, steps_per_epoch=1), callbacks=[Batches()])
     shown = torch.cat(seen)
     forwarded = [any(torch.equal(x, y) for y in shown) for x in target]

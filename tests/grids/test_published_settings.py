@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from da.engine.training import methods
+from da.engine.components import methods
 from da.grids.grid_file import read_grid
 from da.reports.references import config, published, read
 

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import run
+from da.engine.components import methods
 from da.engine.evaluation import Recorder
 from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
-from da.engine.training import methods, train
+from da.engine.training import train
 from da.errors import UserError
 from da.methods.dann import DANN, domain_loss
 from da.methods.entropy_minimisation import EntropyMinimisation
@@ -156,15 +157,19 @@ def test_every_loss_under_autocast_is_finite_float32_and_close(
     fake_trainer(module).step = 50
     with torch.no_grad():  # large logits, as of a network that is sure
         module.network.classifier.weight.mul_(scale)
-    plain = module.losses(batch)
-    with torch.autocast("cpu", torch.bfloat16):
-        lower = module.losses(batch)
-    assert plain.keys() == lower.keys()
-    for term, loss in lower.items():
-        assert loss.dtype == torch.float32
-        assert torch.isfinite(loss)
-        assert loss.item() == pytest.approx(plain[term].item(), rel=0.05, abs=0.02 * scale), term
-    torch.stack(list(lower.values())).sum().backward()
+    views = batch.target.views * len(module.needs.target_views)
+    batch = batch._replace(target=batch.target._replace(views=views))
+    for step in module.steps(batch):
+        plain = step.compute()
+        with torch.autocast("cpu", torch.bfloat16):
+            lower = step.compute()
+        assert plain.keys() == lower.keys()
+        for term, loss in lower.items():
+            assert loss.dtype == torch.float32
+            assert torch.isfinite(loss)
+            expected = pytest.approx(plain[term].item(), rel=0.05, abs=0.02 * scale)
+            assert loss.item() == expected, term
+        torch.stack(list(lower.values())).sum().backward()
     for parameter in module.parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all()
 
