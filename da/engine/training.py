@@ -21,7 +21,7 @@ from da.engine.result import Result
 from da.engine.resuming import described, refuse_other_data, refuse_other_spec
 from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
-from da.errors import Diverged, UserError
+from da.errors import UserError
 from da.methods.base import Method
 from da.networks import pretrained
 from da.networks.backbones.base import unloaded
@@ -298,6 +298,3 @@ def threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-__all__ = ["LAST", "Diverged", "Training", "build", "train", "usable"]
