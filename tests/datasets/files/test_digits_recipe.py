@@ -31,7 +31,7 @@ def made(name):
     return DOMAINS[name]
 
 
-@pytest.mark.parametrize("font", recipe.font_names())
+@pytest.mark.parametrize("font", recipe.list_fonts())
 def test_every_font_draws_ten_different_digits(font):
     glyphs = [np.asarray(draw_glyph(font, digit), float) / 255 for digit in range(10)]
     for digit, image in enumerate(glyphs):
@@ -50,7 +50,7 @@ def test_the_test_of_the_glyphs_would_find_a_font_without_digits():
     assert max(empty) == 0
     other = Path(matplotlib.get_data_path()) / "fonts/ttf/cmsy10.ttf"
     assert other.exists()
-    assert not {"cmsy10", "cmex10", "LastResortHE-Regular"} & set(recipe.font_names())
+    assert not {"cmsy10", "cmex10", "LastResortHE-Regular"} & set(recipe.list_fonts())
 
 
 def test_well_formed(domain):
@@ -73,7 +73,7 @@ def test_60_20_20_in_every_class(domain):
 def test_made_alike_every_time():
     # From scratch, not from the caches of fonts and digits.
     draw_glyph.cache_clear()
-    recipe.handwritten.cache_clear()
+    recipe.load_handwritten.cache_clear()
     for name in ("rendered", "optical", "photo"):
         first = made(name)
         assert all(np.array_equal(a, b) for a, b in zip(first, RECIPES[name](), strict=True))
@@ -93,14 +93,14 @@ def test_no_font_and_no_handwritten_image_is_in_two_splits(domain):
 
 
 def test_fonts_are_named_once():
-    names = recipe.font_names()
+    names = recipe.list_fonts()
     assert len(names) == len(set(names)) == 20
 
 
 def test_every_image_is_drawn_in_a_font_of_its_split():
     data = made("rendered")
     for split, name in enumerate(SPLITS):
-        used = {recipe.font_names()[i] for i in data.origins[data.splits == split]}
+        used = {recipe.list_fonts()[i] for i in data.origins[data.splits == split]}
         assert used == set(FONTS[name])
 
 
