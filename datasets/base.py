@@ -110,7 +110,7 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         check_options(self)
 
     @abstractmethod
-    def load(self, domain: str, split: Split) -> ImageSet:
+    def read_split(self, domain: str, split: Split) -> ImageSet:
         """The images of one split of one domain. Called once for each that is used."""
 
     @classmethod
@@ -125,7 +125,10 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         source, target, *_ = domains = cls.available(root)
         module = cls(source=source, target=target, root=root, **options)
         names = (*domains, *(cls.development or ()))
-        return {domain: {split: module.load(domain, split) for split in splits} for domain in names}
+        return {
+            domain: {split: module.read_split(domain, split) for split in splits}
+            for domain in names
+        }
 
     @classmethod
     def check(cls, root: str | None, workers: int | None = None, decode: bool = True) -> Check:
@@ -136,7 +139,7 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         """Refuses a domain whose images can't be found; reads as little as tells."""
         if self.root is not None:  # of whole domains in a file or two, nothing less than all
             for split in ("train", "test"):
-                self.load(domain, split)
+                self.read_split(domain, split)
 
     def adopt(self, mean: Sequence[float], std: Sequence[float], size: int) -> None:
         """Prepares images as pretrained weights expect them, where the options leave it open.
@@ -185,7 +188,7 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         """The images of one split of the source or the target, loaded when first asked for."""
         domain = self.domain_of(role)
         if (domain, split) not in self._sets:
-            self._sets[domain, split] = self.load(domain, split)
+            self._sets[domain, split] = self.read_split(domain, split)
         return self._sets[domain, split]
 
     def prepare_data(self) -> None:

@@ -41,15 +41,15 @@ class Digits(DomainData):
     def __init__(self, source: str = "rendered", target: str = "optical", **kwargs: Any) -> None:
         super().__init__(source, target, **kwargs)
 
-    def load(self, domain: str, split: Split) -> ArrayImages:
-        """See :meth:`DomainData.load`."""
-        arrays, _ = made(domain, folder(self.root))
+    def read_split(self, domain: str, split: Split) -> ArrayImages:
+        """See :meth:`DomainData.read_split`."""
+        arrays, _ = read_or_make_arrays(domain, folder(self.root))
         chosen = arrays["splits"] == SPLITS.index(split)
         return ArrayImages(arrays["images"][chosen], arrays["labels"][chosen], self.classes)
 
 
 @lru_cache(maxsize=8)
-def made(domain: str, root: Path) -> tuple[Arrays, str]:
+def read_or_make_arrays(domain: str, root: Path) -> tuple[Arrays, str]:
     """A domain's arrays (see ``Made`` in :mod:`.files.digits_recipe`) and their SHA-256.
 
     They are read, or made where they are missing, once per process.

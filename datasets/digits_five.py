@@ -18,12 +18,12 @@ from da.ops.seeding import derive, permutation
 from da.types import Check, Origin
 
 from .base import DomainData, Split
-from .fetching.downloads import Download, fetch
+from .fetching.downloads import Download, fetch_files
 from .files.array_checking import check_published_arrays
-from .files.digit_files import read
+from .files.digit_files import read_digits
 from .files.image_sets import ArrayImages, ImageSet
 from .streams.augmentation import CropAndFlip
-from .streams.batches import fixed_subset
+from .streams.batches import choose_fixed_subset
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -106,10 +106,10 @@ class DigitsFive(DomainData):
         Raises:
             UserError: names the files that failed; the others are there all the same.
         """
-        fetch(cls.title, published_files(), root, cls.by_hand, then=_without_gzip)
+        fetch_files(cls.title, list_published_files(), root, cls.by_hand, then=_write_without_gzip)
         for name in ("mnist", "usps", "svhn"):
             for train in (True, False):
-                count = len(read(name, root, train).labels)
+                count = len(read_digits(name, root, train).labels)
                 print(f"{name}, {'training' if train else 'test'}: {count:,} images")
         print(f"by hand: {cls.by_hand}")
 
@@ -128,8 +128,8 @@ class DigitsFive(DomainData):
         """See :meth:`DomainData.check`."""
         return check_published_arrays(cls, root)
 
-    def load(self, domain: str, split: Split) -> ArrayImages:
-        """See :meth:`DomainData.load`."""
+    def read_split(self, domain: str, split: Split) -> ArrayImages:
+        """See :meth:`DomainData.read_split`."""
         train = split != "test"
         whole = self._all(domain, train)
         chosen = np.arange(len(whole))
@@ -138,18 +138,18 @@ class DigitsFive(DomainData):
             held = max(1, round(self.validation * len(whole)))
             chosen = np.sort(order[held:] if split == "train" else order[:held])
         if split != "train" and (domain, split) != (self.target, "test"):
-            chosen = fixed_subset(chosen, domain, self.evaluation_limit)
+            chosen = choose_fixed_subset(chosen, domain, self.evaluation_limit)
         return ArrayImages(whole.array.numpy()[chosen], whole.labels[chosen], self.classes)
 
     def _all(self, domain: str, train: bool) -> ArrayImages:
         if (domain, train) not in self._read:
-            found = read(domain, Path(str(self.root)).expanduser(), train)
-            images = _square(found.images, self.image_size)
+            found = read_digits(domain, Path(str(self.root)).expanduser(), train)
+            images = _resize_to_square(found.images, self.image_size)
             self._read[domain, train] = ArrayImages(images, found.labels, self.classes)
         return self._read[domain, train]
 
 
-def published_files() -> tuple[Download, ...]:
+def list_published_files() -> tuple[Download, ...]:
     """MNIST, USPS and SVHN where torchvision's classes look for them, by their checksums."""
     first, *others = published.MNIST.mirrors
     found = []
@@ -164,7 +164,7 @@ def published_files() -> tuple[Download, ...]:
     return tuple(found)
 
 
-def _without_gzip(download: Download, path: Path) -> None:
+def _write_without_gzip(download: Download, path: Path) -> None:
     """Puts MNIST's files beside those of gzip, as torchvision reads them: whole or not at all."""
     if path.suffix == ".gz":
         content = gzip.decompress(path.read_bytes())
@@ -173,7 +173,7 @@ def _without_gzip(download: Download, path: Path) -> None:
             write_atomically(plain, content)
 
 
-def _square(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def _resize_to_square(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """``(N, H, W)`` or ``(N, H, W, 3)`` uint8 as ``(N, 3, size, size)``."""
     if images.ndim == 3:
         images = np.repeat(images[..., None], 3, axis=3)

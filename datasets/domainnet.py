@@ -183,13 +183,13 @@ class DomainNet126(Benchmark):
     )
 
     @classmethod
-    def look(
+    def find_in_folder(
         cls, root: Path, domain: str, split: Split, skip: frozenset[str] = frozenset()
     ) -> Listing | None:
         """By lists alone: the folders hold the other 219 classes, too."""
-        return cls.by_list(root, domain, split, skip)
+        return cls.find_by_list(root, domain, split, skip)
 
     @classmethod
-    def wanted(cls, domain: str, split: Split) -> str:
-        """See :meth:`Benchmark.wanted`."""
+    def describe_wanted(cls, domain: str, split: Split) -> str:
+        """See :meth:`Benchmark.describe_wanted`."""
         return f"the list '{cls.lists[domain][0]}' and the images that it names"

@@ -8,15 +8,15 @@ from typing import Any
 from da.errors import UserError
 
 from .base import Split
-from .fetching.archives import folder_of, is_archive, unpacked
+from .fetching.archives import is_archive, unpack_archive, unpacked_folder
 from .files.file_data import FileData
 from .files.image_sets import folders
-from .files.layout import Listing, class_folders, opened
+from .files.layout import Listing, list_class_folders, require_root
 
 
-def domains_in(root: str | None) -> tuple[str, ...]:
+def list_domains(root: str | None) -> tuple[str, ...]:
     """The domains of a folder; refuses what can't be a data set."""
-    found = folders(_folder(opened(root)))
+    found = folders(_folder(require_root(root)))
     if not found:
         raise UserError(f"root '{root}' holds no folders: expected DOMAIN/CLASS/IMAGE in it")
     return tuple(found)
@@ -29,10 +29,10 @@ def _folder(path: Path) -> Path:
     """
     if path.is_dir():
         archives = [file for file in path.iterdir() if file.is_file() and is_archive(file)]
-        if len(archives) != 1 or set(folders(path)) - {folder_of(archives[0]).name}:
+        if len(archives) != 1 or set(folders(path)) - {unpacked_folder(archives[0]).name}:
             return path
         path = archives[0]
-    inside = unpacked(path)
+    inside = unpack_archive(path)
     found = folders(inside)
     return inside / found[0] if len(found) == 1 else inside
 
@@ -47,7 +47,7 @@ class Folder(FileData):
     version = 2
 
     def __init__(self, source: str, target: str, root: str | None = None, **kwargs: Any) -> None:
-        self.domains = domains_in(root)
+        self.domains = list_domains(root)
         super().__init__(source, target, root=root, **kwargs)
         self.classes = self.listing(source).classes
         self.listing(target)
@@ -55,7 +55,7 @@ class Folder(FileData):
     @classmethod
     def available(cls, root: str | None = None) -> tuple[str, ...]:
         """See :meth:`DomainData.available`."""
-        found = domains_in(root)
+        found = list_domains(root)
         if len(found) < 2:
             raise UserError(f"root '{root}' has one domain, '{found[0]}': expected 2 or more")
         return found
@@ -63,4 +63,4 @@ class Folder(FileData):
     @classmethod
     def find(cls, root: Path, domain: str, split: Split) -> Listing:
         """See :meth:`FileData.find`."""
-        return class_folders(_folder(root), domain)
+        return list_class_folders(_folder(root), domain)

@@ -13,10 +13,10 @@ import numpy as np
 from da.errors import UserError
 
 from .base import Split
-from .fetching.archives import unpacked
+from .fetching.archives import unpack_archive
 from .files.file_data import FileData
 from .files.image_sets import EXTENSIONS
-from .files.layout import Line, Listing, fields, opened, read_list, resolved
+from .files.layout import Line, Listing, read_list, require_root, resolve_paths, split_line
 
 _PLACES = ("", "image_list", "lists", "list")
 Pairs = frozenset[tuple[int, str]]
@@ -28,7 +28,7 @@ class _Read(NamedTuple):
     pairs: Pairs
 
 
-def list_files(root: Path) -> dict[str, Path]:
+def find_list_files(root: Path) -> dict[str, Path]:
     """The lists in a folder, or in ``image_list`` in it, by the name of their domain.
 
     A text that does not begin with ``path label``, such as a README, is passed over.
@@ -50,21 +50,21 @@ class ImageList(FileData):
     """
 
     def __init__(self, source: str, target: str, root: str | None = None, **kwargs: Any) -> None:
-        _refuse_others(_folder(opened(root, self.expected())), (source, target))
+        _refuse_others(_folder(require_root(root, self.describe_root())), (source, target))
         self.domains = self.available(root)
         super().__init__(source, target, root=root, **kwargs)
         self.classes = self.listing(source).classes
         self.listing(target)
 
     @classmethod
-    def expected(cls) -> str:
-        """See :meth:`FileData.expected`."""
+    def describe_root(cls) -> str:
+        """See :meth:`FileData.describe_root`."""
         return "lists 'path label' such as amazon.txt, and their images"
 
     @classmethod
     def available(cls, root: str | None = None) -> tuple[str, ...]:
         """See :meth:`DomainData.available`."""
-        found = list_files(_folder(opened(root, cls.expected())))
+        found = find_list_files(_folder(require_root(root, cls.describe_root())))
         if len(found) < 2:
             raise UserError(
                 f"root '{root}' holds {len(found)} lists, expected 2 or more: NAME.txt that begins "
@@ -76,12 +76,12 @@ class ImageList(FileData):
     def find(cls, root: Path, domain: str, split: Split) -> Listing:
         """See :meth:`FileData.find`."""
         folder = _folder(root)
-        files = list_files(folder)
+        files = find_list_files(folder)
         file = files[domain]
         own = _read(file)
         lists = {other: read.pairs for other in files.values() if (read := _tried(other))}
         _refuse_unused(lists)
-        paths = resolved(file, own.lines, list(dict.fromkeys((folder, file.parent))), folder)
+        paths = resolve_paths(file, own.lines, list(dict.fromkeys((folder, file.parent))), folder)
         names = class_names(own.pairs, lists.values())
         present = sorted(names)
         labels = np.searchsorted(present, [line.label for line in own.lines]).astype(np.int64)
@@ -130,7 +130,7 @@ def _refuse_unused(lists: dict[Path, Pairs]) -> None:
 
 def _refuse_others(root: Path, chosen: Collection[str]) -> None:
     """Refuses a domain whose file is there but no list, with the reason."""
-    lists = list_files(root)
+    lists = find_list_files(root)
     texts = {_domain(file): file for place in _PLACES[::-1] for file in _texts(root / place)}
     for domain in chosen:
         if domain in texts and domain not in lists:
@@ -142,7 +142,7 @@ def _refuse_others(root: Path, chosen: Collection[str]) -> None:
 
 
 def _folder(path: Path) -> Path:
-    return path if path.is_dir() else unpacked(path)
+    return path if path.is_dir() else unpack_archive(path)
 
 
 def _texts(folder: Path) -> list[Path]:
@@ -162,7 +162,7 @@ def _is_list(file: Path) -> bool:
             first = next((line.strip() for line in lines if line.strip()), "")
     except OSError:
         return file.is_file()  # whoever reads it is told why it can't be
-    path, label = fields(first)
+    path, label = split_line(first)
     # "back_pack 0" is the line of a list of classes.
     image = "/" in path or "\\" in path or Path(path).suffix.lower() in EXTENSIONS
     return image and label.isdecimal()

@@ -8,7 +8,7 @@ from .base import Split
 from .fetching.archives import UNPACKED
 from .fetching.downloads import Download
 from .files.benchmark import Benchmark
-from .files.layout import Listing, plain
+from .files.layout import Listing, normalise_name
 
 _SERVER = "http://csr.bu.edu/ftp/visda17/clf"
 
@@ -68,21 +68,23 @@ class VisDA2017(Benchmark):
     evaluation_limit = 2000
 
     @classmethod
-    def by_list(
+    def find_by_list(
         cls, root: Path, domain: str, split: Split, skip: frozenset[str] = frozenset()
     ) -> Listing | None:
         """The test set's list may lie beside its archive, under the name that it is published by.
 
         Below the root a file of that name is of another domain, and so it is in another's folder.
         """
-        found = super().by_list(root, domain, split, skip)
+        found = super().find_by_list(root, domain, split, skip)
         file = root / "image_list.txt"
-        others = {plain(name) for other in cls.domains[:2] for name in cls.called(other)}
+        others = {
+            normalise_name(name) for other in cls.domains[:2] for name in cls.names_of_domain(other)
+        }
         if found is not None or domain != "test" or not file.is_file():
             return found
-        if plain(root.name.partition(UNPACKED)[0]) in others:
+        if normalise_name(root.name.partition(UNPACKED)[0]) in others:
             return None
-        return cls.listed(file, root, domain, skip)
+        return cls.read_listed(file, root, domain, skip)
 
     @classmethod
     def tasks(cls) -> tuple[str, ...]:

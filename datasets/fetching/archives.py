@@ -54,7 +54,7 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith((*SUFFIXES, *_OTHERS))
 
 
-def unpacked(archive: Path, into: Path | None = None) -> Path:
+def unpack_archive(archive: Path, into: Path | None = None) -> Path:
     """The folder that an archive is unpacked into, beside it unless ``into`` says where.
 
     It appears when all of the archive is in it. A second call finds it, unless the archive has
@@ -69,7 +69,7 @@ def unpacked(archive: Path, into: Path | None = None) -> Path:
         raise _by_hand(archive, "can't be unpacked by this program")
     if not archive.name.lower().endswith(SUFFIXES):
         raise UserError(f"'{archive}' is no archive: expected one of {', '.join(SUFFIXES)}")
-    target = folder_of(archive) if into is None else into
+    target = unpacked_folder(archive) if into is None else into
     state = archive.stat()
     key = [state.st_size, state.st_mtime_ns]
     if _done(target, key):
@@ -84,7 +84,7 @@ def unpacked(archive: Path, into: Path | None = None) -> Path:
     return target
 
 
-def folder_of(archive: Path) -> Path:
+def unpacked_folder(archive: Path) -> Path:
     """The folder that an archive is unpacked into, where that can be beside it."""
     return archive.with_name(_stem(archive.name))
 

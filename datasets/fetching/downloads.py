@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from da.errors import UserError
 
-from ..fetching.archives import safe_parts, unpacked
-from ..fetching.http_download import Retry, forget, is_page, receive, server_of
+from ..fetching.archives import safe_parts, unpack_archive
+from ..fetching.http_download import Retry, download_missing, is_page, remove_part, server_of
 from ..files.progress_bars import in_turn
 
 TRIES = 5
@@ -43,18 +43,18 @@ class Download(NamedTuple):
     mirrors: tuple[str, ...] = ()
 
 
-def opened(download: Download, path: Path) -> None:
+def unpack_download(download: Download, path: Path) -> None:
     """Unpacks a file where it is an archive."""
     if download.unpack:
-        unpacked(path)
+        unpack_archive(path)
 
 
-def fetch(
+def fetch_files(
     name: str,
     downloads: Sequence[Download],
     root: Path,
     by_hand: str,
-    then: Callable[[Download, Path], None] = opened,
+    then: Callable[[Download, Path], None] = unpack_download,
 ) -> None:
     """Downloads, verifies and unpacks files; what is there already is left as it is.
 
@@ -113,7 +113,7 @@ def fetch_file(download: Download, root: Path, silent: dict[str, str] | None = N
             raise UserError(
                 f"'{path.parent}' can't be written to: {error.strerror}; name another root"
             ) from None
-    verify(path, download)
+    verify_file(path, download)
     print(f"{download.file}: there already", flush=True)
     return path
 
@@ -130,7 +130,7 @@ def _downloaded(download: Download, path: Path, silent: dict[str, str]) -> Path:
     else:
         raise UserError("; ".join(said))
     part.replace(path)
-    forget(part)
+    remove_part(part)
     print(f"{download.file}: {path.stat().st_size / 2**20:,.1f} MB", flush=True)
     return path
 
@@ -142,7 +142,7 @@ def _complete(download: Download, part: Path, silent: dict[str, str]) -> None:
     _received(download, part, silent)
     wrong = _wrong(part, download)
     if wrong:
-        forget(part)
+        remove_part(part)
         raise UserError(
             f"{download.address} gave a file that {wrong}: nothing of it is kept; fetch again, or "
             "get it in a browser"
@@ -154,7 +154,7 @@ def _received(download: Download, part: Path, silent: dict[str, str]) -> None:
     tried = set()
     for attempt in range(TRIES):
         try:
-            receive(download.address, part, download.size)
+            download_missing(download.address, part, download.size)
             return
         except Retry as error:
             tried.add(error.silent)
@@ -167,7 +167,7 @@ def _received(download: Download, part: Path, silent: dict[str, str]) -> None:
             time.sleep(WAIT * 2**attempt)
 
 
-def verify(path: Path, download: Download) -> None:
+def verify_file(path: Path, download: Download) -> None:
     """Compares a file with what is published of it."""
     wrong = _wrong(path, download)
     if wrong:

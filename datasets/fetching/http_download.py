@@ -57,7 +57,7 @@ def is_page(start: bytes) -> bool:
     return start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES)
 
 
-def receive(address: str, part: Path, size: int | None) -> None:
+def download_missing(address: str, part: Path, size: int | None) -> None:
     """Downloads a file, or what is missing of it, into its part.
 
     Args:
@@ -92,7 +92,7 @@ def receive(address: str, part: Path, size: int | None) -> None:
         if error.code == 416 and begun and whole:
             return  # all of it was there: the last process was killed before it could say so
         if error.code == 416:
-            forget(part)
+            remove_part(part)
             raise Retry("the part that was there is no part of the file") from None
         if error.code in (408, 429) or error.code >= 500:
             raise Retry(f"the server answers {error.code}") from None
@@ -122,7 +122,7 @@ def _refuse_other(answer: Any, address: str, part: Path, size: int | None) -> No
         known = _mark(part) or ""
         mark = answer.headers.get("ETag" if known.startswith('"') else "Last-Modified", known)
         if not place.startswith(f"bytes {begun}-") or mark != known:
-            forget(part)
+            remove_part(part)
             raise Retry("the server sent another part than was asked for")
     elif is_page(answer.peek(512)):
         raise UserError(
@@ -210,12 +210,12 @@ def _mark_of(answer: Any) -> str | None:
 
 
 def _remember(part: Path, mark: str | None) -> None:
-    forget(part)
+    remove_part(part)
     if mark:
         _note(part).write_text(json.dumps({"mark": mark}))
 
 
-def forget(part: Path) -> None:
+def remove_part(part: Path) -> None:
     """Removes a part and what is known of it."""
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)

@@ -56,8 +56,8 @@ def check_published_arrays(cls: type[DomainData], root: str | None) -> Check:
         module = cls(source=other, target=domain, root=root)
         try:
             splits: dict[Split, ImageSet] = {
-                "train": module.load(domain, "train"),
-                "test": module.load(domain, "test"),
+                "train": module.read_split(domain, "train"),
+                "test": module.read_split(domain, "test"),
             }
         except UserError as error:
             needed = cls.is_needed(domain)

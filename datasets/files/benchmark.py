@@ -10,22 +10,22 @@ from da.errors import UserError
 from da.types import Origin
 
 from ..base import Split
-from ..fetching.archives import folder_of, is_archive, unpacked
-from ..fetching.downloads import Download, fetch
+from ..fetching.archives import is_archive, unpack_archive, unpacked_folder
+from ..fetching.downloads import Download, fetch_files
 from .file_data import FileData
 from .layout import (
     Listing,
     NoSuchFiles,
-    called,
-    class_folders,
-    class_places,
+    find_class_places,
     find_file,
     find_folder,
-    gathered,
-    plain,
+    find_named_folders,
+    list_class_folders,
+    map_spellings,
+    name_from_common_folder,
+    normalise_name,
     read_list,
-    resolved,
-    spellings,
+    resolve_paths,
 )
 
 
@@ -58,11 +58,11 @@ class Benchmark(FileData):
     @classmethod
     def fetch(cls, root: Path) -> None:
         """Downloads the set into a folder, or says what to do by hand."""
-        fetch(cls.title, cls.downloads, root, cls.by_hand)
+        fetch_files(cls.title, cls.downloads, root, cls.by_hand)
 
     @classmethod
-    def expected(cls) -> str:
-        """See :meth:`FileData.expected`."""
+    def describe_root(cls) -> str:
+        """See :meth:`FileData.describe_root`."""
         name = cls.__name__
         return (
             f"{cls.title} (domains {', '.join(cls.domains)}), or an archive of it; "
@@ -70,7 +70,7 @@ class Benchmark(FileData):
         )
 
     @classmethod
-    def names(cls) -> dict[str, list[str]]:
+    def names_of_classes(cls) -> dict[str, list[str]]:
         """Each class with the other names of its folder."""
         return {
             name: [alias for alias, meant in cls.class_aliases.items() if meant == name]
@@ -80,20 +80,22 @@ class Benchmark(FileData):
     @classmethod
     def find(cls, root: Path, domain: str, split: Split) -> Listing:
         """See :meth:`FileData.find`; unpacks archives where there is nothing else."""
-        folder = unpacked(root) if root.is_file() else root
+        folder = unpack_archive(root) if root.is_file() else root
         looked: list[str] = []
-        found = cls.search(folder, domain, split, looked)
+        found = cls.find_anywhere(folder, domain, split, looked)
         if found is None:
             also = f", also not in {', '.join(looked)}" if looked else ""
             raise UserError(
                 f"domain '{domain}' of {cls.title} is not in '{root}'{also}: expected "
-                f"{cls.wanted(domain, split)}; 'python run.py data fetch {cls.__name__} --root "
-                f"DIR' gets it or says how"
+                f"{cls.describe_wanted(domain, split)}; 'python run.py data fetch {cls.__name__} "
+                f"--root DIR' gets it or says how"
             )
-        return gathered(found)
+        return name_from_common_folder(found)
 
     @classmethod
-    def search(cls, folder: Path, domain: str, split: Split, looked: list[str]) -> Listing | None:
+    def find_anywhere(
+        cls, folder: Path, domain: str, split: Split, looked: list[str]
+    ) -> Listing | None:
         """Looks in a folder, then in each archive in it, then in all of them together.
 
         What an archive was unpacked into counts as the archive, which may have changed.
@@ -104,44 +106,44 @@ class Benchmark(FileData):
             split: see :meth:`FileData.find`.
             looked: the names of archives are added to it.
         """
-        archives = cls.packed(folder, domain)
+        archives = cls.list_archives(folder, domain)
         missing: NoSuchFiles | None = None
         try:
-            skip = frozenset(plain(folder_of(archive).name) for archive in archives)
-            if (found := cls.look(folder, domain, split, skip)) is not None:
+            skip = frozenset(normalise_name(unpacked_folder(archive).name) for archive in archives)
+            if (found := cls.find_in_folder(folder, domain, split, skip)) is not None:
                 return found
         except NoSuchFiles as error:  # of a list: they may be packed
             missing = error
         for archive in archives:
-            inside = unpacked(archive)
+            inside = unpack_archive(archive)
             looked.append(archive.name)
             try:
-                if (found := cls.search(inside, domain, split, looked)) is not None:
+                if (found := cls.find_anywhere(inside, domain, split, looked)) is not None:
                     return found._replace(layout=f"{archive.name}: {found.layout}")
             except NoSuchFiles as error:  # they may be in another archive
                 missing = missing or error
-        if archives and (found := cls.look(folder, domain, split)) is not None:
+        if archives and (found := cls.find_in_folder(folder, domain, split)) is not None:
             return found
         if missing is not None:
             raise missing
         return None
 
     @classmethod
-    def wanted(cls, domain: str, split: Split) -> str:
+    def describe_wanted(cls, domain: str, split: Split) -> str:
         """Where a domain would be, for people."""
-        lists = cls.lists.get(cls.key(domain, split), ())
+        lists = cls.lists.get(cls.key_of_split(domain, split), ())
         named = [f"a folder '{domain}' of {len(cls.classes)} class folders"]
         if lists:
             named.append(f"the list '{lists[0]}'")
         return (" and " if cls.published_splits else " or ").join(named)
 
     @classmethod
-    def key(cls, domain: str, split: Split) -> str:
+    def key_of_split(cls, domain: str, split: Split) -> str:
         """How ``counts`` and ``lists`` call a domain, or one of its published splits."""
         return f"{domain}/{split}" if cls.published_splits else domain
 
     @classmethod
-    def look(
+    def find_in_folder(
         cls, root: Path, domain: str, split: Split, skip: frozenset[str] = frozenset()
     ) -> Listing | None:
         """Folders of classes, or a list file, in or below a folder; None where there are none.
@@ -153,48 +155,54 @@ class Benchmark(FileData):
             skip: plain names of folders below that are not looked into.
         """
         if not cls.published_splits:
-            folder = find_folder(root, cls.called(domain), cls.names(), skip)
+            folder = find_folder(root, cls.names_of_domain(domain), cls.names_of_classes(), skip)
             if folder is not None:
-                return class_folders(root, folder, cls.names(), domain)
-        return cls.by_list(root, domain, split, skip)
+                return list_class_folders(root, folder, cls.names_of_classes(), domain)
+        return cls.find_by_list(root, domain, split, skip)
 
     @classmethod
-    def called(cls, domain: str) -> tuple[str, ...]:
+    def names_of_domain(cls, domain: str) -> tuple[str, ...]:
         """A domain's name and its others."""
         return (domain, *cls.aliases.get(domain, ()))
 
     @classmethod
-    def by_list(
+    def find_by_list(
         cls, root: Path, domain: str, split: Split, skip: frozenset[str] = frozenset()
     ) -> Listing | None:
-        """A list file in or below a folder, see :meth:`look`; None where there is none."""
-        known = frozenset(plain(name) for name in cls.classes)
-        file = find_file(root, cls.lists.get(cls.key(domain, split), ()), known | skip)
-        return None if file is None else cls.listed(file, root, domain, skip)
+        """A list file, see :meth:`find_in_folder`; None where there is none."""
+        known = frozenset(normalise_name(name) for name in cls.classes)
+        file = find_file(root, cls.lists.get(cls.key_of_split(domain, split), ()), known | skip)
+        return None if file is None else cls.read_listed(file, root, domain, skip)
 
     @classmethod
-    def listed(
+    def read_listed(
         cls, file: Path, root: Path, domain: str, skip: frozenset[str] = frozenset()
     ) -> Listing:
-        """The images of a list file, see :meth:`look`.
+        """The images of a list file, see :meth:`find_in_folder`.
 
         The class is the folder that an image lies in, since lists of different authors number the
         classes differently; the number is used where the folder is no class.
         """
         lines = read_list(file)
-        paths = resolved(file, lines, cls.bases(file, root, domain, skip), root)
+        paths = resolve_paths(file, lines, cls.find_bases(file, root, domain, skip), root)
         place = {name: label for label, name in enumerate(cls.classes)}
-        label = {spelt: place[name] for spelt, name in spellings(cls.names()).items()}
+        label = {
+            spelt: place[name] for spelt, name in map_spellings(cls.names_of_classes()).items()
+        }
         folders = [PurePosixPath(path).parent for path in paths]
         numbers: dict[PurePosixPath, set[int]] = {}
         for folder, line in zip(folders, lines, strict=True):
             numbers.setdefault(folder, set()).add(line.label)
         # VisDA's domain "train" is called as a class: a folder of several classes is the domain's.
-        own = {plain(name) for name in cls.called(domain)}
-        several = {f for f, found in numbers.items() if plain(f.name) in own and len(found) > 1}
+        own = {normalise_name(name) for name in cls.names_of_domain(domain)}
+        several = {
+            f for f, found in numbers.items() if normalise_name(f.name) in own and len(found) > 1
+        }
         labels = np.array(
             [
-                line.label if folder in several else label.get(plain(folder.name), line.label)
+                line.label
+                if folder in several
+                else label.get(normalise_name(folder.name), line.label)
                 for folder, line in zip(folders, lines, strict=True)
             ],
             np.int64,
@@ -209,23 +217,24 @@ class Benchmark(FileData):
         return Listing(root, tuple(paths), labels, cls.classes, 0, layout)
 
     @classmethod
-    def bases(cls, file: Path, root: Path, domain: str, skip: frozenset[str]) -> list[Path]:
+    def find_bases(cls, file: Path, root: Path, domain: str, skip: frozenset[str]) -> list[Path]:
         """Folders that the paths of a list may be relative to."""
-        around = called(root, cls.called(domain), cls.names(), skip)
-        around += class_places(around, cls.names())
+        around = find_named_folders(root, cls.names_of_domain(domain), cls.names_of_classes(), skip)
+        around += find_class_places(around, cls.names_of_classes())
         above = [path for place in around for path in (place, *place.parents)]
         inside = [path for path in (*above, *file.parents) if path.is_relative_to(root)]
         return list(dict.fromkeys((root, *inside)))
 
     @classmethod
-    def packed(cls, folder: Path, domain: str) -> list[Path]:
+    def list_archives(cls, folder: Path, domain: str) -> list[Path]:
         """Archives in a folder that may hold a domain: those of the set's names, else all."""
         found = sorted(path for path in folder.iterdir() if path.is_file() and is_archive(path))
-        known = {plain(name) for name in (*cls.archives, *(d.file for d in cls.downloads))}
-        named = [path for path in found if plain(path.name) in known]
+        known = {normalise_name(name) for name in (*cls.archives, *(d.file for d in cls.downloads))}
+        named = [path for path in found if normalise_name(path.name) in known]
         own = [
             path
             for path in found
-            if plain(path.name.partition(".")[0]) in {plain(x) for x in cls.called(domain)}
+            if normalise_name(path.name.partition(".")[0])
+            in {normalise_name(x) for x in cls.names_of_domain(domain)}
         ]
         return own or named or found

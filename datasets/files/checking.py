@@ -19,9 +19,9 @@ from da.errors import UserError
 from da.types import Check, Split
 
 from .decoding import Reading
-from .image_probe import Seen, seen, touched
+from .image_probe import Seen, probe_image, touched
 from .image_sets import FileImages
-from .layout import Listing, opened
+from .layout import Listing, require_root
 from .parallel import in_parallel
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ MOST_NAMED = 200
 """So many bad files are named; the rest are counted."""
 
 
-def each(files: FileImages, workers: int | None, show: bool, text: str) -> Iterator[Seen]:
+def probe_files(files: FileImages, workers: int | None, show: bool, text: str) -> Iterator[Seen]:
     """Every file in order, decoded by processes; a few are in memory at a time.
 
     Args:
@@ -42,12 +42,12 @@ def each(files: FileImages, workers: int | None, show: bool, text: str) -> Itera
         text: what is being done.
     """
     where = (files.root, files.reading)
-    return in_parallel(_seen, [(where, path) for path in files.paths], workers, text, show)
+    return in_parallel(_probe_under, [(where, path) for path in files.paths], workers, text, show)
 
 
-def _seen(where: tuple[Path, Reading], path: str) -> Seen:
+def _probe_under(where: tuple[Path, Reading], path: str) -> Seen:
     root, reading = where
-    return seen(root / path, reading)
+    return probe_image(root / path, reading)
 
 
 def unreadable(files: FileImages, workers: int | None = None, show: bool = True) -> dict[int, str]:
@@ -55,14 +55,14 @@ def unreadable(files: FileImages, workers: int | None = None, show: bool = True)
 
     Args:
         files: all are decoded.
-        workers: see :func:`each`.
-        show: see :func:`each`.
+        workers: see :func:`probe_files`.
+        show: see :func:`probe_files`.
 
     Returns:
         For each of them its index and one line that names the file and the reason.
     """
     bad = {}
-    for i, item in enumerate(each(files, workers, show, "decoding every image")):
+    for i, item in enumerate(probe_files(files, workers, show, "decoding every image")):
         if item.problem:
             bad[i] = named(files.root / files.paths[i], item.problem)
     return bad
@@ -236,14 +236,14 @@ def check_files(
     Args:
         cls: the set.
         root: its folder.
-        workers: see :func:`each`.
+        workers: see :func:`probe_files`.
         decode: decode every image; else only whether files are there, and not empty.
-        show: see :func:`each`.
+        show: see :func:`probe_files`.
 
     Raises:
         UserError: where none of its domains is found.
     """
-    path = opened(root, cls.expected())
+    path = require_root(root, cls.describe_root())
     splits: tuple[Split | None, ...] = ("train", "test") if cls.published_splits else (None,)
     parts = []
     for domain in dict.fromkeys(cls.available(root)):
@@ -260,11 +260,11 @@ def check_files(
         raise UserError(parts[0].missing)
     for part in parts:
         if part.listing is not None:
-            _look(part, part.listing, workers, decode, show)
+            _check_part(part, part.listing, workers, decode, show)
     return Report(parts, decode)
 
 
-def _look(part: Part, found: Listing, workers: int | None, decode: bool, show: bool) -> None:
+def _check_part(part: Part, found: Listing, workers: int | None, decode: bool, show: bool) -> None:
     files = FileImages(found.root, found.paths, found.labels, found.classes, Reading(256))
     if not decode:
         places = (found.root / path for path in found.paths)
@@ -274,7 +274,7 @@ def _look(part: Part, found: Listing, workers: int | None, decode: bool, show: b
         part.manifest = files.fingerprint()
     part.contents = np.zeros(len(files), np.uint64)
     sizes = np.zeros((len(files), 2), np.int64)
-    for i, item in enumerate(each(files, workers, show, f"decoding {part.name}")):
+    for i, item in enumerate(probe_files(files, workers, show, f"decoding {part.name}")):
         if item.problem:
             part.bad.append(named(found.root / found.paths[i], item.problem))
             continue

@@ -13,10 +13,10 @@ from PIL import Image
 
 from da.errors import UserError
 
-from ..fetching.archives import folder_of, is_archive, unpacked
+from ..fetching.archives import is_archive, unpack_archive, unpacked_folder
 from .decoding import Reading, read_image
 from .image_sets import image_files
-from .layout import find_file, find_folder, plain, read_list, resolved
+from .layout import find_file, find_folder, normalise_name, read_list, resolve_paths
 from .parallel import in_parallel
 
 
@@ -70,7 +70,7 @@ def mnistm(root: Path, train: bool, skip: frozenset[str] = frozenset()) -> Digit
     if file is not None:
         lines = read_list(file)
         bases = [file.parent, file.parent / f"mnist_m_{part}"]
-        paths = resolved(file, lines, bases, root)
+        paths = resolve_paths(file, lines, bases, root)
         labels = [line.label for line in lines]
     else:
         parts = dict.fromkeys(("training", "train", "testing", "test"), ())
@@ -105,7 +105,7 @@ ARCHIVES = {"mnistm": ("mnistm",), "synth": ("synth", "synthdigits", "syntheticd
 """Names of the archives that a domain circulates in, plain and without suffix."""
 
 
-def read(domain: str, root: Path, train: bool) -> Digits:
+def read_digits(domain: str, root: Path, train: bool) -> Digits:
     """The training or the test images of a domain.
 
     An archive of it is unpacked where the root holds nothing else of it.
@@ -139,10 +139,10 @@ def _places(domain: str, root: Path) -> Iterator[tuple[Path, tuple[frozenset[str
     archives = [
         path
         for path in (sorted(root.iterdir()) if root.is_dir() else ())
-        if plain(path.name.partition(".")[0]) in ARCHIVES[domain]
+        if normalise_name(path.name.partition(".")[0]) in ARCHIVES[domain]
         and path.is_file()
         and is_archive(path)
     ]
-    yield root, (frozenset(plain(folder_of(path).name) for path in archives),)
+    yield root, (frozenset(normalise_name(unpacked_folder(path).name) for path in archives),)
     for path in archives:
-        yield unpacked(path), ()
+        yield unpack_archive(path), ()

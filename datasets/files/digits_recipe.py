@@ -95,13 +95,13 @@ class Made(NamedTuple):
     origins: NDArray[np.int64]
 
 
-def font_names() -> tuple[str, ...]:
+def list_fonts() -> tuple[str, ...]:
     """Every font in use; ``Made.origins`` of the domains that use fonts points in here."""
     return tuple(name for split in SPLITS for name in FONTS[split])
 
 
 @cache
-def glyph(font: str, digit: int) -> Image.Image:
+def draw_glyph(font: str, digit: int) -> Image.Image:
     """A digit, white on black, about half as high as the canvas of ``GLYPH`` pixels square.
 
     It is centred by the font's own box, so the ink may lie a few pixels to one side.
@@ -117,7 +117,7 @@ def glyph(font: str, digit: int) -> Image.Image:
     return canvas
 
 
-def placed(
+def place_digit(
     mask: Image.Image, height: float, angle: float, shear: float, dx: float, dy: float
 ) -> NDArray[np.floating]:
     """A ``GLYPH``-sized mask turned, slanted, scaled and moved: ``(32, 32)`` float32 in [0, 1].
@@ -144,7 +144,7 @@ def placed(
     return np.asarray(drawn, dtype=np.float32) / 255
 
 
-def _colours(
+def _choose_colours(
     ink: NDArray[np.floating],
     draws: NDArray[np.float64],
     dark: tuple[float, float],
@@ -160,7 +160,7 @@ def _bytes(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def _weighted(mask: Image.Image, draw: float) -> Image.Image:
+def _change_weight(mask: Image.Image, draw: float) -> Image.Image:
     """The glyph as it is (half of the cases), bolder, or lighter, by about one pixel of 32."""
     if draw < 0.25:
         return mask.filter(ImageFilter.MaxFilter(3))
@@ -170,7 +170,7 @@ def _weighted(mask: Image.Image, draw: float) -> Image.Image:
 
 
 def _place(draws: NDArray[np.float64]) -> dict[str, float]:
-    """Five draws as the keywords of :func:`placed`."""
+    """Five draws as the keywords of :func:`place_digit`."""
     return {
         "height": 19 + 6 * draws[0],
         "angle": np.deg2rad(20 * (draws[1] - 0.5)),
@@ -180,7 +180,7 @@ def _place(draws: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
-def _drawn(
+def _draw_domain(
     name: str, counts: dict[Split, int], draw: Callable[[str, int, NDArray[np.float64]], NDArray]
 ) -> Made:
     """A domain of glyphs: each split cycles through the digits and through its own fonts.
@@ -191,7 +191,7 @@ def _drawn(
         draw: ``(font, digit, 16 draws in [0, 1)) -> (3, 32, 32)`` uint8.
     """
     images, labels, splits, origins = [], [], [], []
-    names = font_names()
+    names = list_fonts()
     for number, split in enumerate(SPLITS):
         key = derive("digits", _SEED, name, split)
         index = np.arange(counts[split])
@@ -214,22 +214,22 @@ def rendered() -> Made:
     """2,000 digits in 21 fonts, light on dark, varied in size, place, slant, weight and colour."""
 
     def draw(font: str, digit: int, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
-        ink = placed(_weighted(glyph(font, digit), draws[5]), **_place(draws))
-        return _bytes(_colours(ink, draws[6:], (0.0, 0.25), (0.6, 1.0)))
+        ink = place_digit(_change_weight(draw_glyph(font, digit), draws[5]), **_place(draws))
+        return _bytes(_choose_colours(ink, draws[6:], (0.0, 0.25), (0.6, 1.0)))
 
-    return _drawn("rendered", RENDERED, draw)
+    return _draw_domain("rendered", RENDERED, draw)
 
 
 def outlined() -> Made:
     """1,000 outlines of glyphs, light on dark (development)."""
 
     def draw(font: str, digit: int, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
-        mask = glyph(font, digit)
+        mask = draw_glyph(font, digit)
         edge = ImageChops.difference(mask.filter(ImageFilter.MaxFilter(7)), mask)
-        ink = placed(edge, **_place(draws))
-        return _bytes(_colours(ink, draws[6:], (0.0, 0.3), (0.6, 1.0)))
+        ink = place_digit(edge, **_place(draws))
+        return _bytes(_choose_colours(ink, draws[6:], (0.0, 0.3), (0.6, 1.0)))
 
-    return _drawn("outlined", DEVELOPMENT, draw)
+    return _draw_domain("outlined", DEVELOPMENT, draw)
 
 
 # One or two strokes per digit through points (x, y) of the unit square, y down.
@@ -251,7 +251,7 @@ _SKELETONS: tuple[tuple[tuple[tuple[float, float], ...], ...], ...] = (
 )  # fmt: skip
 
 
-def _curve(points: NDArray[np.float64], steps: int = 8) -> NDArray[np.float64]:
+def _interpolate_curve(points: NDArray[np.float64], steps: int = 8) -> NDArray[np.float64]:
     """A Catmull-Rom spline through ``(P, 2)`` points, ``((P - 1) * steps + 1, 2)``."""
     padded = np.concatenate([points[:1], points, points[-1:]])
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
@@ -272,17 +272,17 @@ def sketched() -> Made:
         for stroke, points in enumerate(_SKELETONS[digit]):
             n = len(points)
             wobble = uniforms(key, np.full(n, stroke), np.arange(n), 2) - 0.5
-            path = _curve(np.array(points) + 0.2 * wobble) * (34, 48) + (31, 24)
+            path = _interpolate_curve(np.array(points) + 0.2 * wobble) * (34, 48) + (31, 24)
             line = [tuple(p) for p in path]
             ImageDraw.Draw(canvas).line(line, 255, width=int(4 + 6 * draws[5]), joint="curve")
-        ink = placed(canvas, **_place(draws))
+        ink = place_digit(canvas, **_place(draws))
         noise = uniforms(key, np.full(SIZE, 9), np.arange(SIZE), 3 * SIZE).reshape(SIZE, 3, SIZE)
         # Grey at full contrast: a shift of colour as large as those between the three domains.
-        image = _colours(ink, draws[[6, 6, 6, 7, 7, 7]], (0.0, 0.1), (0.9, 1.0))
+        image = _choose_colours(ink, draws[[6, 6, 6, 7, 7, 7]], (0.0, 0.1), (0.9, 1.0))
         return _bytes(image + 0.1 * (noise.transpose(1, 0, 2) - 0.5))
 
     # The fonts that the loop passes through are not used, so none is recorded.
-    made = _drawn("sketched", DEVELOPMENT, draw)
+    made = _draw_domain("sketched", DEVELOPMENT, draw)
     return made._replace(origins=np.arange(len(made.labels)))
 
 
@@ -303,7 +303,7 @@ class _Hand(NamedTuple):
 
 
 @cache
-def handwritten() -> tuple[_Hand, _Hand]:
+def load_handwritten() -> tuple[_Hand, _Hand]:
     """scikit-learn's 1,797 digits, stratified into those of ``optical`` and those of ``photo``.
 
     Each of the two is split 60/20/20, stratified too.
@@ -330,7 +330,7 @@ def handwritten() -> tuple[_Hand, _Hand]:
     return part(order[:OPTICAL]), part(order[OPTICAL:])
 
 
-def enlarged(ink: NDArray[np.float32], side: int, how: Image.Resampling) -> NDArray[np.float32]:
+def enlarge_ink(ink: NDArray[np.float32], side: int, how: Image.Resampling) -> NDArray[np.float32]:
     """Upsamples ``(N, 8, 8)`` in [0, 1] to a centred square: ``(N, 32, 32)``, zero around it."""
     large = np.zeros((len(ink), SIZE, SIZE), np.float32)
     edge = (SIZE - side) // 2
@@ -342,15 +342,15 @@ def enlarged(ink: NDArray[np.float32], side: int, how: Image.Resampling) -> NDAr
 
 def optical() -> Made:
     """1,000 handwritten digits, light on black, grey, in visible pixels: a coarse scan."""
-    hand, _ = handwritten()
-    ink = enlarged(hand.ink, 20, Image.Resampling.NEAREST)
+    hand, _ = load_handwritten()
+    ink = enlarge_ink(hand.ink, 20, Image.Resampling.NEAREST)
     images = np.repeat(_bytes(ink)[:, None], 3, axis=1)
     return Made(images, hand.labels, hand.splits, hand.numbers)
 
 
-def corner(split: Split, photo: int, draws: NDArray[np.float64]) -> tuple[int, int]:
+def choose_corner(split: Split, photo: int, draws: NDArray[np.float64]) -> tuple[int, int]:
     """Top and left of a crop that lies wholly in a strip of its split: three draws in [0, 1)."""
-    height, width = _photographs()[photo].shape[1:]
+    height, width = _load_photographs()[photo].shape[1:]
     strips = [i for i, owner in enumerate(STRIPS) if owner == split]
     strip = strips[int(draws[0] * len(strips))]
     first, end = (width * n // len(STRIPS) for n in (strip, strip + 1))
@@ -358,7 +358,7 @@ def corner(split: Split, photo: int, draws: NDArray[np.float64]) -> tuple[int, i
 
 
 @cache
-def _photographs() -> tuple[NDArray[np.float32], ...]:
+def _load_photographs() -> tuple[NDArray[np.float32], ...]:
     """The two photographs of scikit-learn, each ``(3, 427, 640)`` float32 in [0, 1]."""
     from sklearn.datasets import load_sample_image
 
@@ -375,16 +375,16 @@ def photo() -> Made:
     section 5.2.4, there with crops of BSDS500), with the photograph dimmed: at full strength these
     few images are not enough to learn from.
     """
-    _, hand = handwritten()
-    ink = np.clip(2 * enlarged(hand.ink, 28, Image.Resampling.BICUBIC) - 0.5, 0, 1)
+    _, hand = load_handwritten()
+    ink = np.clip(2 * enlarge_ink(hand.ink, 28, Image.Resampling.BICUBIC) - 0.5, 0, 1)
     images = np.empty((len(ink) * CROPS, 3, SIZE, SIZE), np.uint8)
     index = np.arange(len(images))
     key = derive("digits", _SEED, "photo")
     draws = uniforms(key, np.zeros_like(index), index, 4)
     for i in index:
-        which = int(draws[i, 3] * len(_photographs()))
-        top, left = corner(SPLITS[hand.splits[i // CROPS]], which, draws[i])
-        crop = _photographs()[which][:, top : top + SIZE, left : left + SIZE]
+        which = int(draws[i, 3] * len(_load_photographs()))
+        top, left = choose_corner(SPLITS[hand.splits[i // CROPS]], which, draws[i])
+        crop = _load_photographs()[which][:, top : top + SIZE, left : left + SIZE]
         images[i] = _bytes(np.abs(ink[i // CROPS] - DIMMED * crop))
     return Made(
         images,

@@ -17,13 +17,13 @@ from da.types import Check, Origin
 
 from ..base import DomainData, Role, Split
 from ..streams.augmentation import CropAndFlip
-from ..streams.batches import fixed_subset
+from ..streams.batches import choose_fixed_subset
 from .checking import check_files
 from .decoding import Reading
 from .domain_checks import name_differences
 from .image_cache import cached
 from .image_sets import FileImages, ImageSet, Part
-from .layout import Listing, opened
+from .layout import Listing, require_root
 from .unreadable_files import refuse_unreadable, without_unreadable
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ NO_CLASS = -1
 ClassSets = Literal["same", "partial", "open"]
 
 
-def held_out(labels: NDArray[np.int64], share: float, key: int) -> NDArray[np.bool_]:
+def choose_held_out(labels: NDArray[np.int64], share: float, key: int) -> NDArray[np.bool_]:
     """Chooses a share of every class at random, ``(N,)`` bool.
 
     At least one image of a class is chosen and at least one isn't; of a single one none is.
@@ -55,7 +55,7 @@ def held_out(labels: NDArray[np.int64], share: float, key: int) -> NDArray[np.bo
     return chosen
 
 
-def relabelled(
+def relabel_target(
     listing: Listing, classes: Sequence[str], allowed: ClassSets, source: str, target: str
 ) -> NDArray[np.int64]:
     """The labels of a target in the source's classes, ``(N,)`` int64; ``NO_CLASS`` where none.
@@ -154,7 +154,7 @@ class FileData(DomainData):
         cache_limit: float = 8.0,
         **kwargs: Any,
     ) -> None:
-        self.path = opened(root, self.expected())
+        self.path = require_root(root, self.describe_root())
         super().__init__(source, target, root=root, **kwargs)
         if not 0 <= validation < 1:
             raise UserError(f"validation is {validation}: it must be at least 0 and less than 1")
@@ -201,7 +201,7 @@ class FileData(DomainData):
             self.listing(domain, split)
 
     @classmethod
-    def expected(cls) -> str:
+    def describe_root(cls) -> str:
         """What the root holds, for people."""
         return "DOMAIN/CLASS/IMAGE"
 
@@ -269,14 +269,14 @@ class FileData(DomainData):
             self._wholes[key] = cached(files, folder, self.cache_limit) if self.cache else files
         return self._wholes[key]
 
-    def load(self, domain: str, split: Split) -> ImageSet:
-        """See :meth:`DomainData.load`."""
+    def read_split(self, domain: str, split: Split) -> ImageSet:
+        """See :meth:`DomainData.read_split`."""
         whole = self.whole(domain, split)
         labels, classes = whole.labels, whole.classes
         if domain == self.target and domain != self.source:
             classes = self.listing(self.source).classes
             found = self.listing(domain, split)._replace(labels=labels, classes=whole.classes)
-            labels = relabelled(found, classes, self.class_sets, self.source, self.target)
+            labels = relabel_target(found, classes, self.class_sets, self.source, self.target)
         role: Role = "source" if domain == self.source else "target"
         chosen = self._chosen(role, domain, split, labels)
         if len(chosen) == len(labels) and classes == whole.classes:
@@ -289,7 +289,7 @@ class FileData(DomainData):
         """The images of a split, as positions in the whole."""
         chosen = np.ones(len(labels), bool)
         if role == "source" and self.validation and self._list_of(split) != "test":
-            held = held_out(labels, self.validation, derive(self.seed, domain, "validation"))
+            held = choose_held_out(labels, self.validation, derive(self.seed, domain, "validation"))
             if not held.any():
                 raise UserError(
                     f"validation is {self.validation}, but no class of '{domain}' has two images: "
@@ -301,7 +301,7 @@ class FileData(DomainData):
         indices = np.flatnonzero(chosen)
         limit = self.evaluation_limit
         if limit and split != "train" and (role, split) != ("target", "test"):
-            indices = fixed_subset(indices, domain, limit)
+            indices = choose_fixed_subset(indices, domain, limit)
         return indices
 
     @property

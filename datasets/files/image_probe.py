@@ -34,7 +34,7 @@ class Seen(NamedTuple):
     content: int = 0
 
 
-def seen(path: Path, reading: Reading) -> Seen:
+def probe_image(path: Path, reading: Reading) -> Seen:
     """Reads and decodes one file, as a training would."""
     try:
         if path.is_symlink() and not path.exists():

@@ -42,7 +42,7 @@ class Listing(NamedTuple):
     layout: str = ""
 
 
-def gathered(listing: Listing) -> Listing:
+def name_from_common_folder(listing: Listing) -> Listing:
     """The same images, named from the folder that holds them all.
 
     What they are called then does not depend on what lies above, such as an archive's folder.
@@ -52,21 +52,21 @@ def gathered(listing: Listing) -> Listing:
     return listing._replace(root=listing.root / base, paths=paths)
 
 
-def plain(name: str) -> str:
+def normalise_name(name: str) -> str:
     """A name without what its spellings differ in.
 
-    >>> plain("Real World") == plain("real_world") == plain("RealWorld")
+    >>> normalise_name("Real World") == normalise_name("real_world") == normalise_name("RealWorld")
     True
     """
     return re.sub(r"[\s_-]+", "", name).lower()
 
 
-def spellings(classes: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def map_spellings(classes: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """The class that each name means, plain, of classes with their other names."""
-    return {plain(x): name for name, aliases in classes.items() for x in (name, *aliases)}
+    return {normalise_name(x): name for name, aliases in classes.items() for x in (name, *aliases)}
 
 
-def opened(root: str | None, expected: str = "DOMAIN/CLASS/IMAGE") -> Path:
+def require_root(root: str | None, expected: str = "DOMAIN/CLASS/IMAGE") -> Path:
     """The folder of a data set, or an archive of it; refuses what can't be either."""
     if root is None:
         raise UserError(f"root is missing: name the folder that holds {expected}")
@@ -76,7 +76,7 @@ def opened(root: str | None, expected: str = "DOMAIN/CLASS/IMAGE") -> Path:
     return path
 
 
-def class_folders(
+def list_class_folders(
     root: Path, domain: str, classes: Mapping[str, Sequence[str]] | None = None, inside: str = ""
 ) -> Listing:
     """Lists ``root/DOMAIN/CLASS/IMAGE``; other files are passed over, an empty class is refused.
@@ -97,7 +97,7 @@ def class_folders(
     if classes is None:
         pairs = [(name, name) for name in found]
     else:
-        pairs = matched(found, classes, inside or domain, root / domain)
+        pairs = match_folders(found, classes, inside or domain, root / domain)
     paths: list[str] = []
     labels: list[int] = []
     passed_over = 0
@@ -121,19 +121,22 @@ def class_folders(
     )
 
 
-def matched(
+def match_folders(
     found: Sequence[str], classes: Mapping[str, Sequence[str]], domain: str, where: Path
 ) -> list[tuple[str, str]]:
     """Pairs each class with its folder; refuses another folder, a second one, and a missing one."""
-    known = spellings(classes)
+    known = map_spellings(classes)
     folder: dict[str, str] = {}
     for name in found:
-        if plain(name) in known and (other := folder.setdefault(known[plain(name)], name)) != name:
+        if (
+            normalise_name(name) in known
+            and (other := folder.setdefault(known[normalise_name(name)], name)) != name
+        ):
             raise UserError(
-                f"domain '{domain}' in '{where}' has class '{known[plain(name)]}' twice: folders "
-                f"'{other}' and '{name}'; join them, or remove one"
+                f"domain '{domain}' in '{where}' has class '{known[normalise_name(name)]}' twice: "
+                f"folders '{other}' and '{name}'; join them, or remove one"
             )
-    extra = [name for name in found if plain(name) not in known]
+    extra = [name for name in found if normalise_name(name) not in known]
     missing = [name for name in classes if name not in folder]
     if extra or missing:
         raise UserError(
@@ -151,17 +154,20 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + more
 
 
-def walk(root: Path, depth: int, skip: frozenset[str]) -> Iterator[Path]:
+def walk_folders(root: Path, depth: int, skip: frozenset[str]) -> Iterator[Path]:
     """Folders below a folder, nearest first, not into those whose plain name is in ``skip``."""
     level = [root]
     for _ in range(depth):
         level = [
-            folder / name for folder in level for name in folders(folder) if plain(name) not in skip
+            folder / name
+            for folder in level
+            for name in folders(folder)
+            if normalise_name(name) not in skip
         ]
         yield from level
 
 
-def called(
+def find_named_folders(
     root: Path,
     names: Sequence[str],
     classes: Mapping[str, Sequence[str]],
@@ -179,10 +185,15 @@ def called(
         skip: plain names of other folders that are not looked into.
         depth: how far below.
     """
-    wanted = {plain(name) for name in names}
-    known = frozenset(spellings(classes))
-    places = (root, *walk(root, depth, skip | (known - wanted)))  # VisDA's "train" is a class, too
-    return [place for place in places if plain(place.name.partition(UNPACKED)[0]) in wanted]
+    wanted = {normalise_name(name) for name in names}
+    known = frozenset(map_spellings(classes))
+    places = (
+        root,
+        *walk_folders(root, depth, skip | (known - wanted)),
+    )  # VisDA's "train" is a class, too
+    return [
+        place for place in places if normalise_name(place.name.partition(UNPACKED)[0]) in wanted
+    ]
 
 
 def find_folder(
@@ -205,7 +216,7 @@ def find_folder(
     Raises:
         UserError: names two folders where several hold as many.
     """
-    found = class_places(called(root, names, classes, skip), classes)
+    found = find_class_places(find_named_folders(root, names, classes, skip), classes)
     if len(found) > 1:  # there may be features beside images, in folders of the same names
         found = [
             place for place in found if any(image_files(place / name)[0] for name in folders(place))
@@ -218,13 +229,13 @@ def find_folder(
     return found[0].relative_to(root).as_posix() if found else None
 
 
-def class_places(around: Sequence[Path], classes: Mapping[str, Sequence[str]]) -> list[Path]:
+def find_class_places(around: Sequence[Path], classes: Mapping[str, Sequence[str]]) -> list[Path]:
     """The folders that hold most of the classes, of some and of those in them."""
-    known = frozenset(spellings(classes))
+    known = frozenset(map_spellings(classes))
     counts: dict[Path, int] = {}
     for folder in around:
-        for inner in (folder, *walk(folder, 1, known)):
-            counts[inner] = sum(plain(name) in known for name in folders(inner))
+        for inner in (folder, *walk_folders(folder, 1, known)):
+            counts[inner] = sum(normalise_name(name) in known for name in folders(inner))
     most = max(counts.values(), default=0)
     return [place for place, count in counts.items() if most and count == most]
 
@@ -236,7 +247,7 @@ def find_file(
 
     A name may have a folder: ``test/image_list.txt``.
     """
-    for folder in (root, *walk(root, depth, skip)):
+    for folder in (root, *walk_folders(root, depth, skip)):
         inside = {entry.name.lower(): entry for entry in folder.iterdir()}
         for name in names:
             found = inside.get(name.lower()) if "/" not in name else folder / name
@@ -259,10 +270,10 @@ class Line(NamedTuple):
     label: int
 
 
-def fields(line: str) -> tuple[str, str]:
+def split_line(line: str) -> tuple[str, str]:
     """The path and the label of a line, which a space, a tab or a comma divides.
 
-    >>> fields("my cats/1.jpg 0"), fields("cats/1.jpg, 0"), fields("cats/1.jpg,0")
+    >>> split_line("my cats/1.jpg 0"), split_line("cats/1.jpg, 0"), split_line("cats/1.jpg,0")
     (('my cats/1.jpg', '0'), ('cats/1.jpg', '0'), ('cats/1.jpg', '0'))
     """
     path, _, label = line.strip().replace("\t", " ").rpartition(" ")
@@ -272,7 +283,7 @@ def fields(line: str) -> tuple[str, str]:
 
 
 def read_list(file: Path) -> list[Line]:
-    """The lines ``path label`` of a list file, see :func:`fields`; blank lines are passed over.
+    """The lines ``path label`` of a list file, see :func:`split_line`; blank lines are passed over.
 
     Raises:
         UserError: with file and line where a label is no whole number from 0, or a path is missing.
@@ -287,7 +298,7 @@ def read_list(file: Path) -> list[Line]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        path, label = fields(line)
+        path, label = split_line(line)
         if not path or not label.isdecimal():
             raise UserError(
                 f"{file}:{number}: expected 'path label' with a whole number from 0, got "
@@ -299,7 +310,9 @@ def read_list(file: Path) -> list[Line]:
     return lines
 
 
-def resolved(file: Path, lines: Sequence[Line], bases: Sequence[Path], root: Path) -> list[str]:
+def resolve_paths(
+    file: Path, lines: Sequence[Line], bases: Sequence[Path], root: Path
+) -> list[str]:
     """The files that a list names, relative to the root, whatever prefix it has.
 
     A path is read as it stands below one of ``bases``, else without its first parts, as few of

@@ -18,10 +18,12 @@ from torch.utils.data import get_worker_info
 from ..files.decoding import resized
 from ..files.image_sets import Images
 from .distortion import DRAWS as STRONG_DRAWS
-from .distortion import distorted
+from .distortion import distort_strongly
 
 
-def shift(images: Tensor, down: NDArray[np.int64], right: NDArray[np.int64], limit: int) -> Tensor:
+def shift_images(
+    images: Tensor, down: NDArray[np.int64], right: NDArray[np.int64], limit: int
+) -> Tensor:
     """Moves each image by whole pixels; what comes in repeats the edge.
 
     Args:
@@ -162,7 +164,7 @@ class ShiftAndJitter(Transform):
         moves = np.floor(draws[:, :2] * (2 * self.pixels + 1)).astype(np.int64) - self.pixels
         sway = 2 * draws[:, 2:] - 1
         return normalise(
-            shift(images.float(), moves[:, 0], moves[:, 1], self.pixels),
+            shift_images(images.float(), moves[:, 0], moves[:, 1], self.pixels),
             self.mean,
             self.std,
             1 + self.contrast * sway[:, 0],
@@ -171,7 +173,9 @@ class ShiftAndJitter(Transform):
 
     def augment_strongly(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
         """See :meth:`Transform.augment_strongly`; normalised already."""
-        strong = [distorted(x, d) for x, d in zip(images, draws[:, self.draws :], strict=True)]
+        strong = [
+            distort_strongly(x, d) for x, d in zip(images, draws[:, self.draws :], strict=True)
+        ]
         return self.augment(strong, draws[:, : self.draws])
 
     def prepare(self, images: Images) -> Tensor:
@@ -180,7 +184,7 @@ class ShiftAndJitter(Transform):
         return normalise(images, self.mean, self.std)
 
 
-def _stacked(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+def _stack(images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Images ``(C, H, W)`` as ``(B, C, H, W)`` uint8, of a worker in memory that is shared."""
     shape = (len(images), *images[0].shape)
     out = torch.empty(0, dtype=torch.uint8)
@@ -198,7 +202,7 @@ Crop = Literal["random_resized", "random", "centre"]
 _TRIES = 10
 
 
-def crop_boxes(
+def draw_crop_boxes(
     draws: NDArray[np.float64],
     sides: int | NDArray[np.int64],
     scale: tuple[float, float] = (0.08, 1.0),
@@ -244,7 +248,7 @@ class CropAndFlip(Transform):
         std: per channel.
         size: side of the square that comes out, at most that of the images.
         flip: mirror half of the images; leave it out where left and right mean something.
-        crop: in training: ``random_resized`` boxes (see :func:`crop_boxes`) that are resized
+        crop: in training: ``random_resized`` boxes (see :func:`draw_crop_boxes`) that are resized
             bilinearly with antialiasing, a square of ``size`` at a ``random`` place, or in the
             ``centre``.
     """
@@ -273,7 +277,7 @@ class CropAndFlip(Transform):
             image = resized(part, self.size, self.size)
             pixels = image.numpy()
             crops.append(pixels[..., ::-1] if self.flip and draws[i, -1] < 0.5 else pixels)
-        return _stacked(crops)
+        return _stack(crops)
 
     def finish(self, images: Tensor, empty: Callable[..., Tensor] = torch.empty) -> Tensor:
         """See :meth:`Transform.finish`."""
@@ -294,7 +298,7 @@ class CropAndFlip(Transform):
     def _boxes(self, images: Images, draws: NDArray[np.float64]) -> NDArray[np.int64]:
         sides = np.array([image.shape[1:] for image in images])
         if self.crop == "random_resized":
-            return crop_boxes(draws[:, :-1], sides)
+            return draw_crop_boxes(draws[:, :-1], sides)
         room = sides - self.size
         shares = draws[:, 2 * _TRIES : -1]
         places = np.floor(shares * (room + 1)) if self.crop == "random" else room // 2
@@ -303,12 +307,12 @@ class CropAndFlip(Transform):
     def augment_strongly(self, images: Images, draws: NDArray[np.float64]) -> Tensor:
         """See :meth:`Transform.augment_strongly`; ``(B, C, H, W)`` uint8."""
         weak = self.augment(images, draws[:, : self.draws])
-        strong = [distorted(x, d) for x, d in zip(weak, draws[:, self.draws :], strict=True)]
-        return _stacked([image.numpy() for image in strong])
+        strong = [distort_strongly(x, d) for x, d in zip(weak, draws[:, self.draws :], strict=True)]
+        return _stack([image.numpy() for image in strong])
 
     def prepare(self, images: Images) -> Tensor:
         """See :meth:`Transform.prepare`; ``(B, C, H, W)`` uint8."""
-        return _stacked([self._centre(image).numpy() for image in images])
+        return _stack([self._centre(image).numpy() for image in images])
 
     def _centre(self, image: Tensor) -> Tensor:
         top, left = ((side - self.size) // 2 for side in image.shape[1:])

@@ -37,7 +37,7 @@ class Picks(NamedTuple):
     indices: NDArray[np.int64]
 
 
-def shuffled(key: int, positions: NDArray[np.int64], n: int) -> Picks:
+def pick_shuffled(key: int, positions: NDArray[np.int64], n: int) -> Picks:
     """Each sample exactly once per cycle of ``n``, reshuffled every cycle.
 
     Args:
@@ -52,7 +52,7 @@ def shuffled(key: int, positions: NDArray[np.int64], n: int) -> Picks:
     return Picks(cycles, np.array([orders[cycle][offset] for cycle, offset in pairs]))
 
 
-def balanced(key: int, positions: NDArray[np.int64], members: Sequence[NDArray]) -> Picks:
+def pick_balanced(key: int, positions: NDArray[np.int64], members: Sequence[NDArray]) -> Picks:
     """Each class exactly once in every K positions, in random order; each class has its own cycles.
 
     Args:
@@ -71,7 +71,9 @@ def balanced(key: int, positions: NDArray[np.int64], members: Sequence[NDArray])
     return Picks(cycles, indices)
 
 
-def fixed_subset(indices: NDArray[np.int64], domain: str, most: int | None) -> NDArray[np.int64]:
+def choose_fixed_subset(
+    indices: NDArray[np.int64], domain: str, most: int | None
+) -> NDArray[np.int64]:
     """At most so many of the indices, sorted; they depend on the domain, and on no choice of a run.
 
     Args:
@@ -120,8 +122,8 @@ class Stream:
         """The samples of a step."""
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         if self.members is not None:
-            return balanced(self.key, positions, self.members)
-        return shuffled(self.key, positions, len(self.data))
+            return pick_balanced(self.key, positions, self.members)
+        return pick_shuffled(self.key, positions, len(self.data))
 
     def views(self, picks: Picks, names: Sequence[View]) -> tuple[torch.Tensor, ...]:
         """Views of these samples, each ``(B, C, H, W)``, still to be finished.

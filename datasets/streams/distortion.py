@@ -29,19 +29,19 @@ DISTORTIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
     "brightness": lambda x, s, sign: T.adjust_brightness(x, 1 + 0.95 * s * sign),
     "contrast": lambda x, s, sign: T.adjust_contrast(x, 1 + 0.95 * s * sign),
     "saturation": lambda x, s, sign: T.adjust_saturation(x, 1 + 0.95 * s * sign),
-    "sharpness": lambda x, s, sign: _sharpened(x, 1 + 0.95 * s * sign),
+    "sharpness": lambda x, s, sign: _sharpen(x, 1 + 0.95 * s * sign),
     "posterize": lambda x, s, sign: T.posterize(x, 8 - round(4 * s)),
-    "solarize": lambda x, s, sign: _solarised(x, round(256 * (1 - s))),
-    "rotate": lambda x, s, sign: _turned(x, angle=30 * s * sign),
-    "shear_x": lambda x, s, sign: _turned(x, right=0.3 * s * sign),
-    "shear_y": lambda x, s, sign: _turned(x, down=0.3 * s * sign),
-    "translate_x": lambda x, s, sign: _shifted(x, right=round(0.3 * s * sign * x.shape[2])),
-    "translate_y": lambda x, s, sign: _shifted(x, down=round(0.3 * s * sign * x.shape[1])),
+    "solarize": lambda x, s, sign: _solarise(x, round(256 * (1 - s))),
+    "rotate": lambda x, s, sign: _turn_or_shear(x, angle=30 * s * sign),
+    "shear_x": lambda x, s, sign: _turn_or_shear(x, right=0.3 * s * sign),
+    "shear_y": lambda x, s, sign: _turn_or_shear(x, down=0.3 * s * sign),
+    "translate_x": lambda x, s, sign: _shift(x, right=round(0.3 * s * sign * x.shape[2])),
+    "translate_y": lambda x, s, sign: _shift(x, down=round(0.3 * s * sign * x.shape[1])),
 }
 GREY = 128
 
 
-def distorted(image: Tensor, draws: NDArray[np.float64]) -> Tensor:
+def distort_strongly(image: Tensor, draws: NDArray[np.float64]) -> Tensor:
     """An image after two random distortions, a random square of it grey.
 
     Args:
@@ -52,15 +52,15 @@ def distorted(image: Tensor, draws: NDArray[np.float64]) -> Tensor:
     for which, strength, direction in draws[: 3 * OPERATIONS].reshape(OPERATIONS, 3).tolist():
         distort = distortions[int(which * len(distortions))]
         image = distort(image, strength, 1.0 if direction < 0.5 else -1.0)
-    return _cut(image.clone(), *draws[3 * OPERATIONS :].tolist())
+    return _cut_square(image.clone(), *draws[3 * OPERATIONS :].tolist())
 
 
-def _solarised(image: Tensor, threshold: int) -> Tensor:
+def _solarise(image: Tensor, threshold: int) -> Tensor:
     """Inverts what is at least as bright; 256, which torchvision refuses, inverts nothing."""
     return image if threshold > 255 else T.solarize(image, threshold)
 
 
-def _cut(image: Tensor, size: float, down: float, right: float) -> Tensor:
+def _cut_square(image: Tensor, size: float, down: float, right: float) -> Tensor:
     """Greys a square in place (Cutout, DeVries & Taylor 2017); its centre lies in the image."""
     height, width = image.shape[1:]
     side = round(size * CUTOUT * min(height, width))
@@ -69,7 +69,7 @@ def _cut(image: Tensor, size: float, down: float, right: float) -> Tensor:
     return image
 
 
-def _sharpened(image: Tensor, factor: float) -> Tensor:
+def _sharpen(image: Tensor, factor: float) -> Tensor:
     """Blends each pixel with the mean around it, as Pillow's ``ImageEnhance.Sharpness``.
 
     Of the nine pixels the middle one counts five times; the edge of the image stays as it is. On
@@ -87,7 +87,7 @@ def _sharpened(image: Tensor, factor: float) -> Tensor:
     return out
 
 
-def _shifted(image: Tensor, right: int = 0, down: int = 0) -> Tensor:
+def _shift(image: Tensor, right: int = 0, down: int = 0) -> Tensor:
     """Moves an image by whole pixels; what comes in is grey."""
     height, width = image.shape[1:]
     out = torch.full_like(image, GREY)
@@ -97,7 +97,9 @@ def _shifted(image: Tensor, right: int = 0, down: int = 0) -> Tensor:
     return out
 
 
-def _turned(image: Tensor, angle: float = 0.0, right: float = 0.0, down: float = 0.0) -> Tensor:
+def _turn_or_shear(
+    image: Tensor, angle: float = 0.0, right: float = 0.0, down: float = 0.0
+) -> Tensor:
     """Turns an image by degrees, or shears it by pixels per pixel; what comes in is grey."""
     return T.affine(
         image,

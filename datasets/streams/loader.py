@@ -56,16 +56,16 @@ class Loader(DataLoader[Any]):
                 images = images.to(self.device, non_blocking=True)
             return self.transform.finish(images, memory)
 
-        return (finished(batch, finish) for batch in super().__iter__())
+        return (finish_batch(batch, finish) for batch in super().__iter__())
 
 
-def finished(batch: Any, finish: Callable[[Tensor], Tensor]) -> Any:
+def finish_batch(batch: Any, finish: Callable[[Tensor], Tensor]) -> Any:
     """A batch whose images, all that has four dimensions, have gone through a function."""
     if isinstance(batch, Tensor):
         return finish(batch) if batch.ndim == 4 else batch
     if not isinstance(batch, tuple):
         return batch
-    parts = [finished(part, finish) for part in batch]
+    parts = [finish_batch(part, finish) for part in batch]
     return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
 
 

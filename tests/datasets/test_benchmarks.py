@@ -12,7 +12,7 @@ from da.discovery import subclasses
 from da.errors import UserError
 from datasets.domainnet import DomainNet, DomainNet126
 from datasets.files.benchmark import Benchmark
-from datasets.files.layout import plain
+from datasets.files.layout import normalise_name
 from datasets.image_clef import ImageClef
 from datasets.office31 import Office31
 from datasets.office_caltech import OfficeCaltech10
@@ -40,7 +40,7 @@ def listed(cls, root, domain, split="train"):
 
 @pytest.mark.parametrize("cls", FOUND.values(), ids=FOUND)
 def test_what_a_set_states_is_consistent(cls):
-    assert len(set(map(plain, cls.classes))) == len(cls.classes)
+    assert len(set(map(normalise_name, cls.classes))) == len(cls.classes)
     assert set(cls.symbols) <= set(cls.domains)
     keys = {key.partition("/")[0] for key in (*cls.counts, *cls.class_counts, *cls.lists)}
     assert keys <= set(cls.domains)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from da.errors import UserError
-from datasets.digits import Digits, made
+from datasets.digits import Digits, read_or_make_arrays
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +32,18 @@ def test_no_image_is_in_two_domains_or_splits(root):
     seen = {}
     for domain in (*Digits.domains, *Digits.development):
         for split in ("train", "validation", "test"):
-            part = data.load(domain, split)
+            part = data.read_split(domain, split)
             for image in part.images(np.arange(len(part))).numpy():
                 assert seen.setdefault(image.tobytes(), (domain, split)) == (domain, split)
     assert len(seen) == 2000 + 1000 + 1594 + 1000 + 1000
 
 
 def test_all_tasks_read_the_files_once(root):
-    made.cache_clear()
+    read_or_make_arrays.cache_clear()
     first = Digits(root=root).set_of("source", "train")
-    misses = made.cache_info().misses
+    misses = read_or_make_arrays.cache_info().misses
     Digits("rendered", "photo", root=root).set_of("source", "train")
-    assert made.cache_info().misses == misses == 1
+    assert read_or_make_arrays.cache_info().misses == misses == 1
     assert len(first) == 1200
 
 

@@ -28,7 +28,7 @@ import run
 from da.errors import UserError
 from datasets.digits_five import DigitsFive
 from datasets.fetching import downloads
-from datasets.files.digit_files import READERS, read
+from datasets.files.digit_files import READERS, read_digits
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(40) % 10
@@ -132,14 +132,14 @@ def test_archives_need_not_be_unpacked_by_hand(root, domain, folder, archive):
     shutil.make_archive(str(root / archive.partition(".")[0]), kind, root, folder)
     shutil.rmtree(root / folder)
     for train in (True, False):
-        assert np.array_equal(read(domain, root, train).images, COLOUR)
-    refused(lambda: read(domain, root / "MNIST", True), "can't be read", "data fetch")
+        assert np.array_equal(read_digits(domain, root, train).images, COLOUR)
+    refused(lambda: read_digits(domain, root / "MNIST", True), "can't be read", "data fetch")
     # One that is replaced is not taken from what it was.
     with zipfile.ZipFile(root / "new.zip", "w") as out:
         out.writestr("nothing.txt", "")
     (root / "new.zip").replace(root / f"{archive.partition('.')[0]}.zip")
     (root / "mnist_m.tar.gz").unlink(missing_ok=True)
-    refused(lambda: read(domain, root, True), "can't be read")
+    refused(lambda: read_digits(domain, root, True), "can't be read")
 
 
 def test_all_have_three_channels_and_the_size_asked_for(root):

@@ -13,7 +13,7 @@ from PIL import Image
 from refusing import refused
 
 from da.errors import UserError
-from datasets.files.file_data import held_out
+from datasets.files.file_data import choose_held_out
 from datasets.folder import Folder
 
 SIZES = {"a": 6, "b": 4}
@@ -121,7 +121,7 @@ def test_validation_holds_a_share_of_each_class_of_the_source_out(make):
 def test_held_out_takes_one_at_least_and_leaves_one():
     labels = np.repeat([0, 1, 2, 3], [1, 2, 3, 100])
     for share, expected in ((0.01, [0, 1, 1, 1]), (0.3, [0, 1, 1, 30]), (0.99, [0, 1, 2, 99])):
-        chosen = held_out(labels, share, 5)
+        chosen = choose_held_out(labels, share, 5)
         assert np.bincount(labels[chosen], minlength=4).tolist() == expected
 
 

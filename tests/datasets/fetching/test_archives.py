@@ -17,7 +17,7 @@ import pytest
 
 from da.errors import UserError
 from datasets.fetching import archives
-from datasets.fetching.archives import is_archive, unpacked
+from datasets.fetching.archives import is_archive, unpack_archive
 
 ROOT = Path(__file__).parents[3]
 FILES = {"amazon/mug/1.jpg": b"one", "amazon/mug/2.jpg": b"two" * 1000, "list.txt": b""}
@@ -41,7 +41,7 @@ def pack(path, files=FILES):
 def refused(archive, *words):
     before = sorted(archive.parent.rglob("*"))
     with pytest.raises(UserError) as caught:
-        unpacked(archive)
+        unpack_archive(archive)
     text = str(caught.value)
     assert "\n" not in text
     assert f"'{archive}'" in text
@@ -55,15 +55,15 @@ def refused(archive, *words):
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
 def test_all_files_are_unpacked_beside_the_archive_and_once(tmp_path, suffix):
     archive = pack(tmp_path / f"a set.{suffix}")
-    folder = unpacked(archive)
+    folder = unpack_archive(archive)
     assert folder == tmp_path / "a set.unpacked"
     found = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert {k: v for k, v in found.items() if not k.startswith(".")} == FILES
     (folder / "list.txt").write_bytes(b"touched")
-    assert unpacked(archive) == folder
+    assert unpack_archive(archive) == folder
     assert (folder / "list.txt").read_bytes() == b"touched"
     pack(archive, {"other.txt": b"x"})
-    assert not (unpacked(archive) / "list.txt").exists()
+    assert not (unpack_archive(archive) / "list.txt").exists()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_link_to_a_file_of_the_archive_is_a_copy_and_others_are_refused(tmp_pa
     if name in ("round", "folder"):
         refused(archive, f"'{place}', which is a link or device")
         return
-    folder = unpacked(archive)
+    folder = unpack_archive(archive)
     assert not any(path.is_symlink() for path in folder.rglob("*"))
     assert (folder / place).read_bytes() == (folder / "amazon" / "1.jpg").read_bytes() == b"one"
     assert (folder / "z.txt").read_bytes() == b"last"
@@ -159,11 +159,11 @@ def test_what_programs_on_windows_and_macos_add_is_no_file(tmp_path):
             info = zipfile.ZipInfo()
             info.filename = name  # the constructor would mend it
             out.writestr(info, b"" if name.endswith("\\") else b"content")
-    folder = unpacked(tmp_path / "x.zip")
+    folder = unpack_archive(tmp_path / "x.zip")
     found = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
     assert sorted(found) == [".unpacked.json", "set/mug/1.jpg"]
     pack(tmp_path / "y.tar", {"._set": b"x", "set/._1.jpg": b"x", "set/1.jpg": b"y"})
-    found = [p.name for p in unpacked(tmp_path / "y.tar").rglob("*") if p.is_file()]
+    found = [p.name for p in unpack_archive(tmp_path / "y.tar").rglob("*") if p.is_file()]
     assert sorted(found) == [".unpacked.json", "1.jpg"]
 
 
@@ -186,7 +186,7 @@ def test_large_headers_and_long_names(tmp_path):
         out.open(long, "w", force_zip64=True) as f,
     ):
         f.write(b"one")
-    assert (unpacked(tmp_path / "x.zip") / long).read_bytes() == b"one"
+    assert (unpack_archive(tmp_path / "x.zip") / long).read_bytes() == b"one"
     headers = {"comment": "of all that follow"}
     with tarfile.open(
         tmp_path / "y.tar", "w", format=tarfile.PAX_FORMAT, pax_headers=headers
@@ -194,7 +194,7 @@ def test_large_headers_and_long_names(tmp_path):
         info = tarfile.TarInfo(long)
         info.size = 3
         out.addfile(info, io.BytesIO(b"one"))
-    assert (unpacked(tmp_path / "y.tar") / long).read_bytes() == b"one"
+    assert (unpack_archive(tmp_path / "y.tar") / long).read_bytes() == b"one"
 
 
 def test_bombs_are_refused(tmp_path, monkeypatch):
@@ -277,12 +277,12 @@ PROGRAM = """
 import resource, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from datasets.fetching.archives import unpacked
+from datasets.fetching.archives import unpack_archive
 if len(sys.argv) > 2:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:
-    print("done", unpacked(Path(sys.argv[1])))
+    print("done", unpack_archive(Path(sys.argv[1])))
 except Exception as error:
     print(type(error).__name__, error)
 """
@@ -332,7 +332,7 @@ def test_how_far_it_is_is_shown_as_a_bar_or_as_lines(tmp_path, monkeypatch):
 def test_what_a_killed_process_left_is_removed_whatever_it_is_called(tmp_path):
     archive = pack(tmp_path / "set[1].zip")
     (tmp_path / ".set[1].unpacked.part-abc").mkdir()
-    assert (unpacked(archive) / "list.txt").exists()
+    assert (unpack_archive(archive) / "list.txt").exists()
     assert not list(tmp_path.glob(".*.part-*"))
 
 
@@ -350,7 +350,7 @@ def test_where_nothing_can_be_written_it_goes_to_the_cache(tmp_path, monkeypatch
     real = os.access
     monkeypatch.setattr(os, "access", lambda p, mode: p != tmp_path and real(p, mode))  # root may
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = unpacked(archive)
+    folder = unpack_archive(archive)
     assert folder.is_relative_to(tmp_path / "cache")
     assert (folder / "list.txt").exists()
     other = tmp_path / "other" / "x.zip"  # of the same name, size and time
@@ -358,7 +358,7 @@ def test_where_nothing_can_be_written_it_goes_to_the_cache(tmp_path, monkeypatch
     other.write_bytes(archive.read_bytes())
     os.utime(other, ns=(archive.stat().st_atime_ns, archive.stat().st_mtime_ns))
     monkeypatch.setattr(os, "access", lambda p, mode: p not in (tmp_path, other.parent))
-    assert unpacked(other) != folder
+    assert unpack_archive(other) != folder
 
 
 @pytest.mark.long
@@ -381,5 +381,5 @@ def test_a_killed_run_is_never_taken_for_complete(tmp_path):
         else:
             cut += 1
     assert cut
-    assert len(list(unpacked(archive).glob("*.jpg"))) == len(files)
+    assert len(list(unpack_archive(archive).glob("*.jpg"))) == len(files)
     assert not list(tmp_path.glob(".x.unpacked.part-*"))

@@ -17,7 +17,7 @@ import pytest
 from refusing import refused
 
 from datasets.fetching import downloads
-from datasets.fetching.downloads import Download, fetch, fetch_file
+from datasets.fetching.downloads import Download, fetch_file, fetch_files
 
 ROOT = Path(__file__).parents[3]
 
@@ -139,10 +139,10 @@ def test_a_file_is_downloaded_verified_and_unpacked_once(server, tmp_path, capsy
         "sha256": hashlib.sha256(CONTENT).hexdigest(),
         "md5": hashlib.md5(CONTENT).hexdigest(),
     }
-    fetch("Toy", [one(server, **known)], tmp_path / "new", "by hand")
+    fetch_files("Toy", [one(server, **known)], tmp_path / "new", "by hand")
     assert left(tmp_path / "new") == ["set.unpacked", "set.zip"]
     assert (tmp_path / "new" / "set.zip").read_bytes() == CONTENT
-    fetch("Toy", [one(server, **known)], tmp_path / "new", "by hand")
+    fetch_files("Toy", [one(server, **known)], tmp_path / "new", "by hand")
     assert len(server.asked) == 1
     assert "there already" in capsys.readouterr().out
 
@@ -262,7 +262,9 @@ def test_what_a_server_refuses_is_said(server, tmp_path):
 def test_one_that_fails_does_not_lose_the_others(server, tmp_path, capsys):
     server.plan = ["404", "good"]
     files = [Download(server.address, "a.zip"), Download(server.address, "b.zip")]
-    text = refused(lambda: fetch("Toy", files, tmp_path, "open the page"), "1 of 2 files", "a.zip")
+    text = refused(
+        lambda: fetch_files("Toy", files, tmp_path, "open the page"), "1 of 2 files", "a.zip"
+    )
     assert "By hand: open the page" in text
     assert left(tmp_path) == ["b.unpacked", "b.zip"]
     assert "failed: http" in capsys.readouterr().err
@@ -277,7 +279,9 @@ def test_a_server_that_no_connection_is_made_to_is_tried_for_one_file_alone(
         files = [Download(f"{nowhere}/{i}.bin", f"{i}.bin", unpack=False) for i in range(3)]
         mirrored = files[2]._replace(file="m.bin", mirrors=(server.address,))
         for _ in range(2):  # each call tries anew
-            refused(lambda: fetch("Toy", [*files, mirrored], tmp_path, "by hand"), "3 of 4 files")
+            refused(
+                lambda: fetch_files("Toy", [*files, mirrored], tmp_path, "by hand"), "3 of 4 files"
+            )
             said = capsys.readouterr().err
             assert said.count("; trying again") == 4
             assert "0.bin: no connection (Connection refused) (5 times)" in said
@@ -296,7 +300,7 @@ def test_a_name_that_nobody_knows_is_looked_up_once(tmp_path, capsys, monkeypatc
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(socket, "getaddrinfo", counting)
     files = [Download(f"https://no.invalid/{i}.zip", f"{i}.zip") for i in range(3)]
-    refused(lambda: fetch("Toy", files, tmp_path, "by hand"), "3 of 3 files")
+    refused(lambda: fetch_files("Toy", files, tmp_path, "by hand"), "3 of 3 files")
     assert capsys.readouterr().err.count("no such host, or no connection to the internet") == 3
     assert looked_up == ["no.invalid"]
 
@@ -304,25 +308,25 @@ def test_a_name_that_nobody_knows_is_looked_up_once(tmp_path, capsys, monkeypatc
 def test_a_server_that_answers_is_asked_for_every_file(server, tmp_path):
     server.plan = ["503"] * 5 + ["good"]
     files = [Download(server.address, f"{i}.zip") for i in range(2)]
-    refused(lambda: fetch("Toy", files, tmp_path, "by hand"), "1 of 2 files failed: 0.zip")
+    refused(lambda: fetch_files("Toy", files, tmp_path, "by hand"), "1 of 2 files failed: 0.zip")
     assert len(server.asked) == 6
 
 
 def test_a_redirect_to_a_server_that_is_silent_is_not_held_against_the_first(server, tmp_path):
     server.plan, server.elsewhere = ["redirect"] * 5, "http://127.0.0.1:9/x.zip"
     files = [Download(server.address, f"{i}.zip") for i in range(2)]
-    refused(lambda: fetch("Toy", files, tmp_path, "by hand"), "1 of 2 files failed: 0.zip")
+    refused(lambda: fetch_files("Toy", files, tmp_path, "by hand"), "1 of 2 files failed: 0.zip")
     assert len(server.asked) == 6
 
 
 def test_what_no_program_can_get_is_explained(tmp_path):
-    refused(lambda: fetch("Toy", (), tmp_path / "x", "open the page"), "Toy", "open the page")
+    refused(lambda: fetch_files("Toy", (), tmp_path / "x", "open the page"), "Toy", "open the page")
     assert not (tmp_path / "x").exists()
 
 
 def test_a_root_that_is_a_file_is_refused(server, tmp_path):
     (tmp_path / "x").write_text("")
-    refused(lambda: fetch("Toy", [one(server)], tmp_path / "x", "open the page"), "is a file")
+    refused(lambda: fetch_files("Toy", [one(server)], tmp_path / "x", "open the page"), "is a file")
 
 
 @pytest.mark.skipif(not Path("/sys").is_dir(), reason="nobody can make files in /sys, even root")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from da.errors import UserError
 from datasets.files.benchmark import Benchmark
-from datasets.files.checking import check_files, each, unreadable
+from datasets.files.checking import check_files, probe_files, unreadable
 from datasets.files.decoding import Reading
 from datasets.files.image_sets import FileImages
 from datasets.folder import Folder
@@ -90,9 +90,10 @@ def test_a_file_that_may_not_be_read(root):
             part.chmod(part.stat().st_mode | 0o055)
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from datasets.files.image_probe import seen, touched\n"
+        "from datasets.files.image_probe import probe_image, touched\n"
         "from datasets.files.decoding import Reading; os.setuid(65534)\n"
-        "path = Path(sys.argv[1]); print(seen(path, Reading(8)).problem); print(touched(path))"
+        "path = Path(sys.argv[1])\n"
+        "print(probe_image(path, Reading(8)).problem, touched(path), sep=chr(10))"
     )
     command = [sys.executable, "-c", code, str(root / "a/cat/0.png")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -199,7 +200,7 @@ def test_no_random_number_is_drawn(root):
 
     files = FileImages(root, ["a/cat/0.png"] * 70, np.zeros(70, int), ("cat",), Reading(8))
     before = torch.get_rng_state()
-    assert len(list(each(files, 2, False, ""))) == 70
+    assert len(list(probe_files(files, 2, False, ""))) == 70
     assert torch.equal(before, torch.get_rng_state())
 
 

@@ -7,7 +7,15 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from datasets.files import digits_recipe as recipe
-from datasets.files.digits_recipe import FONTS, RECIPES, SPLITS, STRIPS, corner, glyph, placed
+from datasets.files.digits_recipe import (
+    FONTS,
+    RECIPES,
+    SPLITS,
+    STRIPS,
+    choose_corner,
+    draw_glyph,
+    place_digit,
+)
 
 DOMAINS = {}
 
@@ -23,9 +31,9 @@ def made(name):
     return DOMAINS[name]
 
 
-@pytest.mark.parametrize("font", recipe.font_names())
+@pytest.mark.parametrize("font", recipe.list_fonts())
 def test_every_font_draws_ten_different_digits(font):
-    glyphs = [np.asarray(glyph(font, digit), float) / 255 for digit in range(10)]
+    glyphs = [np.asarray(draw_glyph(font, digit), float) / 255 for digit in range(10)]
     for digit, image in enumerate(glyphs):
         assert 0.01 < image.mean() < 0.25, (font, digit)
         ink = Image.fromarray((image * 255).astype(np.uint8)).getbbox()
@@ -38,11 +46,11 @@ def test_every_font_draws_ten_different_digits(font):
 
 
 def test_the_test_of_the_glyphs_would_find_a_font_without_digits():
-    empty = [np.asarray(glyph("STIXSizOneSymReg", digit)).mean() for digit in range(10)]
+    empty = [np.asarray(draw_glyph("STIXSizOneSymReg", digit)).mean() for digit in range(10)]
     assert max(empty) == 0
     other = Path(matplotlib.get_data_path()) / "fonts/ttf/cmsy10.ttf"
     assert other.exists()
-    assert not {"cmsy10", "cmex10", "LastResortHE-Regular"} & set(recipe.font_names())
+    assert not {"cmsy10", "cmex10", "LastResortHE-Regular"} & set(recipe.list_fonts())
 
 
 def test_well_formed(domain):
@@ -64,8 +72,8 @@ def test_60_20_20_in_every_class(domain):
 
 def test_made_alike_every_time():
     # From scratch, not from the caches of fonts and digits.
-    glyph.cache_clear()
-    recipe.handwritten.cache_clear()
+    draw_glyph.cache_clear()
+    recipe.load_handwritten.cache_clear()
     for name in ("rendered", "optical", "photo"):
         first = made(name)
         assert all(np.array_equal(a, b) for a, b in zip(first, RECIPES[name](), strict=True))
@@ -85,14 +93,14 @@ def test_no_font_and_no_handwritten_image_is_in_two_splits(domain):
 
 
 def test_fonts_are_named_once():
-    names = recipe.font_names()
+    names = recipe.list_fonts()
     assert len(names) == len(set(names)) == 20
 
 
 def test_every_image_is_drawn_in_a_font_of_its_split():
     data = made("rendered")
     for split, name in enumerate(SPLITS):
-        used = {recipe.font_names()[i] for i in data.origins[data.splits == split]}
+        used = {recipe.list_fonts()[i] for i in data.origins[data.splits == split]}
         assert used == set(FONTS[name])
 
 
@@ -118,7 +126,7 @@ def test_crops_lie_in_strips_of_their_split(split):
     rng = np.random.default_rng(0)
     extremes = [np.zeros(3), np.full(3, 1 - 2**-53)]
     for draws in [*rng.random((200, 3)), *extremes]:
-        top, left = corner(split, 0, draws)
+        top, left = choose_corner(split, 0, draws)
         assert 0 <= top <= 427 - 32
         strip = left * len(STRIPS) // 640
         assert STRIPS[strip] == split
@@ -128,9 +136,9 @@ def test_crops_lie_in_strips_of_their_split(split):
 def test_placing_moves_and_scales_ink():
     mask = Image.new("L", (96, 96))
     mask.paste(255, (38, 24, 58, 72))  # 20 wide, 48 high, centred
-    rows, columns = np.nonzero(placed(mask, 24, 0, 0, 0, 0) > 0.5)
+    rows, columns = np.nonzero(place_digit(mask, 24, 0, 0, 0, 0) > 0.5)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 27, 11, 20)
-    moved_rows, moved_columns = np.nonzero(placed(mask, 24, 0, 0, 3, -2) > 0.5)
+    moved_rows, moved_columns = np.nonzero(place_digit(mask, 24, 0, 0, 3, -2) > 0.5)
     assert (moved_rows.min(), moved_columns.min()) == (2, 14)
-    rows, columns = np.nonzero(placed(mask, 24, np.pi / 2, 0, 0, 0) > 0.5)
+    rows, columns = np.nonzero(place_digit(mask, 24, np.pi / 2, 0, 0, 0) > 0.5)
     assert np.ptp(columns) == 23, "a quarter turn"

@@ -3,14 +3,14 @@ import pytest
 from refusing import refused
 
 from datasets.files.layout import (
-    class_folders,
     find_file,
     find_folder,
-    matched,
-    opened,
-    plain,
+    list_class_folders,
+    match_folders,
+    normalise_name,
     read_list,
-    resolved,
+    require_root,
+    resolve_paths,
 )
 
 CLASSES = {"back_pack": [], "bike helmet": ["helmet"]}
@@ -37,7 +37,7 @@ def test_a_domain_is_found_at_any_depth_and_in_any_spelling(tmp_path, place):
     put(tmp_path, f"{place}/Back Pack/1.jpg", f"{place}/helmet/2.PNG", f"{place}/helmet/x.txt")
     found = find_folder(tmp_path, ("amazon",), CLASSES)
     assert found == place
-    listing = class_folders(tmp_path, found, CLASSES, "amazon")
+    listing = list_class_folders(tmp_path, found, CLASSES, "amazon")
     assert listing.classes == tuple(CLASSES)
     assert listing.paths == (f"{place}/Back Pack/1.jpg", f"{place}/helmet/2.PNG")
     assert listing.labels.tolist() == [0, 1]
@@ -53,20 +53,23 @@ def test_the_folder_with_the_most_classes_is_the_domain(tmp_path):
 
 def test_folders_that_are_no_classes_and_missing_ones_are_named(tmp_path):
     text = refused(
-        lambda: matched(["helmet", "monitor"], CLASSES, "amazon", tmp_path), "missing: back_pack"
+        lambda: match_folders(["helmet", "monitor"], CLASSES, "amazon", tmp_path),
+        "missing: back_pack",
     )
     assert "not published: monitor" in text
     many = [f"class {i}" for i in range(20)]
-    text = refused(lambda: matched(many, CLASSES, "amazon", tmp_path), "and 12 more")
+    text = refused(lambda: match_folders(many, CLASSES, "amazon", tmp_path), "and 12 more")
     assert len(text) < 400
 
 
 def test_a_users_classes_are_the_names_of_the_folders(tmp_path):
     put(tmp_path, "a/dog/1.jpg", "a/cat/1.jpg", "a/cat/.1.jpg", "a/.git/1.jpg", "a/Thumbs.db")
-    assert class_folders(tmp_path, "a").classes == ("cat", "dog")
+    assert list_class_folders(tmp_path, "a").classes == ("cat", "dog")
     (tmp_path / "a" / "empty").mkdir()
-    refused(lambda: class_folders(tmp_path, "a"), "class 'empty' of domain 'a' holds no images")
-    refused(lambda: class_folders(tmp_path, "a/cat"), "no folders of classes")
+    refused(
+        lambda: list_class_folders(tmp_path, "a"), "class 'empty' of domain 'a' holds no images"
+    )
+    refused(lambda: list_class_folders(tmp_path, "a/cat"), "no folders of classes")
 
 
 def test_lists_are_read_with_their_lines(tmp_path):
@@ -95,15 +98,15 @@ def test_a_foreign_prefix_is_cut_where_a_file_is_found(tmp_path):
         )
     )
     lines = read_list(file)
-    assert resolved(file, lines, [root], root) == [
+    assert resolve_paths(file, lines, [root], root) == [
         "amazon/images/mug/1.jpg",
         "amazon/images/mug/2.jpg",
     ]
     file.write_text("../data/amazon/images/mug/1.jpg 0\n")
-    assert resolved(file, read_list(file), [root], root) == ["amazon/images/mug/1.jpg"]
+    assert resolve_paths(file, read_list(file), [root], root) == ["amazon/images/mug/1.jpg"]
     put(root, "images/mug/1.jpg")
     file.write_text("x/images/mug/1.jpg 0\namazon/images/mug/1.jpg 0")  # each as it stands
-    assert resolved(file, read_list(file), [root], root)[1] == "amazon/images/mug/1.jpg"
+    assert resolve_paths(file, read_list(file), [root], root)[1] == "amazon/images/mug/1.jpg"
     (root / "images/mug/1.jpg").unlink()
     for text, words in {
         "mug/3.jpg 0": ("list.txt:1", "mug/3.jpg"),
@@ -113,7 +116,7 @@ def test_a_foreign_prefix_is_cut_where_a_file_is_found(tmp_path):
     }.items():
         file.write_text(text)
         wrong = read_list(file)
-        refused(lambda wrong=wrong: resolved(file, wrong, [root], root), *words)
+        refused(lambda wrong=wrong: resolve_paths(file, wrong, [root], root), *words)
 
 
 def test_lists_lie_anywhere_above_the_images(tmp_path):
@@ -125,8 +128,8 @@ def test_lists_lie_anywhere_above_the_images(tmp_path):
 
 
 def test_the_root_must_exist(tmp_path):
-    refused(lambda: opened(None), "root is missing", "DOMAIN/CLASS/IMAGE")
-    refused(lambda: opened(str(tmp_path / "none")), "is not a folder")
-    assert opened(str(tmp_path)) == tmp_path
-    assert plain("Real-World_x y") == "realworldxy"
-    assert class_folders(put(tmp_path, "d/c/1.png"), "d").labels.dtype == np.int64
+    refused(lambda: require_root(None), "root is missing", "DOMAIN/CLASS/IMAGE")
+    refused(lambda: require_root(str(tmp_path / "none")), "is not a folder")
+    assert require_root(str(tmp_path)) == tmp_path
+    assert normalise_name("Real-World_x y") == "realworldxy"
+    assert list_class_folders(put(tmp_path, "d/c/1.png"), "d").labels.dtype == np.int64

@@ -5,7 +5,14 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from datasets.streams.distortion import CUTOUT, DISTORTIONS, DRAWS, GREY, OPERATIONS, distorted
+from datasets.streams.distortion import (
+    CUTOUT,
+    DISTORTIONS,
+    DRAWS,
+    GREY,
+    OPERATIONS,
+    distort_strongly,
+)
 
 NAMES = list(DISTORTIONS)
 #: Those that do nothing at a strength of 0, in both directions.
@@ -128,7 +135,7 @@ def test_every_distortion_is_drawn_in_both_directions_about_as_often(monkeypatch
     rng = np.random.default_rng(0)
     image = picture(4)
     for draws in rng.random((2000, DRAWS)):
-        distorted(image, draws)
+        distort_strongly(image, draws)
     assert len(drawn) == 2000 * OPERATIONS
     counts = [drawn.count((name, sign)) for name in NAMES for sign in (-1.0, 1.0)]
     expected = len(drawn) / len(counts)
@@ -141,10 +148,12 @@ def test_an_image_is_a_function_of_its_numbers_and_is_left_as_it_is():
     before = image.clone()
     rng = np.random.default_rng(1)
     rows = rng.random((20, DRAWS))
-    first = [distorted(image, row) for row in rows]
+    first = [distort_strongly(image, row) for row in rows]
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    assert all(torch.equal(x, distorted(image, row)) for x, row in zip(first, rows, strict=True))
+    assert all(
+        torch.equal(x, distort_strongly(image, row)) for x, row in zip(first, rows, strict=True)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(image, before)
     assert len({x.numpy().tobytes() for x in first}) == 20
@@ -152,7 +161,7 @@ def test_an_image_is_a_function_of_its_numbers_and_is_left_as_it_is():
 
 @pytest.mark.parametrize("extreme", [0.0, np.nextafter(1, 0)])
 def test_the_first_and_the_last_numbers_are_of_use(extreme):
-    out = distorted(picture(), np.full(DRAWS, extreme))
+    out = distort_strongly(picture(), np.full(DRAWS, extreme))
     assert out.dtype == torch.uint8
 
 
@@ -174,7 +183,7 @@ def test_the_number_of_threads_changes_nothing(name):
 def test_a_square_of_the_drawn_size_is_cut_out_in_all_channels():
     image = torch.zeros(3, 40, 40, dtype=torch.uint8)
     for size in (0.25, 0.5, 0.9999):
-        out = distorted(image, draws_of("identity", cut=size))
+        out = distort_strongly(image, draws_of("identity", cut=size))
         side = round(size * CUTOUT * 40)
         rows, columns = (out[0] == GREY).nonzero().T
         assert (out == out[:1]).all()
@@ -186,21 +195,21 @@ def test_a_square_of_the_drawn_size_is_cut_out_in_all_channels():
 
 def test_no_size_cuts_nothing():
     image = picture()
-    assert torch.equal(distorted(image, draws_of("identity", cut=0.0)), image)
+    assert torch.equal(distort_strongly(image, draws_of("identity", cut=0.0)), image)
 
 
 def test_a_square_at_the_edge_is_cut_off_there():
     image = torch.zeros(1, 40, 40, dtype=torch.uint8)
     draws = draws_of("identity", cut=0.9999)
     draws[-2:] = 0.0, np.nextafter(1, 0)
-    out = distorted(image, draws)
+    out = distort_strongly(image, draws)
     assert (out[0, :10, 30:] == GREY).all()
     assert (out == GREY).sum() == 100
 
 
 def test_of_a_wide_image_the_shorter_side_decides():
     image = torch.zeros(3, 20, 80, dtype=torch.uint8)
-    out = distorted(image, draws_of("identity", cut=0.9999))
+    out = distort_strongly(image, draws_of("identity", cut=0.9999))
     assert (out[0] == GREY).sum() == 100
 
 
@@ -211,5 +220,5 @@ def test_what_an_image_takes_is_shown():
         image = picture(side)
         start = time.perf_counter()
         for row in rows:
-            distorted(image, row)
+            distort_strongly(image, row)
         print(f"{side} px: {1000 * (time.perf_counter() - start) / len(rows):.2f} ms per image")

@@ -8,7 +8,7 @@ from PIL import Image
 from da.types import Batch
 from datasets.folder import Folder
 from datasets.streams.augmentation import CropAndFlip, normalise
-from datasets.streams.loader import Loader, Memory, finished
+from datasets.streams.loader import Loader, Memory, finish_batch
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_what_is_normalised_is_not_again():
 
 def test_names_and_labels_pass_unchanged():
     images, labels = torch.zeros(2, 3, 4, 4), torch.arange(2)
-    found, names, same = finished((images, ["a", "b"], labels), lambda x: x + 1)
+    found, names, same = finish_batch((images, ["a", "b"], labels), lambda x: x + 1)
     assert names == ["a", "b"]
     assert same is labels
     assert (found == 1).all()

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from datasets.streams.batches import balanced, shuffled
+from datasets.streams.batches import pick_balanced, pick_shuffled
 
 
 def take(n, count, key=1, first=0):
-    return shuffled(key, np.arange(first, first + count), n)
+    return pick_shuffled(key, np.arange(first, first + count), n)
 
 
 def test_every_sample_comes_once_per_cycle_and_each_cycle_has_its_order():
@@ -31,7 +31,7 @@ def test_keys_give_different_orders():
 
 def test_balanced_draws_each_class_equally_and_each_sample_equally_within_it():
     members = [np.array([0, 5]), np.array([1, 2, 3]), np.array([4])]
-    picks = balanced(7, np.arange(36), members)
+    picks = pick_balanced(7, np.arange(36), members)
     label = {i: k for k, group in enumerate(members) for i in group.tolist()}
     labels = np.array([label[i] for i in picks.indices.tolist()]).reshape(12, 3)
     assert (np.sort(labels, axis=1) == np.arange(3)).all()
@@ -44,6 +44,6 @@ def test_balanced_draws_each_class_equally_and_each_sample_equally_within_it():
 
 def test_balanced_is_a_function_of_the_position():
     members = [np.arange(0, 4), np.arange(4, 30)]
-    whole = balanced(3, np.arange(64), members)
-    part = balanced(3, np.arange(17, 30), members)
+    whole = pick_balanced(3, np.arange(64), members)
+    part = pick_balanced(3, np.arange(17, 30), members)
     assert np.array_equal(part.indices, whole.indices[17:30])

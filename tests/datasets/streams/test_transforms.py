@@ -4,14 +4,20 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional
 
-from datasets.streams.augmentation import CropAndFlip, ShiftAndJitter, crop_boxes, normalise, shift
+from datasets.streams.augmentation import (
+    CropAndFlip,
+    ShiftAndJitter,
+    draw_crop_boxes,
+    normalise,
+    shift_images,
+)
 
 
 def test_shift_agrees_with_a_loop_over_pixels():
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.random((6, 2, 5, 7), dtype=np.float32))
     down, right = rng.integers(-2, 3, 6), rng.integers(-2, 3, 6)
-    moved = shift(images, down, right, 2)
+    moved = shift_images(images, down, right, 2)
     for b in range(6):
         for y in range(5):
             for x in range(7):
@@ -70,7 +76,7 @@ def test_the_set_itself_is_not_changed():
 def test_crop_boxes_agree_with_a_loop_over_the_tries():
     draws = np.random.default_rng(4).random((300, 22))
     draws[:20, :10] = 1 - 1e-9  # nearly the whole area: hardly any ratio fits
-    boxes = crop_boxes(draws, 40)
+    boxes = draw_crop_boxes(draws, 40)
     fallbacks = 0
     for (top, left, height, width), u in zip(boxes.tolist(), draws, strict=True):
         h = w = 40
@@ -89,7 +95,7 @@ def test_crop_boxes_agree_with_a_loop_over_the_tries():
 
 def test_crop_boxes_are_distributed_as_those_of_torchvision():
     n = 4000
-    ours = crop_boxes(np.random.default_rng(5).random((n, 22)), 64)
+    ours = draw_crop_boxes(np.random.default_rng(5).random((n, 22)), 64)
     image = torch.zeros(1, 64, 64)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -109,7 +115,9 @@ def test_crops_agree_with_torchvision():
     out = transform.train(images, draws)
     assert out.shape == (8, 3, 12, 12)
     assert out.dtype == torch.float32
-    for image, box, u, ours in zip(images, crop_boxes(draws[:, :22], 40), draws, out, strict=True):
+    for image, box, u, ours in zip(
+        images, draw_crop_boxes(draws[:, :22], 40), draws, out, strict=True
+    ):
         expected = functional.resized_crop(image.float() / 255, *box.tolist(), [12, 12],
                                            antialias=True)  # fmt: skip
         if u[22] < 0.5:
