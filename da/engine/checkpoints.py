@@ -127,7 +127,7 @@ def spec_of(settings: Mapping[str, Any]) -> RunSpec:
     return RunSpec(
         data=data,
         data_args=data_args,
-        data_version=getattr(data_kind, "version", 1),
+        data_version=data_kind.version,
         source=sizes["source"],
         target=sizes["target"],
         method=kind,
