@@ -6,7 +6,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as L
@@ -71,7 +72,7 @@ def score_streams(
     predictions: Mapping[str, Predictions],
     data: DataModule,
     names: Sequence[str],
-    forward: Callable[[Role, Split], Predictions],
+    forwarder: Forwarder,
 ) -> dict[str, dict[str, Any]]:
     """What is kept of one form of a network, by stream; label-free scores at their stream.
 
@@ -79,7 +80,7 @@ def score_streams(
         predictions: by stream, ``"target/test"``.
         data: its classes, and which streams hold the same images.
         names: of the label-free scores.
-        forward: predicts a split that a score needs and no evaluation shows.
+        forwarder: forwards what a score needs and no evaluation shows.
     """
     kept = {
         name: scores(p, data.classes, by_class=name == "target/test")
@@ -88,7 +89,7 @@ def score_streams(
     place = data.same_as.get("target/validation", "target/validation")
     if place not in kept:
         place = "target/test"
-    kept[place]["label_free"] = label_free(predictions, place, data, names, forward)
+    kept[place]["label_free"] = label_free(predictions, place, data, names, forwarder)
     # What holds the same images has the same scores.
     return {**kept, **{name: kept[same] for name, same in data.same_as.items() if same in kept}}
 
@@ -98,17 +99,60 @@ def label_free(
     place: str,
     data: DataModule,
     names: Sequence[str],
-    forward: Callable[[Role, Split], Predictions],
+    forwarder: Forwarder,
 ) -> dict[str, float | None]:
     """Scores by name, None where one is not a number. They see no label of the target."""
     chosen = {name: score(name) for name in names}
     source: dict[Split, Predictions] = {}
     for split in {split for one in chosen.values() for split in one.needs}:
         stream = data.same_as.get(f"source/{split}", f"source/{split}")
-        source[split] = predictions[stream] if stream in predictions else forward("source", split)
-    evidence = Evidence(predictions[place]._replace(labels=None), source, data.seed)
+        seen = stream in predictions
+        source[split] = predictions[stream] if seen else forwarder.predict("source", split)
+    evidence = Evidence(
+        predictions[place]._replace(labels=None),
+        source,
+        data.seed,
+        lambda: forwarder.images(place),
+        forwarder.logits,
+    )
     values = {name: one(evidence) for name, one in chosen.items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class Forwarder:
+    """Forwards images through the network at hand, in the precision of the run.
+
+    Attributes:
+        module: whose evaluated network it is.
+        data: the data module.
+        context: in which it computes, such as a precision.
+    """
+
+    module: Method
+    data: DataModule
+    context: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+    def predict(self, role: Role, split: Split) -> Predictions:
+        """Predictions on one split of a domain."""
+        with self.context():
+            return predict(self.module, self.data.evaluation(role, split), role)
+
+    def images(self, stream: str) -> Iterator[Tensor]:
+        """Batches ``(B, C, H, W)`` of a stream, ``"target/test"``, in its own order."""
+        for role, split in self.data.evaluations:
+            if f"{role}/{split}" == stream:
+                for batch in self.data.evaluation(role, split):
+                    yield batch.images
+
+    def logits(self, batches: Iterable[Tensor]) -> Tensor:
+        """Logits ``(N, K)`` float32 on the CPU of images of the target that a score has made."""
+        with self.context(), evaluating(self.module):
+            found = [
+                self.module.activations(images.to(self.module.device)).logits.float().cpu()
+                for images in batches
+            ]
+        return torch.cat(found)
 
 
 @contextmanager
@@ -267,20 +311,16 @@ class Recorder(L.Callback):
                 f"lower the learning rate (now {pl_module.hparams['lr']:g}) or check the data"
             )
         plugin: Any = trainer.precision_plugin
-
-        def forward(role: Role, split: Split) -> Predictions:
-            with plugin.forward_context():
-                return predict(pl_module, data.evaluation(role, split), role)
-
-        forms = {"": score_streams(predictions, data, self.score_names, forward)}
+        forwarder = Forwarder(pl_module, data, plugin.forward_context)
+        forms = {"": score_streams(predictions, data, self.score_names, forwarder)}
         if self.forms and batch_norms(pl_module.evaluated()):
             for form in FORMS:
                 with plugin.forward_context(), restated(pl_module, data, form):
                     again = {
-                        name: forward(role, split)
+                        name: forwarder.predict(role, split)
                         for name, (role, split) in zip(names, data.evaluations, strict=True)
                     }
-                    forms[form] = score_streams(again, data, self.score_names, forward)
+                    forms[form] = score_streams(again, data, self.score_names, forwarder)
         self.history.append(
             {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "forms": forms}
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
+
+from torch import Tensor
 
 from da.discovery import find_class, subclasses
 from da.types import Predictions, Split
@@ -21,11 +23,15 @@ class Evidence:
         target: predictions on unlabelled images of the target; ``labels`` is None.
         source: predictions on the splits of the source that the score needs, with labels.
         seed: of whatever a score draws, so that it is the same again.
+        images: gives batches ``(B, C, H, W)`` of the images that ``target`` is of, in its order.
+        logits: gives logits ``(N, K)`` of batches of images that a score makes, such as mixtures.
     """
 
     target: Predictions
     source: Mapping[Split, Predictions]
     seed: int = 0
+    images: Callable[[], Iterable[Tensor]] = tuple
+    logits: Callable[[Iterable[Tensor]], Tensor] | None = None
 
 
 class Score(ABC):

@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 from scipy.stats import entropy
+from short_runs import digits, small
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
 from da.engine.evaluation import (
@@ -25,6 +26,7 @@ from da.errors import Diverged
 from da.methods.source_only import SourceOnly
 from da.norms import batch_norms
 from da.norms.base import DomainLayer
+from da.selection.base import Score
 from da.types import Predictions, Segment
 from datasets.digits import Digits
 
@@ -290,3 +292,24 @@ def test_predictions_that_are_not_finite_are_diverged():
     with pytest.raises(Diverged, match=r"predictions after step 1 are not finite; lower the l"):
         run(module_of(), data, recorder, Spoil())
     assert recorder.history == []
+
+
+class Mirrored(Score):
+    """A score that makes images of its own."""
+
+    def __call__(self, evidence):
+        images = list(evidence.images())
+        assert sum(map(len, images)) == len(evidence.target.logits)
+        again = evidence.logits(images)
+        torch.testing.assert_close(again, evidence.target.logits, rtol=1e-4, atol=1e-5)
+        turned = evidence.logits(x.flip(3) for x in images)
+        return -(turned - again).abs().mean().item()
+
+
+def test_a_score_may_look_at_images_and_have_others_predicted(monkeypatch):
+    monkeypatch.setattr("da.engine.evaluation.score", lambda name: Mirrored())
+    recorder = Recorder(forms=False, score_names=["Mirrored"])
+    module = small(SourceOnly, norm="wa")
+    run(module, digits(), recorder, epochs=1)
+    streams = recorder.history[0]["forms"][""]
+    assert streams["target/validation"]["label_free"]["Mirrored"] < -1e-4
