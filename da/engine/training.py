@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as L
 import torch
@@ -25,6 +26,9 @@ from da.errors import UserError
 from da.methods.base import Method
 from da.networks import pretrained
 from da.networks.backbones.base import unloaded
+from da.types import DataModule
+
+log = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
 """The checkpoint of the last evaluation, from which a training goes on."""
@@ -166,7 +170,11 @@ class Training:
         directory.mkdir(parents=True, exist_ok=True)
         trainer = self.trainer(directory, progress, **kwargs)
         with threads(self.spec.threads):
-            trainer.fit(self.module, datamodule=self.data, ckpt_path=self.checkpoint)
+            trainer.fit(
+                self.module,
+                datamodule=cast(L.LightningDataModule, self.data),
+                ckpt_path=self.checkpoint,
+            )
         return self.result()
 
     def is_finished(self) -> bool:
@@ -225,7 +233,7 @@ class Training:
         )
 
 
-def build(spec: RunSpec, root: str | None = None) -> tuple[Method, Any]:
+def build(spec: RunSpec, root: str | None = None) -> tuple[Method, DataModule]:
     """The method and the data of a specification.
 
     Args:
@@ -237,7 +245,7 @@ def build(spec: RunSpec, root: str | None = None) -> tuple[Method, Any]:
     """
     data_class, method = find_data(spec.data), find_method(spec.method)
     try:
-        data: Any = data_class(
+        data = data_class(
             source=spec.source,
             target=spec.target,
             batch_size=spec.batch_size,
@@ -265,12 +273,13 @@ def build(spec: RunSpec, root: str | None = None) -> tuple[Method, Any]:
 
 
 def usable(checkpoint: Path) -> Path | None:
-    """The checkpoint if it can be read; one that a kill has cut short is removed."""
+    """The checkpoint if it can be read; a damaged one is named and removed."""
     if not checkpoint.exists():
         return None
     try:
         read_run(str(checkpoint))
-    except UserError:  # whatever is wrong with it, the training starts afresh
+    except UserError as error:
+        log.warning("%s: it is removed, and the training starts afresh", error)
         checkpoint.unlink()
         return None
     return checkpoint

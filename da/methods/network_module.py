@@ -200,7 +200,7 @@ class NetworkModule(UpdatingModule):
     @property
     def data(self) -> DataModule:
         """The data module of the run."""
-        found: DataModule = getattr(self.trainer, "datamodule")  # noqa: B009
+        found: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         return found
 
     def refuse_batch_of_one(self, batch_size: int) -> None:
