@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspect import isfunction
+from inspect import getattr_static, isfunction
 from typing import TYPE_CHECKING, cast
 
 from da.discovery import find_class, subclasses
@@ -52,10 +52,11 @@ def as_data_module(value: object) -> DataModule:
     """A data module, refused where it lacks something of :class:`da.types.DataModule`."""
     from da.types import DataModule
 
-    if not isinstance(value, DataModule):
-        lacking = sorted(name for name in members(DataModule) if not hasattr(value, name))
+    # Not by isinstance: before Python 3.12 it reads every property, and the manifest reads files.
+    absent = object()
+    if lacking := [x for x in members(DataModule) if getattr_static(value, x, absent) is absent]:
         raise _no_data(type(value), "data module", lacking)
-    return value
+    return cast("DataModule", value)
 
 
 def members(protocol: type) -> list[str]:

@@ -84,7 +84,7 @@ def test_what_does_not_fit_or_is_no_weights_is_refused_in_one_line(resnet18, tmp
     for share in (0, 0.01, 0.5, 0.999):
         cut = tmp_path / "cut.pth"
         cut.write_bytes(content[: int(len(content) * share)])
-        assert "can't be read: it is cut short" in refusal(cut)
+        assert "is damaged: it is cut short" in refusal(cut)
     page = tmp_path / "page.pth"
     page.write_text("<!DOCTYPE html><html>Quota exceeded</html>")
     assert "can't be read: it is no file of tensors" in refusal(page)

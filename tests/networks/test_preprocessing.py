@@ -16,8 +16,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
 class Data:
     """As much of a data module as takes preprocessing."""
 
-    def __init__(self, **given):
-        self.given = given
+    def __init__(self, **preferences):
+        self.preferences = preferences
         self.taken = None
 
     def adopt(self, *values):
@@ -48,13 +48,13 @@ def test_timms_are_those_of_the_weights_that_are_named():
 
 
 def test_the_data_take_it_and_the_users_own_wins_with_a_line(caplog):
-    data = Data(image_size=None, mean=None, std=None)
+    data = Data()
     adopt(data, "resnet50", "imagenet")
     assert data.taken == IMAGENET
-    adopt(Data(image_size=224, mean=list(IMAGENET[0]), std=None), "resnet50", "imagenet")
+    adopt(Data(image_size=224, mean=list(IMAGENET[0])), "resnet50", "imagenet")
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
-        adopt(Data(image_size=None, mean=(0.5, 0.5, 0.5), std=None), "resnet50", "imagenet")
+        adopt(Data(mean=(0.5, 0.5, 0.5)), "resnet50", "imagenet")
     (record,) = caplog.records
     assert record.getMessage() == (
         "data.mean is (0.5, 0.5, 0.5), and the weights of resnet50 were trained with "
@@ -62,14 +62,12 @@ def test_the_data_take_it_and_the_users_own_wins_with_a_line(caplog):
     )
 
 
-def test_nothing_is_taken_from_scratch_or_by_data_of_another_kind():
+def test_nothing_is_taken_from_scratch():
     data = Data()
     adopt(data, "resnet50", None)
     assert data.taken is None
-    adopt(SimpleNamespace(), "resnet50", "imagenet")
 
 
 def test_what_was_used_is_plain_for_the_result():
     data = SimpleNamespace(mean=(0.5,) * 3, std=(0.2,) * 3, image_size=32)
     assert prepared(data) == {"mean": [0.5] * 3, "std": [0.2] * 3, "image_size": 32}
-    assert prepared(SimpleNamespace()) is None
