@@ -44,14 +44,15 @@ def _kept(content: dict[str, Any], name: str) -> str:
 
 
 def is_grid(path: str) -> bool:
-    """Whether a file describes a grid; what can't be read is left to the parser's own words."""
-    from da.errors import UserError
-    from da.grids.grid_file import read_yaml
+    """Whether a file describes a grid.
 
-    try:
-        content = read_yaml(Path(path)) if Path(path).is_file() else None
-    except (OSError, UserError):
-        return False
+    Raises:
+        UserError: it is broken, or no file of settings at all.
+    """
+    from da.ops.yaml12 import read_yaml
+
+    file = Path(path).expanduser()
+    content = read_yaml(file) if file.is_file() else None
     return isinstance(content, dict) and {"methods", "norms"} <= content.keys()
 
 

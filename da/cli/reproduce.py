@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--compare", action="store_true", help="only compare what is in --out")
     options = parse(parser, argv)
     from da.grids import ablation, reproduction
-    from da.grids.grid_file import names, read_yaml
+    from da.grids.grid_file import names
+    from da.ops.yaml12 import read_yaml
     from da.reports import references
 
     path = references.config(options.config)

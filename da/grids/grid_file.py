@@ -5,26 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from da.errors import UserError, unknown
 from da.grids.grid import Grid, Tune, root
 from da.grids.overrides import Override
-from da.ops import yaml12
-
-
-class _Loader(yaml12.Loader):
-    """The loader of all commands, which also refuses a key that is given twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key}' is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
+from da.ops.yaml12 import read_yaml
 
 
 def find(name: str) -> Path:
@@ -34,23 +20,6 @@ def find(name: str) -> Path:
             return path
     known = sorted(p.relative_to(root()).as_posix() for p in root().glob("configs/[ap]*/*.yaml"))
     raise UserError(f"no such configuration: {name}; those at hand: {', '.join(known)}")
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        UserError: with file, line and column where it is broken.
-    """
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{where}: broken YAML: {' '.join(problem.split())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
 
 
 def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:

@@ -15,8 +15,8 @@ from da.engine.result import Result
 from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids.grid import Grid
-from da.grids.grid_file import read_yaml
 from da.ops.files import write_atomically
+from da.ops.yaml12 import read_yaml
 
 CRITERION = (
     "highest source validation accuracy at the last epoch, mean over the seeds; ties: lowest "
