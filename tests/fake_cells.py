@@ -44,23 +44,39 @@ def a_cell(**settings: Any) -> RunSpec:
     return RunSpec(**{**base, **settings})
 
 
-def made(cell: RunSpec, accuracy: float = 0.9, forms: tuple[str, ...] = ("",)) -> Result:
-    """A result in which only accuracies vary."""
+def made(
+    cell: RunSpec,
+    accuracy: float | None = 0.9,
+    forms: tuple[str, ...] = ("",),
+    classes: tuple[str, ...] = ("cat", "dog"),
+) -> Result:
+    """A result in which only accuracies vary; a target without labels has the accuracy None."""
     evaluations = []
     for epoch in range(cell.epochs):
-        scores = {**SCORES, "accuracy": accuracy, "information_maximisation": 0.1 * epoch}
-        streams = [f"{d}/{s}" for s in ("validation", "test") for d in ("source", "target")]
+        target: dict[str, Any] = {"n": SCORES["n"]}
+        if accuracy is not None:
+            target = {**SCORES, "accuracy": accuracy}
+        source = {**SCORES, "accuracy": 0.9 if accuracy is None else accuracy}
+        target |= {"label_free": dict.fromkeys(cell.scores, 0.1 * epoch)}
+        streams = {
+            f"{domain}/{split}": target if domain == "target" else source
+            for split in ("validation", "test")
+            for domain in ("source", "target")
+        }
         evaluations.append(
             {
                 "epoch": epoch,
                 "step": 10 * (epoch + 1),
-                "forms": {form: dict.fromkeys(streams, scores) for form in forms},
+                "forms": dict.fromkeys(forms, streams),
             }
         )
     return Result.model_validate(
         {
-            "cell": cell.id,
-            "settings": cell.model_dump(mode="json"),
+            "run": cell.id,
+            "spec": cell,
+            "sources": [cell.source],
+            "target": cell.target,
+            "classes": list(classes),
             "evaluations": evaluations,
             "seconds": {"training": 0.02, "evaluation": 0.01, "total": 0.04},
             "parameters": 10,

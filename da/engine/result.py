@@ -52,6 +52,8 @@ class Evaluation(_Strict):
         if not self.forms.get(""):
             raise ValueError("an evaluation needs the network as trained, the form ''")
         streams = set(self.forms[""])
+        if "target/test" not in streams:
+            raise ValueError("an evaluation needs the target's test images, 'target/test'")
         for form, scores in self.forms.items():
             if set(scores) != streams:
                 raise ValueError(f"form {form!r} was evaluated on other images")

@@ -92,9 +92,11 @@ def compare(plan: Plan, runs: Sequence[Run], references: Sequence[Reference]) ->
     return lines
 
 
-def _find(references: Sequence[Reference], method: str, task: str, metric: str) -> Reference | None:
-    found = (r for r in references if r.ours == method and r.metric == metric)
-    return next((r for r in found if same_task(r.task, task)), None)
+def _find_reference(
+    references: Sequence[Reference], method: str, task: str, metric: str
+) -> Reference | None:
+    of_method = (r for r in references if r.ours == method and r.metric == metric)
+    return next((r for r in of_method if same_task(r.task, task)), None)
 
 
 def _value(run: Run, selection: Selection, of: Callable[[Scores], Any]) -> Any:
@@ -104,27 +106,27 @@ def _value(run: Run, selection: Selection, of: Callable[[Scores], Any]) -> Any:
 
 
 def _percent(run: Run, selection: Selection, metric: str) -> float | None:
-    found = _value(run, selection, lambda scores: getattr(scores, metric))
-    return None if found is None else 100 * found
+    accuracy = _value(run, selection, lambda scores: getattr(scores, metric))
+    return None if accuracy is None else 100 * accuracy
 
 
 def _whole(values: Sequence[float | None]) -> Summary | None:
     """The mean over all seeds; none where one is missing, since sets would be unequal."""
-    known = [value for value in values if value is not None]
-    return summary(known) if known and len(known) == len(values) else None
+    present = [value for value in values if value is not None]
+    return summary(present) if present and len(present) == len(values) else None
 
 
 def _line(
     group: Group, task: str, metric: str, runs: list[Run], references: Sequence[Reference]
 ) -> Line:
-    found = _find(references, group[0], task, metric)
-    named = next((r.label for r in references if same_task(r.task, task)), task)
+    published = _find_reference(references, group[0], task, metric)
+    label = next((r.label for r in references if same_task(r.task, task)), task)
     return Line(
         group,
         task,
-        named,
+        label,
         metric,
-        found,
+        published,
         {s: _whole([_percent(run, s, metric) for run in runs]) for s in SELECTIONS},
         done=sum(run.result is not None for run in runs),
         planned=len(runs),
@@ -136,7 +138,7 @@ def _average(
     group: Group, metric: str, lines: list[Line], runs: list[Run], references: Sequence[Reference]
 ) -> Line:
     """Over tasks, seed by seed; only where every task is whole, and the published one has all."""
-    theirs = _find(references, group[0], AVERAGE, metric)
+    theirs = _find_reference(references, group[0], AVERAGE, metric)
     tasks = {r.task for r in references if r.ours == group[0] and r.metric == metric} - {AVERAGE}
     equal = len(tasks) == len(lines) and all(line.reference for line in lines)
     ours: dict[Selection, Summary | None] = {}
@@ -165,17 +167,17 @@ def _average(
 
 def other_images(plan: Plan, runs: Sequence[Run]) -> list[str]:
     """Targets that were tested on another number of images than is published, in words."""
-    found = {}
+    differences = {}
     for run in runs:
         domain = run.entry.cell.target
         count = _value(run, "last", lambda scores: scores.n)
         published = plan.images.get(domain, count)
         if count is not None and count != published:
-            found[domain] = (
+            differences[domain] = (
                 f"target '{domain}' was tested on {count:,} images, published are {published:,}: "
                 "its numbers are not those of the published set"
             )
-    return list(found.values())
+    return list(differences.values())
 
 
 @dataclass(frozen=True)
@@ -190,19 +192,27 @@ class ClassLine:
 
 
 def classes(plan: Plan, runs: Sequence[Run], references: Sequence[Reference]) -> list[ClassLine]:
-    """The target's classes one by one, where they are published."""
-    found = []
+    """The target's classes one by one, by name, where they are published.
+
+    Those that are published come first, in their order, then those that only our target has.
+    """
+    lines = []
     for task in plan.tasks:
         about = [r for r in references if same_task(r.task, task) and r.metric[:6] == "class:"]
-        names = list(dict.fromkeys(r.metric[6:] for r in about))
-        for group in dict.fromkeys(map(group_of, runs)) if names else ():
+        published = list(dict.fromkeys(r.metric[6:] for r in about))
+        for group in dict.fromkeys(map(group_of, runs)) if published else ():
             mine = [r for r in runs if group_of(r) == group and r.entry.cell.task == task]
-            values = [_value(run, "oracle", lambda scores: scores.per_class) for run in mine]
-            width = max((len(v) for v in values if v), default=len(names))
-            for label in range(width):
-                name = names[label] if width == len(names) else f"class {label}"
+            accuracies = [_by_class(run) for run in mine]
+            ours = dict.fromkeys(name for by_name in accuracies for name in by_name)
+            for name in [*published, *(name for name in ours if name not in published)]:
                 theirs = [r.value for r in about if (r.ours, r.metric[6:]) == (group[0], name)]
-                seeds = [None if v is None or v[label] is None else 100 * v[label] for v in values]
+                seeds = [by_name.get(name) for by_name in accuracies]
                 number = theirs[0] if theirs else None
-                found.append(ClassLine(group, task, name, number, _whole(seeds)))
-    return found
+                lines.append(ClassLine(group, task, name, number, _whole(seeds)))
+    return lines
+
+
+def _by_class(run: Run) -> dict[str, float | None]:
+    """The accuracy of each class at the oracle's epoch, in percent; empty without a result."""
+    per_class = _value(run, "oracle", lambda scores: scores.per_class) or {}
+    return {name: None if value is None else 100 * value for name, value in per_class.items()}

@@ -2,14 +2,14 @@ import pytest
 from fake_cells import a_cell, made
 from pydantic import ValidationError
 
-from da.engine.result import Result, select
+from da.engine.result import DEFAULT_SCORE, Result, select
 
 
 def with_accuracies(accuracies, scores):
     result = made(a_cell(epochs=len(accuracies)))
     for evaluation, accuracy, score in zip(result.evaluations, accuracies, scores, strict=True):
         evaluation.forms[""]["target/test"].accuracy = accuracy
-        evaluation.forms[""]["target/validation"].information_maximisation = score
+        evaluation.forms[""]["target/validation"].label_free[DEFAULT_SCORE] = score
     return result
 
 
@@ -43,12 +43,12 @@ def broken(change):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda d: d.update(schema_version=2),
-        lambda d: d.update(cell="0" * 16),
+        lambda d: d.update(schema_version=1),
+        lambda d: d.update(run="0" * 16),
         lambda d: d.update(evaluations=[]),
         lambda d: d.update(initial_loss=float("nan")),
         lambda d: d.update(surprise=1),
-        lambda d: d["settings"].update(seed=5),
+        lambda d: d["spec"].update(seed=5),
         lambda d: d["evaluations"][0]["forms"].pop(""),
         lambda d: d["evaluations"][0]["forms"][""].pop("target/test"),
         lambda d: d["evaluations"][0]["forms"].update(other=d["evaluations"][0]["forms"][""]),

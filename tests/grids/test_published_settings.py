@@ -1,10 +1,8 @@
 """Every number of the published settings, written out a second time, for every method in them."""
 
-import importlib
-
 import pytest
 
-from da.engine.components import methods
+from da.engine.components import find_data, methods
 from da.grids.grid_file import read_grid
 from da.reports.references import config, published, read
 
@@ -45,8 +43,7 @@ def cells(name):
 def test_the_methods_have_published_or_chosen_settings_on_the_published_tasks(name):
     grid = read_grid(config(name), {})
     assert set(grid.methods) <= set(methods())
-    package, _, kind = grid.data.rpartition(".")
-    data = getattr(importlib.import_module(package), kind)
+    data = find_data(grid.data)
     pairs = (task.split("->") for task in grid.tasks)
     named = {"→".join(data.symbols[domain] for domain in pair) for pair in pairs}
     assert named == TASKS[name] == set(data.tasks())

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from fake_cells import ENVIRONMENT, a_cell, made
+from refusing import refused
 
 from da.errors import UserError
 from da.grids.store import Store
@@ -74,26 +75,35 @@ def test_a_write_that_fails_keeps_the_old_file_and_no_litter(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["f"]
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"cell": 1}', "\x00\x00"])
-def test_a_broken_result_is_no_result(tmp_path, text):
+DAMAGES = {
+    "empty": lambda text: "",
+    "cut": lambda text: text[: len(text) // 2],
+    "no JSON": lambda text: "\x00\x00",
+    "a digit": lambda text: text.replace("0.9", "0.8", 1),
+    "other fields": lambda text: '{"run": 1}',
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_result_is_refused_by_name(tmp_path, damage):
     store, cell = Store(tmp_path), a_cell()
     store.begin(cell)
     store.finish(cell, made(cell), keep=False)
     assert store.state(cell) == "done"
-    (store.directory(cell) / "result.json").write_text(text)
-    assert store.state(cell) == "pending"
-
-
-def test_a_cut_result_and_one_of_another_cell_are_no_results(tmp_path):
-    store, cell = Store(tmp_path), a_cell()
-    store.begin(cell)
-    store.finish(cell, made(cell), keep=False)
     path = store.directory(cell) / "result.json"
-    whole = path.read_text()
-    path.write_text(whole[: len(whole) // 2])
-    assert store.result(cell) is None
-    path.write_text(made(a_cell(seed=9)).model_dump_json())
-    assert store.result(cell) is None
+    path.write_text(DAMAGES[damage](path.read_text()))
+    refused(lambda: store.state(cell), str(path))
+    assert path.exists()
+
+
+def test_a_result_of_another_cell_is_refused_by_name(tmp_path):
+    store, cell, other = Store(tmp_path), a_cell(), a_cell(seed=9)
+    for item in (cell, other):
+        store.begin(item)
+        store.finish(item, made(item), keep=False)
+    path = store.directory(cell) / "result.json"
+    path.write_bytes((store.directory(other) / "result.json").read_bytes())
+    refused(lambda: store.result(cell), str(path), f"is of another cell ({other.id})", "remove")
 
 
 def test_checkpoints_of_finished_cells_go_unless_kept(tmp_path):

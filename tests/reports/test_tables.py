@@ -88,7 +88,7 @@ def test_the_tables_read_as_they_should(tmp_path, grid):
         "bn@target-stats 1, wa 1 of 2 tasks; highest average: bn@target-stats." in text
     )
     assert "oracle: the maximum over 3 evaluations" in text
-    assert "information_maximisation on unlabelled target" in text
+    assert "InformationMaximisation on unlabelled target" in text
     assert "Missing" not in text
 
 
