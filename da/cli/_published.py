@@ -7,7 +7,10 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from da.grids.grid import Row
 
 
 def without_grids(args: Any, value_of: Any) -> Any:
@@ -66,13 +69,14 @@ def settings(path: str, option: Any) -> dict[str, Any]:
     if method not in grid.methods:
         raise unknown(f"method of {path}", method, grid.methods)
     task = f"{option('--data.source')}->{option('--data.target')}"
-    found = grid.resolved(task, method, {})
-    epochs, steps = grid.length(found)
-    model = {**found.model, **grid.methods[method], "lr": grid.published(task, method, {})}
+    row: Row = "given" if "given" in grid.rows else "published"
+    resolved = grid.resolved(task, method, {}, row)
+    epochs, steps = grid.length(resolved)
+    model = {**resolved.model, **grid.methods[method], "lr": grid.rate(task, method, {}, row)}
     norm = option("--model.norm") or next(iter(grid.norms))
     options = grid.norms.get(norm)
     model |= {"norm": norm} | ({"norm_options": options} if options else {})
-    data = {**found.data_args, "batch_size": found.batch_size, "steps_per_epoch": steps}
+    data = {**resolved.data_args, "batch_size": resolved.batch_size, "steps_per_epoch": steps}
     for role in ("source", "target"):
         if name := option(f"--data.{role}"):
             data[role] = name
@@ -84,5 +88,6 @@ def settings(path: str, option: Any) -> dict[str, Any]:
             "accelerator": grid.device,
             "devices": 1,
             "precision": grid.precision,
+            **resolved.trainer,
         },
     }

@@ -18,7 +18,11 @@ NOT_OF_THE_DATA = ("root", "num_workers", "cache", "cache_folder", "eval_batch_s
 
 class _Settings(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,  # what help shows
     )
 
 
@@ -26,21 +30,35 @@ class TrainerSettings(_Settings):
     """Options of the trainer that change what is computed; the names are Lightning's."""
 
     max_steps: int = -1
+    """Steps after which training ends, whatever the epochs; -1 for no such limit."""
     min_epochs: int | None = None
+    """Epochs that are trained at least, whatever would end the training."""
     min_steps: int | None = None
+    """Steps that are trained at least, whatever would end the training."""
     max_time: str | None = None
-    """``DD:HH:MM:SS``."""
+    """Time after which training ends, ``DD:HH:MM:SS``."""
     gradient_clip_val: float | None = Field(default=None, gt=0)
+    """Largest norm (or value) of the gradient; nothing for any."""
     gradient_clip_algorithm: Literal["norm", "value"] = "norm"
+    """Clip the norm of all gradients, or each value."""
     accumulate_grad_batches: int = Field(default=1, gt=0)
+    """Batches whose gradients are averaged for one update."""
     limit_train_batches: int | float | None = None
+    """Batches of an epoch: a number, or a share of them."""
     limit_val_batches: int | float | None = None
+    """Batches of each evaluation: a number, or a share of them."""
     overfit_batches: int | float = 0.0
+    """Train and evaluate on the same few batches: a number, or a share of them."""
     val_check_interval: int | float | None = None
+    """Evaluate after so many batches, or after such a share of an epoch."""
     check_val_every_n_epoch: int | None = 1
+    """Evaluate after so many epochs."""
     deterministic: bool | Literal["warn"] | None = None
+    """Only algorithms that give the same bits again; ``warn`` where there is none."""
     benchmark: bool | None = None
+    """Let cuDNN try which algorithm is the fastest."""
     detect_anomaly: bool = False
+    """Stop where a gradient is not a number; slow."""
 
     @field_validator("limit_train_batches", "limit_val_batches", mode="after")
     @classmethod

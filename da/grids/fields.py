@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from da.errors import UserError
 
@@ -15,7 +16,24 @@ NAMES = ("conversion",)
 class Strict(BaseModel):
     """Settings of which no other may be given."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,  # what `--help keys` shows
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses ``epochs: true``, which counts as 1 in Python."""
+        expected = str(cls.model_fields[str(info.field_name)].annotation)
+        if "bool" not in expected and "Any" not in expected:
+            for item in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(item, bool):
+                    truth = str(item).lower()
+                    raise ValueError(f"got {truth}; put it in quotes if it is a name")
+        return value
 
 
 def truths(value: dict[str, Any]) -> dict[str, Any]:
@@ -54,3 +72,37 @@ def split_task(task: str) -> tuple[str, str]:
     if not arrow or not source.strip() or not target.strip() or "->" in target:
         raise UserError(f"a task is written source->target, got '{task}'")
     return source.strip(), target.strip()
+
+
+def check_tasks(tasks: Any) -> None:
+    """Refuses what is no task, for validators of settings."""
+    for task in tasks:
+        try:
+            split_task(task)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+
+def plain_problems(value: Any, key: str = "") -> list[str]:
+    """What can stand in no setting: keys that are no names, numbers that are none.
+
+    Args:
+        value: what a YAML file holds.
+        key: its place in the file, ``"model.backbone"``.
+    """
+    if isinstance(value, list):
+        return [p for i, item in enumerate(value) for p in plain_problems(item, f"{key}.{i}")]
+    if isinstance(value, dict):
+        problems = [
+            f"{key or 'keys'}: a key is a name, got {name!r}; put it in quotes"
+            for name in value
+            if not isinstance(name, str)
+        ]
+        for name, item in value.items():
+            problems += plain_problems(item, f"{key}.{name}" if key else str(name))
+        return problems
+    if isinstance(value, float) and not math.isfinite(value):
+        return [f"{key}: expected a finite number, got {value}"]
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return [f"{key}: expected a number of at most 18 digits, got one of {len(str(value))}"]
+    return []

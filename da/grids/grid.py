@@ -2,70 +2,107 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
+from da.engine.result import DEFAULT_SCORE
 from da.engine.spec import RunSpec
-from da.errors import unknown
-from da.grids.fields import Strict, distinct, names, split_task, truths
-from da.grids.overrides import Override, Resolved, quick_epochs, resolve
+from da.errors import UserError, unknown
+from da.grids.fields import Strict, check_tasks, distinct, names, split_task, truths
+from da.grids.overrides import Override, Resolved, Steps, quick_epochs, resolve
+from da.grids.training_keys import TrainingKeys
+from da.grids.weights_hash import hash_weights
 
-Row = Literal["tuned", "published"]
-ROWS: tuple[Row, ...] = ("tuned", "published")
+Row = Literal["tuned", "published", "given"]
+"""Where the learning rates of a part of the table come from; ``given``: from the user."""
 REFERENCE_BATCH = 32
 DEFAULT_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+CHALLENGER = "wa"
+BASELINES = ("bn", "bn@target-stats")
+FORMS = ("source-stats", "target-stats")
+"""How batch norm is evaluated besides as it was trained."""
+Logger = Literal["csv", "tensorboard", "wandb", "mlflow"]
 
 
 class Tune(Strict):
     """How the learning rate is tuned: never on the seeds of the table or with target labels."""
 
-    factors: tuple[float, ...] = Field(default=DEFAULT_FACTORS, min_length=1)
+    factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=DEFAULT_FACTORS, min_length=1
+    )
     """The tried rates are the published one times these."""
-    seeds: tuple[int, ...] = Field(default=(100, 101), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(100, 101), min_length=1)
+    """Seeds of the trials, outside those of the table."""
     task: str | None = None
-    """``source->target``; the data class's own development task where not given."""
+    """``source->target``; the data class's own development task where left out."""
 
 
-class Grid(Strict):
+class Grid(TrainingKeys):
     """Tasks x methods x normalisers x swept settings x seeds, with one budget for all."""
 
-    data: str
+    data: str = Field(pattern=r"^[A-Za-z_][\w.]*$")
+    """A data set by its name, ``Digits``, or a class of your own by its dotted path."""
     data_args: dict[str, Any] = {}
+    """Arguments of the data set: root, image_size, ..."""
     tasks: Literal["all"] | tuple[str, ...] = "all"
+    """``all`` ordered pairs of the data's domains, or a list of ``source->target``."""
     methods: dict[str, dict[str, Any]] = Field(min_length=1)
+    """Methods by name or dotted path, with their own arguments where there are any."""
     norms: dict[str, dict[str, Any]] = Field(min_length=1)
+    """Normalisers by short name or dotted path, with their options where there are any."""
+    challenger: str | None = None
+    """The normaliser that is compared, ``wa`` where left out; also in a form, ``wa+bn@...``."""
+    baselines: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """What it is compared with; ``bn`` and ``bn@target-stats`` where left out."""
     model: dict[str, Any] = {}
+    """Arguments that all methods take: backbone, weights, bottleneck, scope, ..."""
     sweep: dict[str, tuple[Any, ...]] = {}
     """``batch_size`` or ``model.<argument>`` to the values that it takes."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
+    """Each place of the grid is trained once with each."""
     batch_size: int = Field(default=REFERENCE_BATCH, gt=0)
+    """Images of each domain in a batch."""
     epochs: int = Field(gt=0)
-    steps_per_epoch: int | Literal["source", "target", "longest"] | None = None
+    """Of each training; the networks are evaluated after each."""
+    steps_per_epoch: Steps | None = None
+    """A number, or the length of the ``source``, the ``target`` or the ``longest`` of both."""
     samples: int | None = Field(default=None, gt=0)
     """Samples of each domain seen in all, instead of ``steps_per_epoch``."""
-    lr: tuple[Row, ...] = Field(default=("tuned",), min_length=1)
-    """The rows of the table."""
-    published_lr: float = Field(gt=0)
+    lr: tuple[Literal["tuned", "published"] | Annotated[float, Field(gt=0)], ...] = Field(
+        default=("tuned",), min_length=1
+    )
+    """The parts of the table: ``tuned`` rates, ``published`` ones, a number that you give."""
+    published_lr: float | None = Field(default=None, gt=0)
+    """The published learning rate: of ``lr: published``, and the middle of what is tuned."""
     lr_scaling: Literal["none", "linear"] = "none"
     """``linear``: the published rate is that of a batch of 32 and grows with the batch."""
     tuned: str | None = None
     """The table of tuned rates, relative to the YAML file."""
     tune: Tune = Tune()
+    """How the learning rate is tuned."""
     overrides: tuple[Override, ...] = ()
     """What some methods or tasks have otherwise; of two for the same, the last one wins."""
+    scores: tuple[str, ...] = Field(
+        default=tuple(RunSpec.model_fields["scores"].default), min_length=1
+    )
+    """Scores without target labels that are computed at every evaluation."""
+    score: str = DEFAULT_SCORE
+    """The one of them that picks the label-free epoch."""
+    logger: tuple[Logger, ...] = ()
+    """Where each training's curves go; changes no result and runs no finished cell again."""
     forms: bool = True
     """Evaluate batch norm with re-estimated statistics after every epoch, too."""
     quick: bool = False
     """At most 5,000 steps of every training, under the same schedules."""
     threads: int = Field(default=1, gt=0)
+    """Of each training."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Images are float32, and weights stay so: the forms are evaluated with them as they are."""
-    device: str = "cpu"
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    """Where the cells are trained."""
 
     @field_validator("methods", "norms", mode="before")
     @classmethod
@@ -97,57 +134,118 @@ class Grid(Strict):
     def _tasks(cls, value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             names(value)
-            for task in value:
-                split_task(task)
+            check_tasks(value)
             distinct("tasks", list(value))
         return value
 
-    @field_validator("seeds")
+    @field_validator("seeds", "scores", "baselines")
     @classmethod
-    def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if min(value) < 0:
-            raise ValueError(f"seeds are whole numbers from 0, got {min(value)}")
-        distinct("seeds", list(value))
+    def _each_once(cls, value: Any) -> Any:
+        distinct("values", list(value or ()))
         return value
 
-    @field_validator("lr", mode="before")
+    @field_validator("lr", "logger", "scores", "baselines", mode="before")
     @classmethod
-    def _rows(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+    def _one_or_several(cls, value: Any) -> Any:
+        alone = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+        return (value,) if alone else value
+
+    @field_serializer("optimizer", "trainer", "overrides")
+    def _as_written(self, value: Any) -> Any:
+        """What is left out stays so: in an override it stands for the grid's."""
+        if isinstance(value, tuple):
+            return [one.model_dump(mode="json", exclude_unset=True) for one in value]
+        return value.model_dump(mode="json", exclude_unset=True)
 
     @model_validator(mode="after")
     def _consistent(self) -> Grid:
+        problems = self.contradictions() or self._length_problems()  # these need the rest to fit
+        if problems:
+            raise ValueError("\n".join(dict.fromkeys(problems)))
+        return self
+
+    def contradictions(self) -> list[str]:
+        """What single settings that are right by themselves can't be together, a line each."""
+        problems = [*self.doubles(), *self._cross_problems(), *self._comparison_problems()]
+        for number, override in enumerate(self.overrides):
+            problems += self._override_problems(f"overrides.{number}", override)
+        return problems
+
+    def _cross_problems(self) -> list[str]:
+        problems = []
         if (self.steps_per_epoch is None) == (self.samples is None):
-            raise ValueError("give one of steps_per_epoch and samples")
+            problems.append("give one of steps_per_epoch and samples")
         if self.precision == "16-mixed" and self.device == "cpu":
-            raise ValueError("precision: 16-mixed needs a GPU; on a cpu give bf16-mixed or 32-true")
+            problems.append("precision: 16-mixed needs a GPU; on a cpu give bf16-mixed or 32-true")
         if common := sorted(set(self.tune.seeds) & set(self.seeds)):
-            raise ValueError(f"tune.seeds must be outside the table's seeds, both hold {common}")
+            problems.append(f"tune.seeds must be outside the table's seeds, both hold {common}")
+        if len([rate for rate in self.lr if not isinstance(rate, str)]) > 1:
+            problems.append("lr: give one number at most; several rates are tried by tune.factors")
+        if len(set(self.lr)) < len(self.lr):
+            problems.append("lr: given twice")
+        if self.published_lr is None and set(self.rows) != {"given"}:
+            problems.append(f"published_lr: missing, for lr: {', '.join(map(str, self.lr))}")
         for key, values in self.sweep.items():
             if key != "batch_size" and not key.startswith("model."):
-                raise ValueError(f"sweep: '{key}' is not batch_size or model.<argument>")
+                problems.append(f"sweep: '{key}' is not batch_size or model.<argument>")
             if not values:
-                raise ValueError(f"sweep: '{key}' has no values")
-        for number, override in enumerate(self.overrides):
-            self._compatible(f"overrides.{number}", override)
+                problems.append(f"sweep: '{key}' has no values")
+        return problems
+
+    def _comparison_problems(self) -> list[str]:
+        """A challenger and baselines that the grid has no normaliser or no evaluation for."""
+        named = [("challenger", name) for name in (self.challenger,) if name]
+        named += [("baselines", name) for name in self.baselines or ()]
+        problems = []
+        for key, name in named:
+            norm, at, form = name.partition("@")
+            if norm not in self.norms:
+                problems.append(
+                    str(unknown(f"normaliser of the grid under {key}", norm, self.norms))
+                )
+            elif at and form not in FORMS:
+                problems.append(f"{key}: {unknown(f'form of {norm}', form, FORMS)}")
+            elif at and not self.forms:
+                problems.append(f"{key}: '{name}' is not evaluated with forms: false")
+        if self.challenger in (self.baselines or ()):
+            problems.append(f"challenger: '{self.challenger}' is one of the baselines")
+        return problems
+
+    def _length_problems(self) -> list[str]:
+        problems = []
         for point in self.points():
             for tasks, methods in (
                 (None, None),
                 *((override.tasks, override.methods) for override in self.overrides),
             ):
-                self.length(
-                    self.resolved((tasks or ("",))[0], (methods or ("",))[0], point),
-                )
-        return self
+                settings = self.resolved((tasks or ("",))[0], (methods or ("",))[0], point)
+                try:
+                    self.length(settings)
+                except ValueError as error:
+                    problems.append(str(error))
+        return problems
 
-    def _compatible(self, where: str, override: Override) -> None:
-        """Refuses an override of what is swept or follows from something else."""
+    def _override_problems(self, where: str, override: Override) -> list[str]:
+        """An override of what is swept or follows from something else."""
+        problems = []
+        arguments = {**override.model, **override.optimizer.arguments()}
         swept = {key for key in self.sweep if key == "batch_size" and override.batch_size}
-        swept |= {key for key in self.sweep if key.removeprefix("model.") in override.model}
+        swept |= {key for key in self.sweep if key.removeprefix("model.") in arguments}
         if swept:
-            raise ValueError(f"{where}: {', '.join(sorted(swept))} is swept")
+            problems.append(f"{where}: {', '.join(sorted(swept))} is swept")
         if self.samples is not None and override.steps_per_epoch is not None:
-            raise ValueError(f"{where}: steps_per_epoch follows from samples")
+            problems.append(f"{where}: steps_per_epoch follows from samples")
+        return problems
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The parts of the table by where their learning rates come from."""
+        return tuple(rate if isinstance(rate, str) else "given" for rate in self.lr)
+
+    @property
+    def comparison(self) -> tuple[str, tuple[str, ...]]:
+        """The challenger and its baselines; the latter may be none of the grid's."""
+        return self.challenger or CHALLENGER, self.baselines or BASELINES
 
     def points(self) -> list[dict[str, Any]]:
         """The combinations of the swept settings; one empty point where nothing is swept."""
@@ -157,25 +255,27 @@ class Grid(Strict):
             for values in itertools.product(*(self.sweep[name] for name in names))
         ]
 
-    def resolved(self, task: str, method: str, point: dict[str, Any]) -> Resolved:
+    def resolved(
+        self, task: str, method: str, point: dict[str, Any], row: Row = "published"
+    ) -> Resolved:
         """The settings of a method on a task at a point, with the overrides for it."""
+        given = next((rate for rate in self.lr if not isinstance(rate, str)), None)
         base = Resolved(
-            lr=self.published_lr,
+            lr=given if row == "given" else self.published_lr,
             epochs=self.epochs,
             steps_per_epoch=self.steps_per_epoch,
             batch_size=self.batch_size,
-            model=self.model,
+            model={**self.model, **self.optimizer.arguments()},
             data_args=self.data_args,
+            trainer=self.trainer_settings(),
         )
-        found = resolve(base, self.overrides, task, method)
+        settings = resolve(base, self.overrides, task, method)
         swept = {key[6:]: value for key, value in point.items() if key.startswith("model.")}
-        batch_size = point.get("batch_size", found.batch_size)
-        model = {**found.model, **swept}
-        return found.model_copy(update={"batch_size": batch_size, "model": model})
+        batch_size = point.get("batch_size", settings.batch_size)
+        model = {**settings.model, **swept}
+        return settings.model_copy(update={"batch_size": batch_size, "model": model})
 
-    def length(
-        self, settings: Resolved
-    ) -> tuple[int, int | Literal["source", "target", "longest"]]:
+    def length(self, settings: Resolved) -> tuple[int, Steps]:
         """Epochs, and steps of each."""
         epochs, steps = settings.epochs, settings.steps_per_epoch
         if self.samples is not None:
@@ -188,19 +288,29 @@ class Grid(Strict):
         assert steps is not None  # for mypy: validated
         return (quick_epochs(epochs, steps), steps) if self.quick else (epochs, steps)
 
-    def steps(self, batch_size: int) -> int | Literal["source", "target", "longest"]:
+    def steps(self, batch_size: int) -> Steps:
         """Steps per epoch for a batch size, where nothing is overridden."""
         return self.length(self.resolved("", "", {"batch_size": batch_size}))[1]
 
-    def rule_lr(self, batch_size: int, lr: float | None = None) -> float:
-        """The published rate, scaled to the batch where the grid says so."""
-        lr = self.published_lr if lr is None else lr
+    def scaled_rate(self, batch_size: int, lr: float) -> float:
+        """A published rate, scaled to the batch where the grid says so."""
         return lr * batch_size / REFERENCE_BATCH if self.lr_scaling == "linear" else lr
 
-    def published(self, task: str, method: str, point: dict[str, Any]) -> float:
-        """The published rate of a method on a task at a point."""
-        settings = self.resolved(task, method, point)
-        return self.rule_lr(settings.batch_size, settings.lr)
+    def rate(self, task: str, method: str, point: dict[str, Any], row: Row = "published") -> float:
+        """The published or given rate of a method on a task at a point.
+
+        Raises:
+            UserError: the grid has none.
+        """
+        settings = self.resolved(task, method, point, row)
+        if settings.lr is None:
+            raise UserError(
+                f"published_lr: missing: expected the published learning rate of {method}, which "
+                f"'lr: {row}' starts from"
+            )
+        if row == "given":  # as the user wrote it
+            return settings.lr
+        return self.scaled_rate(settings.batch_size, settings.lr)
 
     def cell(
         self,
@@ -228,34 +338,19 @@ class Grid(Strict):
             norm=norm,
             norm_options=self.norms[norm],
             model_args=model,
-            weights_content=content(model.get("weights")),
+            weights_content=hash_weights(model.get("weights")),
             lr=lr,
             batch_size=settings.batch_size,
             epochs=epochs,
             steps_per_epoch=steps,
+            trainer=settings.trainer_settings(),
+            scores=tuple(dict.fromkeys((*self.scores, self.score))),
             forms=self.forms,
             seed=seed,
             threads=self.threads,
             precision=self.precision,
             device=self.device,
         )
-
-
-def content(weights: Any) -> str | None:
-    """SHA-256 of a file of weights; None where the weights are no file (``imagenet``)."""
-    if not isinstance(weights, str) or not (file := Path(weights).expanduser()).is_file():
-        return None
-    state = file.stat()
-    return _content(file, state.st_mtime_ns, state.st_size)
-
-
-@cache
-def _content(file: Path, changed: int, size: int) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def all_tasks(domains: tuple[str, ...]) -> tuple[str, ...]:

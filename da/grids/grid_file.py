@@ -1,15 +1,17 @@
-"""Reads a grid from YAML and the command line; what is wrong is said in one line."""
+"""Reads a grid from YAML and the command line; all that is wrong is said at once."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from da.errors import UserError, unknown
-from da.grids.grid import Grid, Tune, root
-from da.grids.overrides import Override
+from da.errors import UserError
+from da.grids.fields import plain_problems
+from da.grids.grid import Grid, root
+from da.grids.setting_keys import explain
 from da.ops.yaml12 import read_yaml
 
 
@@ -22,6 +24,20 @@ def find(name: str) -> Path:
     raise UserError(f"no such configuration: {name}; those at hand: {', '.join(known)}")
 
 
+class WrongSettings(UserError):
+    """All that is wrong with a file of settings, one line each.
+
+    Attributes:
+        problems: the lines.
+        settings: what was read, for further checks.
+    """
+
+    def __init__(self, where: str, problems: list[str], settings: dict[str, Any] | None = None):
+        self.where, self.problems = where, list(dict.fromkeys(problems))
+        self.settings = settings or {}
+        super().__init__("\n".join(f"{where}: {problem}" for problem in self.problems))
+
+
 def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:
     """A grid from its file, with what the command line replaces.
 
@@ -29,26 +45,46 @@ def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:
         path: the YAML file. ``tuned`` is taken from the folder in which it lies.
         overrides: ``tasks``, ``methods``, ``norms``, ``seeds`` or ``lr`` to a list, ``device``,
             ``quick``, and ``root``, the data's; methods and normalisers that the file names keep
-            the options that it gives them.
+            the options that it gives them, and a number under ``lr`` is that of all.
+
+    Raises:
+        WrongSettings: with everything that is wrong.
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected settings such as 'methods:', got {content!r}")
+        raise UserError(f"{path}: expected settings such as 'methods:', got {content!r:.60}")
+    if problems := plain_problems(content):
+        raise WrongSettings(str(path), problems)
     settings = dict(content)
     for key, value in overrides.items():
         if value is None:
             continue
+        in_file = settings.get(key)
         if key == "root":
-            settings["data_args"] = {**(settings.get("data_args") or {}), "root": value}
+            arguments = settings.get("data_args") or {}
+            if isinstance(arguments, dict):
+                settings["data_args"] = {**arguments, "root": value}
             continue
-        given = settings.get(key)
-        if key in ("methods", "norms") and isinstance(given, dict):
-            value = {name: given.get(name) or {} for name in _once(key, value)}
+        if key in ("methods", "norms") and isinstance(in_file, dict):
+            value = {name: in_file.get(name) or {} for name in _once(key, value)}
+        if key == "lr" and any(not isinstance(rate, str) for rate in value):
+            settings["overrides"] = _without_rates(settings.get("overrides"))
         settings[key] = value
     grid = parse(Grid, settings, str(path))
     if grid.tuned is not None:
         grid = grid.model_copy(update={"tuned": str((path.parent / grid.tuned).resolve())})
     return grid
+
+
+def _without_rates(overrides: Any) -> Any:
+    """Overrides without rates, since the command line gives one for all."""
+    if not isinstance(overrides, list):
+        return overrides or []
+    rest = [
+        {key: value for key, value in one.items() if key != "lr"} if isinstance(one, dict) else one
+        for one in overrides
+    ]
+    return [one for one in rest if not isinstance(one, dict) or {*one} - {"methods", "tasks"}]
 
 
 def _once(key: str, names: list[str]) -> list[str]:
@@ -58,37 +94,36 @@ def _once(key: str, names: list[str]) -> list[str]:
 
 
 def parse(model: type[Grid], settings: dict[str, Any], where: str) -> Grid:
-    """Validates settings; the first thing that is wrong becomes one line."""
+    """Validates settings.
+
+    Raises:
+        WrongSettings: with everything that is wrong.
+    """
     try:
         return model.model_validate(settings)
     except ValidationError as error:
-        raise UserError(f"{where}: {_line(error)}") from None
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        by_key = explain(error, model)
+    problems = [line for lines in by_key.values() for line in lines]
+    if "" not in by_key:  # single settings are wrong: what of the rest contradicts itself?
+        problems += _contradictions(settings, set(by_key))
+    raise WrongSettings(where, problems, settings)
 
 
-def _line(error: ValidationError) -> str:
-    # A misspelt key is also a missing one: the misspelling is the better news.
-    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    place = [str(part) for part in first["loc"]]
-    key = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        parts: dict[str, type[BaseModel]] = {"tune": Tune, "overrides": Override}
-        owner = parts.get(place[0], Grid)
-        return str(unknown("setting", key, _fields(owner, place[:-1])))
-    value = first["input"]
-    message = first["msg"].removeprefix("Value error, ")
-    if isinstance(value, bool) and "string" in message:
-        message += "; a name such as true must be put in quotes"
-    if first["type"] == "missing":
-        return f"{key}: missing"
-    if first["type"] == "value_error" or isinstance(value, dict):
-        return f"{key}: {message}" if key else message
-    return f"{key}: {message}, got {value!r}"
-
-
-def _fields(model: type[BaseModel], prefix: list[str]) -> list[str]:
-    return [".".join([*prefix, name]) for name in model.model_fields]
+def _contradictions(settings: dict[str, Any], wrong: set[str]) -> list[str]:
+    """Contradictions between those settings that are right by themselves."""
+    stand_in = {"data": "x", "methods": ["x"], "norms": ["x"], "epochs": 1, "steps_per_epoch": 1}
+    right = {key: value for key, value in settings.items() if key not in wrong}
+    if "samples" in right:
+        del stand_in["steps_per_epoch"]
+    filled = {**{k: v for k, v in stand_in.items() if k not in right}, **right}
+    try:
+        Grid.model_validate({**filled, "published_lr": filled.get("published_lr", 1.0)})
+    except ValidationError as error:
+        lines = explain(error, Grid).get("", [])
+    else:
+        return []
+    about = wrong | {key for key in stand_in if key not in settings}
+    return [line for line in lines if not any(key in re.split(r"\W+", line) for key in about)]
 
 
 def names(text: str | None) -> list[str] | None:
@@ -99,10 +134,10 @@ def names(text: str | None) -> list[str] | None:
     """
     if text is None:
         return None
-    found = [part.strip() for part in text.split(",")]
-    if not all(found):
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
         raise UserError(f"expected names separated by commas, got '{text}'")
-    return found
+    return parts
 
 
 def numbers(text: str | None) -> list[int] | None:
@@ -111,10 +146,10 @@ def numbers(text: str | None) -> list[int] | None:
     >>> numbers("0,1")
     [0, 1]
     """
-    found = names(text)
-    if found is None:
+    parts = names(text)
+    if parts is None:
         return None
-    for part in found:
+    for part in parts:
         if not part.isdecimal():
             raise UserError(f"expected whole numbers from 0, separated by commas, got '{text}'")
-    return [int(part) for part in found]
+    return [int(part) for part in parts]

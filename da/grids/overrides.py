@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from da.grids.fields import Strict, names, split_task, truths
+from da.engine.spec import TrainerSettings
+from da.grids.fields import Strict, check_tasks, names, split_task, truths
+from da.grids.training_keys import TrainingKeys
+
+Steps = Annotated[int, Field(gt=0)] | Literal["source", "target", "longest"]
+"""Steps of an epoch: a number, or the length of a domain, or of the longer one."""
 
 QUICK_STEPS = 5000
 """Steps of a run that is only to see whether a setting comes near to its published number."""
 
 
-class Override(Strict):
+class Override(TrainingKeys):
     """Settings in place of the grid's, for some methods, some tasks, or some methods on some."""
 
     methods: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """The methods that it is for; all where left out."""
     tasks: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """The tasks that it is for, each ``source->target``; all where left out."""
     lr: float | None = Field(default=None, gt=0)
-    """In place of the grid's ``published_lr``."""
+    """In place of the grid's ``published_lr``, or of the number under its ``lr``."""
     epochs: int | None = Field(default=None, gt=0)
-    steps_per_epoch: int | Literal["source", "target", "longest"] | None = None
+    """In place of the grid's."""
+    steps_per_epoch: Steps | None = None
+    """In place of the grid's."""
     batch_size: int | None = Field(default=None, gt=0)
+    """In place of the grid's."""
     model: dict[str, Any] = {}
+    """Arguments of methods, besides the grid's or in place of them."""
     data_args: dict[str, Any] = {}
+    """Arguments of the data, besides the grid's or in place of them."""
 
     @field_validator("methods", "tasks", mode="before")
     @classmethod
@@ -38,6 +50,7 @@ class Override(Strict):
     @field_validator("tasks")
     @classmethod
     def _tasks(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        check_tasks(value or ())
         return value and tuple("->".join(split_task(task)) for task in value)
 
     @field_validator("model", "data_args")
@@ -47,14 +60,18 @@ class Override(Strict):
 
     @model_validator(mode="after")
     def _useful(self) -> Override:
+        problems = self.doubles()
         if self.methods is None and self.tasks is None:
-            raise ValueError("name the methods or the tasks that it is for")
-        if not (self.given() or self.model or self.data_args):
-            raise ValueError("it changes nothing")
+            problems.append("name the methods or the tasks that it is for")
+        changes = self.replaced() or self.model or self.data_args or self.trainer_settings()
+        if not (changes or self.optimizer.arguments()):
+            problems.append("it changes nothing")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
-    def given(self) -> dict[str, Any]:
-        """The single settings that it replaces."""
+    def replaced(self) -> dict[str, Any]:
+        """The single settings that stand in place of the grid's."""
         keys = ("lr", "epochs", "steps_per_epoch", "batch_size")
         return {key: value for key in keys if (value := getattr(self, key)) is not None}
 
@@ -67,27 +84,35 @@ class Override(Strict):
 class Resolved(Strict):
     """The settings of one method on one task, with all overrides."""
 
-    lr: float
+    lr: float | None
     epochs: int
-    steps_per_epoch: int | Literal["source", "target", "longest"] | None
+    steps_per_epoch: Steps | None
     batch_size: int
     model: dict[str, Any]
+    """Arguments of the method, those of the optimiser among them."""
     data_args: dict[str, Any]
+    trainer: dict[str, Any]
+
+    def trainer_settings(self) -> TrainerSettings:
+        """The trainer's, with its defaults for what is not set."""
+        return TrainerSettings(**self.trainer)
 
 
 def resolve(base: Resolved, overrides: Sequence[Override], task: str, method: str) -> Resolved:
     """The grid's settings with the overrides that cover a method on a task, the last one wins."""
-    found = base
+    settings = base
     for override in overrides:
         if override.covers(task, method):
-            found = found.model_copy(
+            arguments = {**override.model, **override.optimizer.arguments()}
+            settings = settings.model_copy(
                 update={
-                    **override.given(),
-                    "model": {**found.model, **override.model},
-                    "data_args": {**found.data_args, **override.data_args},
+                    **override.replaced(),
+                    "model": {**settings.model, **arguments},
+                    "data_args": {**settings.data_args, **override.data_args},
+                    "trainer": {**settings.trainer, **override.trainer_settings()},
                 }
             )
-    return found
+    return settings
 
 
 def quick_epochs(epochs: int, steps: int | str) -> int:

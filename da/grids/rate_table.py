@@ -99,7 +99,7 @@ def trials(grid: Grid, task: str, version: int = 1) -> list[RunSpec]:
         for method in grid.methods
         for norm in grid.norms
         for point in grid.points()
-        for lr in [grid.published(task, method, point)]
+        for lr in [grid.rate(task, method, point)]
         for factor in grid.tune.factors
         for seed in grid.tune.seeds
     ]

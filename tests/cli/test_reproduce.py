@@ -67,7 +67,7 @@ def test_the_published_settings_of_each_method():
     grid = read_grid(find("configs/published/office31.yaml"), {})
     task = "amazon->webcam"
     erm, dann = (
-        grid.cell(task, m, "bn", {}, 0, grid.published(task, m, {})) for m in ("SourceOnly", "DANN")
+        grid.cell(task, m, "bn", {}, 0, grid.rate(task, m, {})) for m in ("SourceOnly", "DANN")
     )
     assert (erm.lr, erm.epochs, erm.steps_per_epoch) == (1e-3, 5, 500)
     assert (dann.lr, dann.epochs, dann.steps_per_epoch) == (1e-2, 20, 1000)
@@ -147,8 +147,8 @@ def test_wrong_names_are_refused(refused_words):
     [
         ({"methods": ["DANN"]}, "it changes nothing"),
         ({"lr": 0.1}, "name the methods or the tasks"),
-        ({"methods": ["DANN"], "lr": -1}, "greater than 0"),
-        ({"methods": ["DANN"], "epoch": 3}, "did you mean 'overrides.0.epochs'"),
+        ({"methods": ["DANN"], "lr": -1}, "lr: expected a number above 0, got -1"),
+        ({"methods": ["DANN"], "epoch": 3}, "unknown setting of overrides.0 'epoch'; did you mean 'epochs'"),
         ({"tasks": ["a-b"], "lr": 1}, "a task is written source->target"),
     ],
 )

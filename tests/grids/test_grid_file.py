@@ -50,18 +50,18 @@ def test_names_like_no_stay_names(tmp_path):
         ("[bn, wa]", "[bn, true]", "norms: a name is expected, got True: put it in quotes"),
         ("[bn, wa]", "[bn, bn]", "norms: names given twice: bn"),
         ("[bn, wa]", "{bn: {single_image: no}}", "single_image: no is a name in YAML 1.2"),
-        ("epochs: 3", "epochs: many", "epochs: Input should be a valid integer"),
-        ("epochs: 3\n", "", "epochs: missing"),
+        ("epochs: 3", "epochs: many", "epochs: expected a whole number above 0, got 'many'"),
+        ("epochs: 3\n", "", "epochs: missing: expected a whole number above 0"),
         ("steps_per_epoch: 10\n", "", "give one of steps_per_epoch and samples"),
         ("steps_per_epoch: 10", "samples: 100", "100 is not a multiple of batch size 32 x 3"),
         ("seeds: [0, 1]", "sweep: {model.channels_last: [off]}", "channels_last: off is a name"),
-        ("seeds: [0, 1]", "precision: bf16-true", "precision: Input should be "),
+        ("seeds: [0, 1]", "precision: bf16-true", "precision: expected one of 32-true, bf16-mixed, 16-mixed, got 'bf16"),
         ("seeds: [0, 1]", "precision: 16-mixed", "16-mixed needs a GPU; on a cpu give bf16-mixed"),
         ("lr: published", "lr: best", "got 'best'"),
         ("seeds: [0, 1]", "seeds: [100]", "tune.seeds must be outside the table's seeds"),
         ("seeds: [0, 1]", "sweep: {size: [1]}", "'size' is not batch_size or model.<argument>"),
         ("seeds: [0, 1]", "tasks: [a-b]", "a task is written source->target, got 'a-b'"),
-        ("seeds: [0, 1]", "tune: {sedes: [5]}", "did you mean 'tune.seeds'"),
+        ("seeds: [0, 1]", "tune: {sedes: [5]}", "unknown setting of tune 'sedes'; did you mean 'seeds'"),
         ("seeds: [0, 1]", "seeds: [0\n", "broken YAML"),
         ("seeds: [0, 1]", "epochs: 4", "'epochs' is given twice"),
     ],
@@ -94,8 +94,8 @@ def test_every_preset_is_a_grid(path):
 
 def test_the_batch_size_rule():
     grid = read_grid(root() / "configs/ablations/batch_size.yaml", {})
-    assert grid.rule_lr(64) == pytest.approx(2 * grid.published_lr)
-    assert grid.rule_lr(1) == pytest.approx(grid.published_lr / 32)
+    assert grid.scaled_rate(64, grid.published_lr) == pytest.approx(2 * grid.published_lr)
+    assert grid.scaled_rate(1, grid.published_lr) == pytest.approx(grid.published_lr / 32)
 
 
 @pytest.mark.parametrize("where", ["model: {conversion: off}", "sweep: {model.conversion: [off]}"])

@@ -33,7 +33,7 @@ def cells(name):
     grid = read_grid(config(name), {})
     assert (grid.seeds, grid.norms, grid.lr) == ((0, 1, 2), {"bn": {}}, ("published",))
     return [
-        grid.cell(task, method, "bn", {}, 0, grid.published(task, method, {}))
+        grid.cell(task, method, "bn", {}, 0, grid.rate(task, method, {}))
         for task in grid.tasks
         for method in grid.methods
     ]
