@@ -121,7 +121,7 @@ def run(cell: RunSpec, directory: Path, progress: Callable[[float], None]) -> Re
 
 
 def check(settings: dict[str, Any]) -> dict[str, Any]:
-    """Stands in for the catalogue."""
+    """Stands in for the check of names."""
     if "nonsense" in settings["methods"]:
         raise UserError("unknown method 'nonsense'; one of: M")
     tasks = settings["tasks"]
@@ -131,6 +131,8 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
         "development": "a->b",
         "version": behaviour.get("data version", 1),
         "images": {},
+        "names": {},
+        "data_path": settings["data"],
     }
 
 

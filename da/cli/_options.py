@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from da.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from da.grids.grid import Grid, Row
+    from da.grids.grid import Grid
+    from da.grids.plan import Plan
     from da.grids.session import Session
+    from da.reports.runs import Run
 
 
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
@@ -37,6 +40,11 @@ def plain_parser(command: str, description: str | None) -> Any:
     )
 
 
+KEYS = """
+  python run.py {command} --help keys                           the keys of a grid's file
+"""
+
+
 def grid_parser(command: str, description: str | None, published: bool = False) -> Any:
     """A parser with the options of commands that train grids.
 
@@ -45,25 +53,27 @@ def grid_parser(command: str, description: str | None, published: bool = False) 
         description: its help.
         published: the grid is named like a benchmark, and has no default.
     """
-    found = plain_parser(command, description)
+    parser = plain_parser(command, (description or "").rstrip() + KEYS.format(command=command))
     default = "configs/ablations/digits.yaml"
     if published:
-        found.add_argument(
+        parser.add_argument(
             "config", type=str, help="office31, visda or digits; or a file so called"
         )
     else:
-        found.add_argument("config", nargs="?", default=default, help="the grid: a YAML file")
-    found.add_argument("--root", type=str, help="folder of the data")
-    found.add_argument("--device", type=str, help="cpu or cuda, in place of the grid's")
-    found.add_argument("--out", type=str, help="output folder, by default under runs/")
-    found.add_argument("--tasks", type=str, help='all, or "source->target,..." in quotes')
-    both = ["--method", "--methods"] if published else ["--methods"]
-    found.add_argument(*both, dest="methods", type=str, help="some of them: SourceOnly,DANN,...")
-    found.add_argument("--norms", type=str, help="normalisers: bn,wa,wa+bn,...")
-    found.add_argument("--workers", type=int, help="cells at a time, by default one per core")
-    found.add_argument("--keep", action="store_true", help="keep checkpoints of finished cells")
-    found.add_argument("--dry-run", action="store_true", help="print the cells and their cost only")
-    return found
+        parser.add_argument("config", nargs="?", default=default, help="the grid: a YAML file")
+    parser.add_argument("--root", type=str, help="folder of the data")
+    parser.add_argument("--device", type=str, help="cpu or cuda, in place of the grid's")
+    parser.add_argument("--out", type=str, help="output folder, by default under runs/")
+    parser.add_argument("--tasks", type=str, help='all, or "source->target,..." in quotes')
+    names = ["--method", "--methods"] if published else ["--methods"]
+    parser.add_argument(*names, dest="methods", type=str, help="some of them: SourceOnly,DANN,...")
+    parser.add_argument("--norms", type=str, help="normalisers: bn,wa,wa+bn,...")
+    parser.add_argument("--workers", type=int, help="cells at a time, by default one per core")
+    parser.add_argument("--keep", action="store_true", help="keep checkpoints of finished cells")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the cells and their cost only"
+    )
+    return parser
 
 
 def parse(parser: Any, argv: list[str]) -> Any:
@@ -72,6 +82,9 @@ def parse(parser: Any, argv: list[str]) -> Any:
     Raises:
         UserError: for options that do not exist and values of the wrong type.
     """
+    if argv[:2] in (["--help", "keys"], ["-h", "keys"]):
+        print_keys()
+        raise SystemExit(0)
     options = [s for action in parser._actions for s in action.option_strings if s[:2] == "--"]
     for argument in argv:
         name = argument.partition("=")[0]
@@ -97,53 +110,107 @@ def overrides(options: Any) -> dict[str, Any]:
         "methods": names(options.methods),
         "norms": names(options.norms),
         "seeds": numbers(getattr(options, "seeds", None)),
-        "lr": rows(getattr(options, "lr", None)),
+        "lr": rates(getattr(options, "lr", None)),
         "device": options.device,
         "root": options.root,
         "quick": True if getattr(options, "quick", False) else None,
     }
 
 
-def rows(text: str | None) -> list[Row] | None:
-    """``tuned``, ``published`` or both."""
-    from da.grids.grid import ROWS
+def print_keys() -> None:
+    """Prints every key of a grid's file: what it takes, its default and what it means."""
+    import textwrap
+
+    from da.grids.grid import Grid
+    from da.grids.setting_keys import documented_keys
+
+    print("The keys of a grid, a YAML file such as configs/ablations/digits.yaml.\n")
+    for key in documented_keys(Grid):
+        default = f"default: {key.default}" if key.default else "must be given"
+        print(f"{key.name}: {key.kind} ({default})")
+        print(textwrap.indent(textwrap.fill(key.meaning, 92), "    "))
+
+
+def rates(text: str | None) -> list[str | float] | None:
+    """``tuned``, ``published``, a number, or several of these."""
     from da.grids.grid_file import names
 
-    found = names(text)
-    for name in found or ():
-        if name not in ROWS:
-            raise UserError(f"--lr: expected {' or '.join(ROWS)}, or both, got '{name}'")
-    return None if found is None else [row for row in ROWS if row in found]
+    parts = names(text)
+    if parts is None:
+        return None
+    values: list[str | float] = []
+    for part in parts:
+        if part in ("tuned", "published"):
+            values.append(part)
+            continue
+        try:
+            values.append(float(part))
+        except ValueError:
+            raise UserError(
+                f"--lr: expected tuned, published or a number above 0, got '{part}'"
+            ) from None
+    return values
 
 
-def load(options: Any) -> tuple[Path, Grid]:
-    """The configuration and the grid that it and the options describe."""
-    from da.grids.grid_file import find, read_grid
+def load_grid(options: Any, check_names: bool = True) -> tuple[Path, Grid]:
+    """The configuration and the grid that it and the options describe.
+
+    Args:
+        options: of the command line.
+        check_names: whether to look for wrong names, too, where something else is wrong; those of
+            a grid that is right are checked by the session.
+
+    Raises:
+        UserError: with all that is wrong with the file, one line each.
+    """
+    from da.grids.grid_file import WrongSettings, find, read_grid
 
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers: expected at least 1, got {options.workers}")
     config = find(options.config)
-    return config, read_grid(config, overrides(options))
+    try:
+        return config, read_grid(config, overrides(options))
+    except WrongSettings as error:
+        if not (check_names and error.settings):
+            raise
+        from da.grids.validation import name_problems
+
+        problems = [*error.problems, *name_problems(error.settings)]
+        raise WrongSettings(error.where, problems) from None
 
 
 def session(
     options: Any, name: str, grid: Grid | None, train: str | None, check: str | None
 ) -> Session:
     """How the cells run, in ``--out`` or ``runs/<name>``; one at a time on a GPU unless told."""
+    from da.cli._progress_display import ProgressDisplay
     from da.grids.session import CHECK, TRAIN, Session
     from da.grids.store import Store
     from da.reports.terminal import console
 
     out = Path(options.out) if options.out else Path("runs") / name
+    screen = console()
     return Session(
         store=Store(out),
-        console=console(),
+        say=lambda line: screen.print(line, markup=False, soft_wrap=True),
+        watch=partial(ProgressDisplay, screen),
         workers=options.workers or (1 if grid and grid.device != "cpu" else None),
         threads=grid.threads if grid else 1,
         keep=options.keep,
         train=train or TRAIN,
         check=check or CHECK,
+        loggers=grid.logger if grid else (),
     )
+
+
+def show_report(session: Session, plan: Plan) -> tuple[list[Run], str]:
+    """Writes and prints the report; gives the runs, and the files in words."""
+    from da.reports import report, terminal
+
+    out = session.store.root
+    runs, tables = report.write(out, plan)
+    terminal.show(terminal.console(), out, plan, runs, tables)
+    return runs, report.files(out)
 
 
 def command_line(name: str, argv: list[str]) -> str:

@@ -13,7 +13,7 @@ examples:
 
 from __future__ import annotations
 
-from da.cli._options import command_line, grid_parser, load, parse, session
+from da.cli._options import command_line, grid_parser, load_grid, parse, session, show_report
 
 
 def main(argv: list[str], train: str | None = None, check: str | None = None) -> int:
@@ -27,16 +27,14 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
     parser = grid_parser("ablate", __doc__)
     parser.add_argument("--seeds", type=str, help="of the trainings: 0,1,2")
     parser.add_argument(
-        "--lr", type=str, help="learning rates: tuned, published, or both: tuned,published"
+        "--lr", type=str, help="learning rates: tuned, published, a number, or several: tuned,0.01"
     )
     options = parse(parser, argv)
     from da.grids import ablation
 
-    config, grid = load(options)
-    run = ablation.dry_run if options.dry_run else ablation.run
-    return run(
-        session(options, config.stem, grid, train, check),
-        grid,
-        command_line("ablate", argv),
-        command_line("tune", [options.config]),
-    )
+    config, grid = load_grid(options, check is None)
+    where = session(options, config.stem, grid, train, check)
+    command, tune = command_line("ablate", argv), command_line("tune", [options.config])
+    if options.dry_run:
+        return ablation.dry_run(where, grid, command, tune)
+    return ablation.run(where, grid, command, tune, show_report)

@@ -20,9 +20,9 @@ def main(argv: list[str]) -> int:
     from da.reports import report, terminal
 
     out = Path(options.out)
-    found = plan.read(out)
-    runs, tables = report.write(out, found)
+    read = plan.read(out)
+    runs, tables = report.write(out, read)
     console = terminal.console()
-    terminal.show(console, out, found, runs, tables)
+    terminal.show(console, out, read, runs, tables)
     console.print(f"written: {report.files(out)}", markup=False, soft_wrap=True)
     return 0

@@ -11,7 +11,7 @@ examples:
 
 from __future__ import annotations
 
-from da.cli._options import command_line, grid_parser, load, parse, session
+from da.cli._options import command_line, grid_parser, load_grid, parse, session
 from da.errors import UserError
 
 
@@ -33,10 +33,10 @@ def main(argv: list[str]) -> int:
             raise UserError("--compare: name the folder of a finished grid with --out")
         where = session(options, path.stem, None, None, None)
         return reproduction.compare(where, path.stem, names(options.methods))
-    given = references.methods_named(names(options.methods), read_yaml(path)["methods"])
-    options.methods = ",".join(given) if given else None
+    methods = references.methods_named(names(options.methods), read_yaml(path)["methods"])
+    options.methods = ",".join(methods) if methods else None
     options.config = str(path)
-    _, grid = load(options)
+    _, grid = load_grid(options)
     name = f"reproduce-{path.stem}" + ("-quick" if grid.quick else "")
     where = session(options, name, grid, None, None)
     command = command_line("reproduce", argv)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from da.cli._options import command_line, grid_parser, load, parse, session
+from da.cli._options import command_line, grid_parser, load_grid, parse, session
 from da.errors import UserError
 
 
@@ -31,7 +31,7 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
         raise UserError("--tasks: tune uses one development task; set it as tune.task in the YAML")
     from da.grids import rate_search
 
-    config, grid = load(options)
+    config, grid = load_grid(options, check is None)
     table = options.table or grid.tuned
     if table is None:
         raise UserError(f"{config} names no table under 'tuned:'; name one with --table")

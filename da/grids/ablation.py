@@ -1,32 +1,30 @@
-"""Runs a grid in a folder and ends in the comparison."""
+"""Trains a grid in a folder, and ends in the comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.plan import Plan
 from da.grids.session import Session, interruptible
+from da.grids.store import refuse_earlier_version
 from da.reports.runs import Run
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 Show = Callable[[Session, Plan], tuple[list[Run], str]]
+"""Writes and shows what the results say; gives the runs, and the files in words."""
 
 
-def run(session: Session, grid: Grid, command: str, tune: str, show: Show | None = None) -> int:
-    """Trains the cells that have no result, then writes and prints the report.
+def run(session: Session, grid: Grid, command: str, tune: str, show: Show) -> int:
+    """Trains the cells that have no result, then has the report written.
 
     Args:
         session: where and how.
         grid: what.
         command: what the user typed, to go on after an interruption.
         tune: the command that makes missing learning rates.
-        show: writes and shows what the results say; by default the report.
+        show: writes and shows what the results say.
 
     Returns:
         0 when every cell is done, 1 when one failed or has no rate that works, 3 when one diverged
@@ -38,59 +36,60 @@ def run(session: Session, grid: Grid, command: str, tune: str, show: Show | None
         with session.store.lock():
             # Also where every cell may be done: a worker knows whether the data are the same.
             with session.pool() as pool:
-                known = session.known(pool, grid)
+                short, known = session.check_grid(pool, grid)
                 made.append(
                     plans.plan(
-                        grid, known["tasks"], command, tune, known["version"], known["images"]
+                        short,
+                        known["tasks"],
+                        command,
+                        tune,
+                        known["version"],
+                        known["images"],
+                        known["data_path"],
                     )
                 )
                 plans.write(session.store.root, made[0])
                 session.run(pool, made[0].cells)
-            return _end(session, made[0], show or report_of)
+            return _end(session, made[0], show)
 
     return interruptible(session, lambda: made[0].cells if made else [], command, body)
-
-
-def report_of(session: Session, plan: Plan) -> tuple[list[Run], str]:
-    """Writes and shows the report; gives the runs, and the files in words."""
-    from da.reports import report, terminal
-
-    out = session.store.root
-    runs, tables = report.write(out, plan)
-    terminal.show(session.console, out, plan, runs, tables)
-    return runs, report.files(out)
 
 
 def _end(session: Session, plan: Plan, show: Show) -> int:
     runs, files = show(session, plan)
     states = {run.state for run in runs}
-    session.console.print(f"written: {files}", markup=False, soft_wrap=True)
+    session.say(f"written: {files}")
     if session.outcome.finished:
-        session.console.print(session.split(), markup=False, soft_wrap=True)
+        session.say(session.time_shares())
     if states - {"done", "diverged"} or plan.refused:
         return 1
     return 3 if "diverged" in states else 0
 
 
 def dry_run(session: Session, grid: Grid, command: str, tune: str) -> int:
-    """Prints the cells and what they cost."""
+    """Says which cells there are and what they cost."""
     from da.grids.executors.worker import load as resolve
 
     known = resolve(session.check)(grid.model_dump(mode="json"))
-    plan = plans.plan(grid, known["tasks"], command, tune, known["version"])
-    show_cells(session.console, plan)
+    refuse_earlier_version(session.store.root)
+    short = grid.renamed(known["names"])
+    plan = plans.plan(
+        short, known["tasks"], command, tune, known["version"], data_path=known["data_path"]
+    )
+    for line in cell_lines(plan):
+        session.say(line)
     for text in plan.refused:
-        session.console.print(f"refused: {text}", markup=False, soft_wrap=True)
-    session.console.print(session.costs(plan.cells), markup=False, soft_wrap=True)
+        session.say(f"refused: {text}")
+    session.say(session.costs(plan.cells))
     return 0
 
 
-def show_cells(console: Console, plan: Plan) -> None:
+def cell_lines(plan: Plan) -> Iterator[str]:
     """One line per row, task, method, normaliser and point, with its seeds."""
     entries = sorted(
         plan.entries,
         key=lambda e: (
-            plan.grid.lr.index(e.row),
+            plan.grid.rows.index(e.row),
             plan.tasks.index(e.cell.task),
             list(plan.grid.methods).index(e.cell.method),
             plan.grid.points().index(e.point),
@@ -107,4 +106,4 @@ def show_cells(console: Console, plan: Plan) -> None:
 
     for text, group in groupby(entries, key=line):
         seeds = ",".join(str(entry.cell.seed) for entry in group)
-        console.print(f"{text} seeds {seeds}", markup=False, soft_wrap=True)
+        yield f"{text} seeds {seeds}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 from da.engine.result import DEFAULT_SCORE
 from da.engine.spec import RunSpec
 from da.errors import UserError, unknown
+from da.grids.contradictions import contradictions, length_problems
 from da.grids.fields import Strict, check_tasks, distinct, names, split_task, truths
 from da.grids.overrides import Override, Resolved, Steps, quick_epochs, resolve
 from da.grids.training_keys import TrainingKeys
@@ -22,8 +24,6 @@ REFERENCE_BATCH = 32
 DEFAULT_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 CHALLENGER = "wa"
 BASELINES = ("bn", "bn@target-stats")
-FORMS = ("source-stats", "target-stats")
-"""How batch norm is evaluated besides as it was trained."""
 Logger = Literal["csv", "tensorboard", "wandb", "mlflow"]
 
 
@@ -159,83 +159,10 @@ class Grid(TrainingKeys):
 
     @model_validator(mode="after")
     def _consistent(self) -> Grid:
-        problems = self.contradictions() or self._length_problems()  # these need the rest to fit
+        problems = contradictions(self) or length_problems(self)  # these need the rest to fit
         if problems:
             raise ValueError("\n".join(dict.fromkeys(problems)))
         return self
-
-    def contradictions(self) -> list[str]:
-        """What single settings that are right by themselves can't be together, a line each."""
-        problems = [*self.doubles(), *self._cross_problems(), *self._comparison_problems()]
-        for number, override in enumerate(self.overrides):
-            problems += self._override_problems(f"overrides.{number}", override)
-        return problems
-
-    def _cross_problems(self) -> list[str]:
-        problems = []
-        if (self.steps_per_epoch is None) == (self.samples is None):
-            problems.append("give one of steps_per_epoch and samples")
-        if self.precision == "16-mixed" and self.device == "cpu":
-            problems.append("precision: 16-mixed needs a GPU; on a cpu give bf16-mixed or 32-true")
-        if common := sorted(set(self.tune.seeds) & set(self.seeds)):
-            problems.append(f"tune.seeds must be outside the table's seeds, both hold {common}")
-        if len([rate for rate in self.lr if not isinstance(rate, str)]) > 1:
-            problems.append("lr: give one number at most; several rates are tried by tune.factors")
-        if len(set(self.lr)) < len(self.lr):
-            problems.append("lr: given twice")
-        if self.published_lr is None and set(self.rows) != {"given"}:
-            problems.append(f"published_lr: missing, for lr: {', '.join(map(str, self.lr))}")
-        for key, values in self.sweep.items():
-            if key != "batch_size" and not key.startswith("model."):
-                problems.append(f"sweep: '{key}' is not batch_size or model.<argument>")
-            if not values:
-                problems.append(f"sweep: '{key}' has no values")
-        return problems
-
-    def _comparison_problems(self) -> list[str]:
-        """A challenger and baselines that the grid has no normaliser or no evaluation for."""
-        named = [("challenger", name) for name in (self.challenger,) if name]
-        named += [("baselines", name) for name in self.baselines or ()]
-        problems = []
-        for key, name in named:
-            norm, at, form = name.partition("@")
-            if norm not in self.norms:
-                problems.append(
-                    str(unknown(f"normaliser of the grid under {key}", norm, self.norms))
-                )
-            elif at and form not in FORMS:
-                problems.append(f"{key}: {unknown(f'form of {norm}', form, FORMS)}")
-            elif at and not self.forms:
-                problems.append(f"{key}: '{name}' is not evaluated with forms: false")
-        if self.challenger in (self.baselines or ()):
-            problems.append(f"challenger: '{self.challenger}' is one of the baselines")
-        return problems
-
-    def _length_problems(self) -> list[str]:
-        problems = []
-        for point in self.points():
-            for tasks, methods in (
-                (None, None),
-                *((override.tasks, override.methods) for override in self.overrides),
-            ):
-                settings = self.resolved((tasks or ("",))[0], (methods or ("",))[0], point)
-                try:
-                    self.length(settings)
-                except ValueError as error:
-                    problems.append(str(error))
-        return problems
-
-    def _override_problems(self, where: str, override: Override) -> list[str]:
-        """An override of what is swept or follows from something else."""
-        problems = []
-        arguments = {**override.model, **override.optimizer.arguments()}
-        swept = {key for key in self.sweep if key == "batch_size" and override.batch_size}
-        swept |= {key for key in self.sweep if key.removeprefix("model.") in arguments}
-        if swept:
-            problems.append(f"{where}: {', '.join(sorted(swept))} is swept")
-        if self.samples is not None and override.steps_per_epoch is not None:
-            problems.append(f"{where}: steps_per_epoch follows from samples")
-        return problems
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -246,6 +173,35 @@ class Grid(TrainingKeys):
     def comparison(self) -> tuple[str, tuple[str, ...]]:
         """The challenger and its baselines; the latter may be none of the grid's."""
         return self.challenger or CHALLENGER, self.baselines or BASELINES
+
+    def renamed(self, names: Mapping[str, str]) -> Grid:
+        """The grid with names in place of others: short ones for dotted paths.
+
+        Args:
+            names: the name to use, by the one as written.
+        """
+
+        def named(name: str) -> str:
+            norm, at, form = name.partition("@")
+            return f"{names.get(norm, norm)}{at}{form}"
+
+        return self.model_copy(
+            update={
+                "data": named(self.data),
+                "methods": {named(name): options for name, options in self.methods.items()},
+                "norms": {named(name): options for name, options in self.norms.items()},
+                "challenger": self.challenger and named(self.challenger),
+                "baselines": self.baselines and tuple(map(named, self.baselines)),
+                "scores": tuple(map(named, self.scores)),
+                "score": named(self.score),
+                "overrides": tuple(
+                    one.model_copy(update={"methods": tuple(map(named, one.methods))})
+                    if one.methods
+                    else one
+                    for one in self.overrides
+                ),
+            }
+        )
 
     def points(self) -> list[dict[str, Any]]:
         """The combinations of the swept settings; one empty point where nothing is swept."""
@@ -362,13 +318,10 @@ def all_tasks(domains: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{a}->{b}" for a, b in itertools.permutations(domains, 2))
 
 
-def check_names(grid: Grid, domains: tuple[str, ...]) -> None:
-    """Refuses a task of a domain that does not exist."""
-    written = grid.tasks if grid.tasks != "all" else ()
-    for task in (*written, *(task for one in grid.overrides for task in one.tasks or ())):
-        for domain in split_task(task):
-            if domain not in domains:
-                raise unknown("domain", domain, domains)
+def domain_problems(tasks: Iterable[str], domains: tuple[str, ...]) -> list[str]:
+    """Tasks of a domain that does not exist, a line each."""
+    named = dict.fromkeys(domain for task in tasks for domain in split_task(task))
+    return [str(unknown("domain", name, domains)) for name in named if name not in domains]
 
 
 def root() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,8 @@ from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids import rate_table
 from da.grids.grid import Grid, Row
-from da.ops.files import write_atomically
+from da.grids.store import PLAN, refuse_earlier_version
+from da.ops.sealed_json import read_sealed, write_sealed
 
 
 class Entry(BaseModel):
@@ -29,7 +31,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     command: str
     grid: Grid
     tasks: list[str]
@@ -52,44 +54,36 @@ def plan(
     tune_command: str,
     version: int = 1,
     images: dict[str, int] | None = None,
+    data_path: str = "",
 ) -> Plan:
     """The cells of a grid, seed by seed, so that an interrupted grid has whole seeds first.
 
     Args:
-        grid: what to train.
+        grid: what to train, by short names.
         tasks: the grid's, resolved.
         command: what the user typed.
         tune_command: what makes missing learning rates.
         version: of the data class.
         images: see :class:`Plan`.
+        data_path: the dotted path of the data class, by which a table of rates may name it.
     """
     table = None
-    if "tuned" in grid.lr:
-        if grid.tuned is None:
-            raise UserError("lr: 'tuned' needs a table, and the grid names none under 'tuned:'")
-        table = rate_table.read(Path(grid.tuned), tune_command)
-        if table.data != grid.data:
-            raise UserError(
-                f"{grid.tuned} was tuned on {table.data}, the grid is of {grid.data}; name another "
-                f"table under 'tuned:' and make it: {tune_command} (or use --lr published)"
-            )
-    entries = []
+    if "tuned" in grid.rows:
+        table = _rates(grid, tune_command, data_path)
+    entries: list[Entry] = []
     refused: dict[str, None] = {}
-    for row in grid.lr:
-        for seed in grid.seeds:
-            for task in tasks:
-                for method in grid.methods:
-                    for point in grid.points():
-                        for norm in grid.norms:
-                            lr = grid.published(task, method, point)
-                            cell = grid.cell(task, method, norm, point, seed, lr, version)
-                            if row == "tuned" and table is not None:
-                                entry = _tuned(cell, table, grid.tuned, tune_command)
-                                if entry.lr is None:
-                                    refused[_refusal(entry, grid.tuned)] = None
-                                    continue
-                                cell = cell.model_copy(update={"lr": entry.lr})
-                            entries.append(Entry(row=row, point=point, cell=cell))
+    for row, seed, task in itertools.product(grid.rows, grid.seeds, tasks):
+        for method, point, norm in itertools.product(grid.methods, grid.points(), grid.norms):
+            # A tuned rate takes the place of the published one.
+            rate = grid.rate(task, method, point, row)
+            cell = grid.cell(task, method, norm, point, seed, rate, version)
+            if row == "tuned" and table is not None:
+                entry = _tuned(cell, table, grid.tuned, tune_command)
+                if entry.lr is None:
+                    refused[_refusal(entry, grid.tuned)] = None
+                    continue
+                cell = cell.model_copy(update={"lr": entry.lr})
+            entries.append(Entry(row=row, point=point, cell=cell))
     if not entries:
         raise UserError(
             f"nothing to train: {'; '.join(refused)}; set other tune.factors and tune again: "
@@ -99,6 +93,19 @@ def plan(
         command=command, grid=grid, tasks=tasks, entries=entries, refused=list(refused),
         images=images or {},
     )  # fmt: skip
+
+
+def _rates(grid: Grid, tune_command: str, data_path: str) -> rate_table.Table:
+    """The table of tuned rates, if it is of the grid's data in either spelling."""
+    if grid.tuned is None:
+        raise UserError("lr: 'tuned' needs a table, and the grid names none under 'tuned:'")
+    table = rate_table.read(Path(grid.tuned), tune_command)
+    if table.data not in (grid.data, data_path):
+        raise UserError(
+            f"{grid.tuned} was tuned on {table.data}, the grid is of {grid.data}; name another "
+            f"table under 'tuned:' and make it: {tune_command} (or use --lr published)"
+        )
+    return table
 
 
 def _refusal(entry: rate_table.Entry, path: str | None) -> str:
@@ -124,16 +131,25 @@ def _tuned(
 
 def write(out: Path, plan: Plan) -> None:
     """Records what the results in a folder belong to."""
-    write_atomically(out / "grid.json", plan.model_dump_json(indent=1))
+    write_sealed(out / PLAN, plan.model_dump(mode="json"))
 
 
 def read(out: Path) -> Plan:
-    """The plan of an output folder."""
-    path = out / "grid.json"
+    """The plan of an output folder.
+
+    Raises:
+        UserError: there is none, it is damaged, or an earlier version wrote it.
+    """
+    path = out / PLAN
     if not path.is_file():
-        raise UserError(f"{out} holds no grid (no grid.json); name the --out of an ablate command")
+        raise UserError(f"{out} holds no grid (no {PLAN}); name the --out of an ablate command")
+    advice = "run the ablate command again"
+    content = read_sealed(path, "grid", advice).content
+    refuse_earlier_version(out)
     try:
-        return Plan.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is broken ({reason}); run the ablate command again") from None
+        return Plan.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        reason = f"{place}: {first['msg']}"
+        raise UserError(f"grid: '{path}' is not valid ({reason}); {advice}") from None

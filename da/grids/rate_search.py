@@ -9,6 +9,7 @@ from da.errors import UserError
 from da.grids import rate_table
 from da.grids.grid import Grid
 from da.grids.session import Session, interruptible
+from da.grids.store import refuse_earlier_version
 
 
 def _task(grid: Grid, development: str | None) -> str:
@@ -19,14 +20,16 @@ def _task(grid: Grid, development: str | None) -> str:
 
 
 def dry_run(session: Session, grid: Grid) -> int:
-    """Prints the trials and what they cost."""
+    """Says which trials there are and what they cost."""
     from da.grids.executors.worker import load as resolve
 
     known = resolve(session.check)(_with_task(grid))
-    cells = rate_table.trials(grid, _task(grid, known["development"]), known["version"])
+    refuse_earlier_version(session.store.root)
+    task = _task(grid, known["development"])
+    cells = rate_table.trials(grid.renamed(known["names"]), task, known["version"])
     for cell in cells:
-        session.console.print(str(cell), markup=False, soft_wrap=True)
-    session.console.print(session.costs(cells), markup=False, soft_wrap=True)
+        session.say(str(cell))
+    session.say(session.costs(cells))
     return 0
 
 
@@ -49,42 +52,40 @@ def run(session: Session, grid: Grid, path: Path, command: str) -> int:
     def body() -> int:
         with session.store.lock(), session.pool() as pool:
             known = pool.ask(session.check, _with_task(grid))
-            task = _task(grid, known["development"])
-            before = rate_table.previous(path, grid, task)
-            cells.extend(rate_table.trials(grid, task, known["version"]))
+            short, task = grid.renamed(known["names"]), _task(grid, known["development"])
+            before = rate_table.previous(path, short, task, known["data_path"])
+            cells.extend(rate_table.trials(short, task, known["version"]))
             session.run(pool, cells)
             outcomes: rate_table.Outcomes = [
                 (c, session.store.result(c) or session.store.state(c)) for c in cells
             ]
-            rate_table.write(path, table := rate_table.build(grid, task, command, outcomes, before))
-            _show(session, table, path)
-            return _failed(session)
+            table = rate_table.build(short, task, command, outcomes, before)
+            rate_table.write(path, table)
+            _say_rates(session, table, path)
+            return _say_failures(session)
 
     return interruptible(session, lambda: cells, command, body)
 
 
-def _show(session: Session, table: rate_table.Table, path: Path) -> None:
-    console = session.console
+def _say_rates(session: Session, table: rate_table.Table, path: Path) -> None:
     for entry in table.entries:
         rate = "none" if entry.lr is None else f"{entry.lr:g}"
-        console.print(
+        session.say(
             f"{entry.method:20} {entry.norm:8} batch {entry.batch_size:<4} lr {rate}"
-            f"  {rate_table.warning(entry)}".rstrip(),
-            markup=False,
+            f"  {rate_table.warning(entry)}".rstrip()
         )
-    console.print(f"written: {path}", markup=False, soft_wrap=True)
+    session.say(f"written: {path}")
     if session.outcome.finished:
-        console.print(session.split(), markup=False, soft_wrap=True)
+        session.say(session.time_shares())
 
 
-def _failed(session: Session) -> int:
+def _say_failures(session: Session) -> int:
     """Names the trials that failed, if any; the exit code."""
     for line in session.failures():
-        session.console.print(line, markup=False, soft_wrap=True)
+        session.say(line)
     if failed := len(session.outcome.failed):
-        session.console.print(
+        session.say(
             f"{failed} trials failed, and without them no rate is chosen; the same command tries "
-            "them again",
-            markup=False,
+            "them again"
         )
     return 1 if failed else 0

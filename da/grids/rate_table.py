@@ -178,6 +178,8 @@ def build(
 
 
 def _empty(grid: Grid, task: str, command: str) -> Table:
+    if grid.published_lr is None:
+        raise UserError("published_lr: missing: the tried learning rates are multiples of it")
     return Table(
         command=command,
         data=grid.data,
@@ -189,8 +191,14 @@ def _empty(grid: Grid, task: str, command: str) -> Table:
     )
 
 
-def previous(path: Path, grid: Grid, task: str) -> Table | None:
+def previous(path: Path, grid: Grid, task: str, data_path: str = "") -> Table | None:
     """The table that a tuning adds to, if there is one that can be read.
+
+    Args:
+        path: of the table.
+        grid: what is tuned, by short names.
+        task: that it is tuned on.
+        data_path: the dotted path of the data class, by which older tables name it.
 
     Raises:
         UserError: if it holds entries that would stay beside those of another budget.
@@ -199,13 +207,15 @@ def previous(path: Path, grid: Grid, task: str) -> Table | None:
         before = read(path, "")
     except UserError:  # absent or broken: written anew
         return None
+    if before.data == data_path:
+        before = before.model_copy(update={"data": grid.data})
     tried = {key(cell) for cell in trials(grid, task)}
     budget = _empty(grid, task, "").budget()
     differ = [name for name, value in before.budget().items() if value != budget[name]]
-    if differ and (others := [e for e in before.entries if key(e) not in tried]):
+    if differ and (untried := [e for e in before.entries if key(e) not in tried]):
         raise UserError(
-            f"{path} was tuned with other {', '.join(differ)}, and {len(others)} of its entries "
-            f"(such as {others[0].method} with {others[0].norm}) would stay; tune all of them, "
+            f"{path} was tuned with other {', '.join(differ)}, and {len(untried)} of its entries "
+            f"(such as {untried[0].method} with {untried[0].norm}) would stay; tune all of them, "
             "or name another file with --table"
         )
     return None if differ else before

@@ -36,7 +36,7 @@ def run(session: Session, grid: Grid, name: str, command: str) -> int:
     def show(session: Session, plan: Plan) -> tuple[list[Run], str]:
         out = session.store.root
         runs, _ = report.write(out, plan)
-        return runs, f"{_written(session, plan, runs, references)}; {report.files(out)}"
+        return runs, f"{_write_comparison(session, plan, runs, references)}; {report.files(out)}"
 
     return ablation.run(session, grid, command, "python run.py tune", show)
 
@@ -47,19 +47,20 @@ def compare(session: Session, name: str, methods: list[str] | None) -> int:
     plan, references = plans.read(out), read(name)
     chosen = methods_named(methods, plan.grid.methods)
     if not any(same_task(r.task, t) for r in references for t in plan.tasks):
-        known = dict.fromkeys(r.task for r in references if r.task != AVERAGE)
+        published = dict.fromkeys(r.task for r in references if r.task != AVERAGE)
         raise UserError(
-            f"{out} has no task of {name}: expected some of {', '.join(known)}, got "
+            f"{out} has no task of {name}: expected some of {', '.join(published)}, got "
             f"{', '.join(plan.tasks)}"
         )
     runs = [r for r in load(Store(out), plan) if not chosen or r.entry.cell.method in chosen]
-    files = _written(session, plan, runs, references)
-    session.console.print(f"written: {files}", markup=False, soft_wrap=True)
+    session.say(f"written: {_write_comparison(session, plan, runs, references)}")
     return 0
 
 
-def _written(session: Session, plan: Plan, runs: list[Run], references: list[Reference]) -> str:
-    """Prints the comparison and writes it; gives the names of the files."""
+def _write_comparison(
+    session: Session, plan: Plan, runs: list[Run], references: list[Reference]
+) -> str:
+    """Says the comparison and writes it; gives the names of the files."""
     out: Path = session.store.root
     lines = comparison.compare(plan, runs, references)
     by_class = comparison.classes(plan, runs, references)
@@ -68,12 +69,10 @@ def _written(session: Session, plan: Plan, runs: list[Run], references: list[Ref
     write_atomically(out / "reproduce.md", text)
     rows = published_report.csv_rows(lines, by_class)
     write_atomically(out / "reproduce.csv", report.csv_text(rows))
-    shown = [
+    for line in [
         *published_report.tables(lines, by_class),
         *published_report.notes(plan.grid, lines, other),
-    ]
-    for line in shown:
-        session.console.print(line, markup=False, soft_wrap=True)
-    for line in report.missing((r for r in runs if r.reason), f"{out}/"):
-        session.console.print(f"  {line}", markup=False, soft_wrap=True)
+        *(f"  {text}" for text in report.missing((r for r in runs if r.reason), f"{out}/")),
+    ]:
+        session.say(line)
     return f"{out}/reproduce.md, reproduce.csv"

@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from da.engine.spec import RunSpec
-from da.grids.executors.local import Interrupted, Outcome, Pool, cores
+from da.grids.executors.local import Interrupted, Outcome, Pool, Watcher, cores
 from da.grids.grid import Grid
-from da.grids.progress import STARTUP, Display, Estimate, duration, split
+from da.grids.progress import STARTUP, Estimate, duration, time_shares
 from da.grids.store import Store, size
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from da.grids.validation import Known
 
 TRAIN = "da.engine.training:train"
@@ -32,27 +31,43 @@ BYTES_PER_CHECKPOINT = 10_000_000
 """What is assumed before a cell has finished."""
 
 
+Watch = Callable[[int, int, int, Estimate], AbstractContextManager[Watcher]]
+"""Makes a display from the number of workers, the cells that are done and that diverged before,
+and what finished cells have taught."""
+
+
+class _Unwatched:
+    """A display that shows nothing."""
+
+    def update(self, outcome: Outcome) -> None:
+        """Shows nothing."""
+
+
 @dataclass
 class Session:
     """How cells are run.
 
     Args:
         store: the output folder.
-        console: where to show what happens.
+        say: told what happens, a line at a time; nothing is printed here.
+        watch: makes the display of progress.
         workers: processes; by default one per core, less where a cell uses several threads.
         threads: of one cell.
         keep: leave checkpoints of finished cells where they are.
         train: ``"module:name"`` of the function that trains a cell.
         check: ``"module:name"`` of the function that checks a grid.
+        loggers: names of what records the curves of each training.
     """
 
     store: Store
-    console: Console
+    say: Callable[[str], None]
+    watch: Watch = lambda *_: nullcontext(_Unwatched())
     workers: int | None = None
     threads: int = 1
     keep: bool = False
     train: str = TRAIN
     check: str = CHECK
+    loggers: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
@@ -62,25 +77,28 @@ class Session:
     @contextlib.contextmanager
     def pool(self) -> Iterator[Pool]:
         """Workers, warm while names are checked."""
-        with Pool(self.train, self.size, self.threads) as pool:
+        options = {"loggers": list(self.loggers)} if self.loggers else {}
+        with Pool(self.train, self.size, self.threads, options) as pool:
             yield pool
 
-    def known(self, pool: Pool, grid: Grid) -> Known:
-        """Checks the grid's names in a worker, since that needs torch and the driver does not."""
+    def check_grid(self, pool: Pool, grid: Grid) -> tuple[Grid, Known]:
+        """Checks the grid's names in a worker, since that needs torch and the driver does not.
+
+        Returns:
+            The grid by short names, and what else the driver must know.
+        """
         settings = grid.model_dump(mode="json")
-        found: Known = pool.ask(self.check, settings)
+        known: Known = pool.ask(self.check, settings)
         if self.check == CHECK:
-            pool.ask(READY, settings, found["tasks"])
-        return found
+            pool.ask(READY, settings, known["tasks"])
+        return grid.renamed(known["names"]), known
 
     def run(self, pool: Pool, cells: list[RunSpec]) -> Outcome:
         """Runs those cells that have no result and did not diverge."""
         waiting = self.pending(cells)
-        estimate = self.estimate(cells)
         done = sum(self.store.result(cell) is not None for cell in cells)
         diverged = len(cells) - len(waiting) - done
-        display = Display(self.console, self.size, done, diverged, estimate)
-        with display:
+        with self.watch(self.size, done, diverged, self.estimate(cells)) as display:
             self.outcome = pool.run(waiting, self.store, display, self.keep)
         return self.outcome
 
@@ -104,10 +122,10 @@ class Session:
         sizes = [size(self.store.directory(cell)) for cell in finished]
         each = sum(sizes) / len(sizes) if sizes else BYTES_PER_CELL
         number = f"{len(waiting)} of {len(cells)} cells to run"
-        if unknown := estimate.unknown(waiting):
+        if networks := estimate.unknown(waiting):
             kept = " and their checkpoints" if self.keep and not sizes else ""
             return (
-                f"{number}: time unknown for {', '.join(unknown)} until a cell of each has "
+                f"{number}: time unknown for {', '.join(networks)} until a cell of each has "
                 f"finished; about {each * len(waiting) / 1e6:.1f} MB of results{kept}"
             )
         each += BYTES_PER_CHECKPOINT if self.keep and not sizes else 0
@@ -122,9 +140,9 @@ class Session:
             f"about {each * len(waiting) / 1e6:.1f} MB ({source})"
         )
 
-    def split(self) -> str:
+    def time_shares(self) -> str:
         """Where the wall time of this session went."""
-        return split(self.outcome.finished.values(), time.monotonic() - self.began, self.size)
+        return time_shares(self.outcome.finished.values(), time.monotonic() - self.began, self.size)
 
     def failures(self) -> list[str]:
         """The cells that failed, with their logs."""
@@ -146,11 +164,7 @@ def interruptible(
         if error.errno not in FULL:
             raise
         what, code = f"cannot write to {session.store.root} ({error.strerror})", 1
-    known = cells()
-    done = sum(session.store.result(cell) is not None for cell in known)
-    session.console.print(
-        f"{what}: {done} of {len(known)} cells are finished and stay; to go on: {again}",
-        markup=False,
-        soft_wrap=True,
-    )
+    planned = cells()
+    done = sum(session.store.result(cell) is not None for cell in planned)
+    session.say(f"{what}: {done} of {len(planned)} cells are finished and stay; to go on: {again}")
     return code

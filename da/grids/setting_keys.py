@@ -31,14 +31,32 @@ class Key(NamedTuple):
     meaning: str
 
 
-def documented_keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
-    """Every key of some settings, each followed by those under it."""
-    for name, field in model.model_fields.items():
+def documented_keys(
+    model: type[BaseModel], prefix: str = "", shown: frozenset[type[BaseModel]] = frozenset()
+) -> Iterator[Key]:
+    """Every key of some settings, each followed by those under it.
+
+    Args:
+        model: the settings.
+        prefix: of their names.
+        shown: settings whose keys are not listed again.
+    """
+    inherited = [name for name in model.model_fields if name not in vars(model)["__annotations__"]]
+    own = [name for name in model.model_fields if name not in inherited]
+    listed = [name for name in own if get_origin(model.model_fields[name].annotation) is tuple
+              and _settings_in(model.model_fields[name].annotation)]  # fmt: skip
+    for name in [*(name for name in own if name not in listed), *inherited, *listed]:
+        field = model.model_fields[name]
+        nested = _settings_in(field.annotation)
         meaning = " ".join((field.description or "").replace("``", "").split())
-        yield Key(f"{prefix}{name}", kind_of(field), _default(field), meaning)
-        if nested := _settings_in(field.annotation):
-            listed = "<n>." if get_origin(field.annotation) is tuple else ""
-            yield from documented_keys(nested, f"{prefix}{name}.{listed}")
+        key = Key(f"{prefix}{name}", kind_of(field), _default(field), meaning)
+        if nested in shown:
+            key = key._replace(meaning=f"{key.meaning} Its keys are those of {name} above.")
+        yield key
+        if nested and nested not in shown:
+            number = "<n>." if name in listed else ""
+            yield from documented_keys(nested, f"{prefix}{name}.{number}", shown)
+            shown |= {nested}
 
 
 def _default(field: FieldInfo) -> str:
@@ -178,4 +196,4 @@ def _item_of(annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, types.UnionType):
         return next((_item_of(a) for a in arguments if get_origin(a) in (tuple, dict)), Any)
-    return {tuple: arguments[:1], dict: arguments[1:]}.get(origin, (Any,))[0]  # type: ignore[call-overload]
+    return {tuple: arguments[:1], dict: arguments[1:]}.get(origin, (Any,))[0]

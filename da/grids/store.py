@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from da.engine.result import Failure, Result
 from da.engine.run_folder import (
@@ -19,6 +21,12 @@ from da.engine.run_folder import (
 from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.ops.folder_claims import hold_folder
+
+PLAN = "grid.json"
+"""The file that says what the results of an output folder belong to."""
+
+LOGS = "logs"
+"""The folder of a training's loggers."""
 
 State = Literal["done", "diverged", "failed", "pending"]
 
@@ -80,13 +88,13 @@ class Store:
         return directory
 
     def finish(self, cell: RunSpec, result: Result, keep: bool) -> None:
-        """Removes everything but the log unless told to keep it, then writes the result.
+        """Removes everything but logs unless told to keep it, then writes the result.
 
         In this order no checkpoint outlives a kill between the two, and a full disk has room.
         """
         if not keep:
             for path in self.directory(cell).iterdir():
-                if path.name != "log.txt":
+                if path.name not in ("log.txt", LOGS):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_result(self.directory(cell), result)
 
@@ -94,9 +102,39 @@ class Store:
         """Records why there is no result."""
         write_failure(self.directory(cell), cell, state, reason)
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Holds the folder for one driver; see :func:`da.ops.folder_claims.hold_folder`."""
-        return hold_folder(self.root, "name another folder with --out")
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the folder for one driver; see :func:`da.ops.folder_claims.hold_folder`.
+
+        Raises:
+            UserError: another driver holds it, or an earlier version filled it.
+        """
+        with hold_folder(self.root, "name another folder with --out"):
+            refuse_earlier_version(self.root)
+            yield
+
+
+def refuse_earlier_version(root: Path) -> None:
+    """Refuses an output folder whose grid or results are of schema 1, which is not read any more.
+
+    What is damaged is passed over: whoever reads it names it.
+    """
+    for path in (root / PLAN, *sorted(root.glob(f"cells/*/{RESULT}"))):
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(content, dict) and _is_earlier(content):
+            raise UserError(
+                f"'{path}' was written by an earlier version (schema 1), which this one does not "
+                "read; name another folder with --out and train again, or use the version that "
+                "wrote it"
+            )
+
+
+def _is_earlier(content: dict[str, Any]) -> bool:
+    # Results of the very first version had no number.
+    return content.get("schema_version") == 1 or {"cell", "settings"} <= content.keys()
 
 
 def size(path: Path) -> int:

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-import inspect
+import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from da.data_sets import find_data_set
-from da.discovery import subclasses
+from da.discovery import short_name
+from da.engine.components import (
+    find_data,
+    find_method,
+    name_of_data,
+    name_of_method,
+    parameters_of,
+)
 from da.errors import UserError, unknown
-from da.grids.grid import Grid, all_tasks, check_names, split_task
+from da.grids.grid import Grid, all_tasks, domain_problems, split_task
 
 if TYPE_CHECKING:
     from da.types import DataSet
 
-GIVEN = {"num_classes", "task", "seed", "norm", "norm_options", "lr", "self", "args", "kwargs"}
+SET_BY_THE_GRID = {"num_classes", "task", "seed", "norm", "norm_options", "lr"}
 """Arguments of a method that the grid sets by itself."""
 
-GIVEN_DATA = {"source", "target", "batch_size", "steps_per_epoch", "seed", "self", "args", "kwargs"}
+SET_BY_THE_GRID_OF_DATA = {"source", "target", "batch_size", "steps_per_epoch", "seed"}
 
 
 class Known(TypedDict):
-    """What the driver must know of the data class."""
+    """What the driver must know of the classes that a grid names.
+
+    ``names`` maps each name as written to the short one; ``paths`` of data, too.
+    """
 
     tasks: list[str]
     development: str | None
     version: int
     images: dict[str, int]
+    names: dict[str, str]
+    data_path: str
+
+
+class Problems(list[str]):
+    """Collects what is wrong, so that one look shows everything."""
+
+    def of(self, key: str, check: Callable[[], Any]) -> Any:
+        """The value of a check, None where it refuses; what it says is kept with the key."""
+        try:
+            return check()
+        except UserError as error:
+            self.append(f"{key}: {error}")
+            return None
 
 
 def check(settings: dict[str, Any]) -> Known:
@@ -33,30 +57,90 @@ def check(settings: dict[str, Any]) -> Known:
 
     Args:
         settings: of a :class:`~da.grids.grid.Grid`.
+
+    Raises:
+        UserError: with everything that is wrong, a line each.
     """
+    if problems := name_problems(settings):
+        raise UserError("\n".join(problems))
     grid = Grid.model_validate(settings)
-    data = _data_set(grid.data)
-    _options("data_args", grid.data_args, data, GIVEN_DATA)
-    _check_methods(grid)
-    _check_overrides(grid, data)
-    _check_norms(grid)
-    _check_starts(grid)
-    domains = data.domains
-    if not domains and grid.tasks == "all":  # known only once its folder is read
-        if not (root := grid.data_args.get("root")):
-            raise UserError(
-                f"tasks: the domains of {grid.data} are those of its folder; give data_args.root, "
-                "or write the tasks out"
-            )
-        domains = data.available(root)
-    if domains:
-        check_names(grid, (*domains, *(data.development or ())))
+    data = find_data(grid.data)
+    domains = _domains(grid.tasks, data, grid.data_args)
+    tasks = all_tasks(domains or ()) if grid.tasks == "all" else grid.tasks
     return Known(
-        tasks=list(all_tasks(domains) if grid.tasks == "all" else grid.tasks),
+        tasks=list(tasks),
         development="->".join(data.development) if data.development else None,
         version=data.version,
         images=_published(data),
+        names=_short_names(grid),
+        data_path=f"{data.__module__}.{data.__qualname__}",
     )
+
+
+def name_problems(settings: dict[str, Any]) -> list[str]:
+    """Names and options that don't exist, a line each.
+
+    Args:
+        settings: of a grid, or what a file holds in their place: what has not the form of settings
+            is passed over.
+    """
+    problems = Problems()
+    data = problems.of("data", lambda: find_data(_text(settings.get("data"))))
+    if settings.get("data") is None:
+        problems.clear()  # that it is missing has been said
+    if data is not None:
+        options = _options_of(settings, "data_args")
+        problems += _unknown_options("data_args", options, data, SET_BY_THE_GRID_OF_DATA)
+    _check_methods(settings, problems)
+    for number, override in enumerate(_list(settings.get("overrides"))):
+        if isinstance(override, dict):
+            _check_override(f"overrides.{number}", override, data, problems)
+    _check_norms(settings, problems)
+    _check_scores(settings, problems)
+    if data is not None and not problems:
+        problems.of("tasks", lambda: _check_tasks(settings, data, problems))
+    return problems
+
+
+def _check_tasks(settings: dict[str, Any], data: type[DataSet], problems: Problems) -> None:
+    """Domains that the data doesn't have, where it says which it has."""
+    tasks = settings.get("tasks", "all")
+    domains = _domains(tasks, data, _options_of(settings, "data_args"))
+    if domains is None and tasks == "all":
+        raise UserError(
+            f"the domains of {settings['data']} are those of its folder; give data_args.root, or "
+            "write the tasks out"
+        )
+    if domains is not None:
+        named = [task for task in _list(tasks) if isinstance(task, str)]
+        for override in _list(settings.get("overrides")):
+            named += _list(override.get("tasks")) if isinstance(override, dict) else []
+        problems += domain_problems(named, (*domains, *(data.development or ())))
+
+
+def _domains(tasks: Any, data: type[DataSet], data_args: dict[str, Any]) -> tuple[str, ...] | None:
+    """The domains of the data; None where only reading a folder tells."""
+    if data.domains:
+        return tuple(data.domains)
+    if tasks == "all" and (root := data_args.get("root")):
+        return tuple(data.available(root))
+    return None
+
+
+def _short_names(grid: Grid) -> dict[str, str]:
+    """The short name of every name in the grid."""
+    from da.norms import short_name as short_norm
+    from da.selection.base import PACKAGE, Score, score
+
+    methods = [*grid.methods, *(m for one in grid.overrides for m in one.methods or ())]
+    names = {grid.data: name_of_data(find_data(grid.data))}
+    names |= {name: name_of_method(find_method(name)) for name in methods}
+    names |= {name: short_norm(name) for name in grid.norms}
+    names |= {
+        name: short_name(type(score(name)), PACKAGE, Score)  # type: ignore[type-abstract]
+        for name in (*grid.scores, grid.score)
+    }
+    return names
 
 
 def _published(data: type[DataSet]) -> dict[str, int]:
@@ -83,7 +167,7 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
             "device: cuda, but PyTorch finds no such device on this machine; give --device cpu, or "
             "device: cpu in the grid"
         )
-    kind = _data_set(grid.data)
+    kind = find_data(grid.data)
     checked: set[str] = set()
     for source, target in map(split_task, tasks):
         data = kind(source=source, target=target, **grid.data_args)
@@ -92,84 +176,110 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
             checked.add(domain)
 
 
-def _data_set(name: str) -> type[DataSet]:
-    try:
-        return find_data_set(name)
-    except UserError as error:
-        raise UserError(f"data: {error}") from None
-
-
-def _check_methods(grid: Grid) -> None:
+def _check_methods(settings: dict[str, Any], problems: Problems) -> None:
     from da.methods.base import Method
 
-    methods = subclasses("da.methods", Method)
-    swept = {key[6:]: None for key in grid.sweep if key.startswith("model.")}
-    _options("model", {**grid.model, **swept}, Method, GIVEN)
-    for name, options in grid.methods.items():
-        if name not in methods:
-            raise unknown("method", name, methods)
-        _options(f"methods.{name}", options, methods[name], GIVEN)
+    swept = [key[6:] for key in _options_of(settings, "sweep") if str(key).startswith("model.")]
+    arguments = {**_options_of(settings, "model"), **dict.fromkeys(swept)}
+    problems += _unknown_options("model", arguments, Method, SET_BY_THE_GRID)
+    methods = settings.get("methods")
+    short: dict[str, str] = {}
+    for name in _names(methods):
+        if method := problems.of("methods", lambda: find_method(name)):  # noqa: B023
+            options = methods.get(name) if isinstance(methods, dict) else None
+            key = f"methods.{name}"
+            problems += _unknown_options(key, options or {}, method, SET_BY_THE_GRID)
+            same = short.setdefault(name_of_method(method), name)
+            if same != name:
+                problems.append(f"methods: given twice: {same} and {name}")
 
 
-def _check_overrides(grid: Grid, data: type) -> None:
+def _check_override(
+    where: str, override: dict[str, Any], data: type[DataSet] | None, problems: Problems
+) -> None:
     """An override may be for a method that the command line has left out, but for none unknown."""
     from da.methods.base import Method
 
-    methods = subclasses("da.methods", Method)
-    for number, override in enumerate(grid.overrides):
-        for name in override.methods or ():
-            if name not in methods:
-                raise unknown("method", name, methods)
-        _options(f"overrides.{number}.data_args", override.data_args, data, GIVEN_DATA)
-        _options(f"overrides.{number}.model", override.model, Method, GIVEN)
+    for name in _names(override.get("methods")):
+        problems.of(f"{where}.methods", lambda: find_method(name))  # noqa: B023
+    if data is not None:
+        arguments = _options_of(override, "data_args")
+        key = f"{where}.data_args"
+        problems += _unknown_options(key, arguments, data, SET_BY_THE_GRID_OF_DATA)
+    arguments = _options_of(override, "model")
+    problems += _unknown_options(f"{where}.model", arguments, Method, SET_BY_THE_GRID)
 
 
-def _check_norms(grid: Grid) -> None:
+def _check_norms(settings: dict[str, Any], problems: Problems) -> None:
+    """Normalisers with their options; and that each can start from pretrained weights, if any."""
     from da.norms import normaliser
 
-    for name, options in grid.norms.items():
-        normaliser(name, **options)
+    norms = settings.get("norms")
+    right = {}
+    for name in _names(norms):
+        options = (norms.get(name) if isinstance(norms, dict) else None) or {}
+        if isinstance(options, dict) and problems.of(
+            "norms",
+            lambda: normaliser(name, **options),  # noqa: B023
+        ):
+            right[name] = options
+    if not problems:
+        for norm, options in right.items():
+            problems.of("norms", lambda: _check_start(settings, norm, options))  # noqa: B023
 
 
-def _check_starts(grid: Grid) -> None:
-    """Refuses pretrained weights under a normaliser that has no start from them."""
+def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -> None:
     from da.methods.base import Method
     from da.networks.pretrained import start
 
-    parameters = inspect.signature(Method).parameters
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
-    for point in grid.points():
-        swept = {key[6:]: value for key, value in point.items() if key.startswith("model.")}
-        for norm, options in grid.norms.items():
-            named = {"norm": norm, "norm_options": options}
-            start({**defaults, **grid.model, **swept, **named})
+    defaults = {name: parameter.default for name, parameter in parameters_of(Method).items()}
+    swept = {
+        key[6:]: values
+        for key, values in _options_of(settings, "sweep").items()
+        if key.startswith("model.")
+    }
+    values = (_list(values) for values in swept.values())
+    points = [dict(zip(swept, point, strict=True)) for point in itertools.product(*values)]
+    for point in points:
+        named = {"norm": norm, "norm_options": options}
+        start({**defaults, **_options_of(settings, "model"), **point, **named})
 
 
-def _options(where: str, options: dict[str, Any], owner: type, given: set[str]) -> None:
-    allowed = arguments(owner) - given
-    for option in options:
-        if option not in allowed:
-            raise unknown(f"option of {where}", option, allowed)
+def _check_scores(settings: dict[str, Any], problems: Problems) -> None:
+    from da.selection.base import score
+
+    named = {"scores": _names(settings.get("scores")), "score": _names(settings.get("score"))}
+    for key, names in named.items():
+        for name in names:
+            problems.of(key, lambda: score(name))  # noqa: B023
 
 
-def arguments(owner: type) -> set[str]:
-    """The names of a constructor's arguments, and of those that it hands on as ``**kwargs``."""
-    return set(_parameters(owner))
+def _unknown_options(where: str, options: Any, owner: type, set_by_the_grid: set[str]) -> list[str]:
+    allowed = set(parameters_of(owner)) - set_by_the_grid
+    written = options if isinstance(options, dict) else {}
+    return [
+        str(unknown(f"option of {where}", option, allowed))
+        for option in written
+        if option not in allowed
+    ]
 
 
-def defaults(owner: type) -> dict[str, Any]:
-    """The defaults of those arguments, as settings keep them: lists for tuples."""
-    found = {name: p.default for name, p in _parameters(owner).items() if p.default is not p.empty}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+def _options_of(settings: dict[str, Any], key: str) -> dict[str, Any]:
+    value = settings.get(key)
+    return value if isinstance(value, dict) else {}
 
 
-def _parameters(owner: type) -> dict[str, inspect.Parameter]:
-    found: dict[str, inspect.Parameter] = {}
-    for base in owner.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters
-        found = {**parameters, **found}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            break
-    return found
+def _list(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [] if value == "all" else [value]
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _names(value: Any) -> list[str]:
+    """Names from a name, a list of them, or names with options."""
+    names = list(value) if isinstance(value, dict) else _list(value)
+    return [name for name in names if isinstance(name, str)]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from da.discovery import find_class
 from da.errors import unknown
 from da.norms.base import ActivationNormaliser, Normaliser, available, options_of
 from da.norms.running_statistics import batch_norms, reestimated
@@ -27,6 +28,7 @@ __all__ = [
     "names",
     "normaliser",
     "reestimated",
+    "short_name",
 ]
 
 
@@ -42,15 +44,19 @@ def names() -> list[str]:
 
 
 def normaliser(name: str, **options: Any) -> Normaliser:
-    """The normaliser of a short name.
+    """The normaliser of a short name, or of a class of one's own by its dotted path.
 
     Args:
-        name: one of :func:`names`; ``"wa+gn"`` is WeightAlign with group norm.
+        name: one of :func:`names`; ``"wa+gn"`` is WeightAlign with group norm. Or
+            ``"package.module.Class"``, of a subclass of :class:`Normaliser`.
         options: its own, see the class; those of ``"wa+gn"`` are of both.
 
     >>> normaliser("wa+gn", groups=16, gain="auto").activation.groups
     16
     """
+    if "." in name:
+        own = find_class(name, "da.norms", Normaliser, "normaliser")  # type: ignore[type-abstract]
+        return _with_options(own, name, options)
     if name not in names():
         raise unknown("normaliser", name, names())
     first, _, activation = name.partition("+")
@@ -59,6 +65,23 @@ def normaliser(name: str, **options: Any) -> Normaliser:
         if "activation" in options:
             raise unknown(f"option of {name}", "activation", _without_activation(kind))
         return kind(activation=activation or None, **options)
+    return _with_options(kind, name, options)
+
+
+def short_name(name: str) -> str:
+    """What a normaliser is called in specifications: ``"bn"`` also for the path of its class.
+
+    >>> short_name("wa+bn"), short_name("da.norms.batch_norm.BatchNorm")
+    ('wa+bn', 'bn')
+    """
+    if "." not in name:
+        return name
+    kind = find_class(name, "da.norms", Normaliser, "normaliser")  # type: ignore[type-abstract]
+    on_disk = [short for short, other in available().items() if other is kind]
+    return on_disk[0] if on_disk else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _with_options(kind: type[Normaliser], name: str, options: dict[str, Any]) -> Normaliser:
     for option in options:
         if option not in options_of(kind):
             raise unknown(f"option of {name}", option, options_of(kind))

@@ -35,7 +35,7 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Composes a node and counts what it stands for; an alias counts as all of its content."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()
         before, self._level = self._values, self._level + 1
         if self._level > MOST_LEVELS:
             _refuse(f"more than {MOST_LEVELS} levels of lists or settings", event)

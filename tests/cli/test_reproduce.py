@@ -148,7 +148,10 @@ def test_wrong_names_are_refused(refused_words):
         ({"methods": ["DANN"]}, "it changes nothing"),
         ({"lr": 0.1}, "name the methods or the tasks"),
         ({"methods": ["DANN"], "lr": -1}, "lr: expected a number above 0, got -1"),
-        ({"methods": ["DANN"], "epoch": 3}, "unknown setting of overrides.0 'epoch'; did you mean 'epochs'"),
+        (
+            {"methods": ["DANN"], "epoch": 3},
+            "unknown setting of overrides.0 'epoch'; did you mean 'epochs'",
+        ),
         ({"tasks": ["a-b"], "lr": 1}, "a task is written source->target"),
     ],
 )

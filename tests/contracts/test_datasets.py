@@ -13,8 +13,8 @@ from PIL import Image
 
 from da.data_sets import as_data_set, data_sets
 from da.discovery import subclasses
+from da.engine.components import parameters_of
 from da.errors import UserError
-from da.grids.validation import arguments
 from da.types import (
     Batch,
     DataModule,
@@ -122,7 +122,7 @@ def equal(first, second):
 
 
 def test_it_takes_the_common_options(make):
-    names = arguments(type(make()))
+    names = parameters_of(type(make()))
     assert set(OPTIONS) <= names
 
 

@@ -3,8 +3,8 @@ import torch
 from fake_cells import a_cell
 from pydantic import ValidationError
 
-from da.engine.spec import RunSpec
 from da.engine.provenance import versions
+from da.engine.spec import RunSpec
 
 
 def test_the_identity_is_pinned():

@@ -4,8 +4,9 @@ import pytest
 from fake_cells import a_cell, made
 from rich.console import Console
 
+from da.cli._progress_display import ProgressDisplay
 from da.grids.executors.local import Running
-from da.grids.progress import Display, Estimate, assumed
+from da.grids.progress import Estimate, assumed
 from da.grids.session import Outcome, Session
 from da.grids.store import Store
 
@@ -18,7 +19,7 @@ SHORT = OFFICE.model_copy(update={"method": "S", "epochs": 5, "steps_per_epoch":
 
 @pytest.fixture
 def session(tmp_path):
-    return Session(Store(tmp_path), Console(width=200), workers=2)
+    return Session(Store(tmp_path), print, workers=2)
 
 
 def finish(session, cell, seconds):
@@ -67,7 +68,7 @@ def test_one_cell_of_an_unknown_time_leaves_the_whole_unknown(session):
 
 def test_a_running_cell_tells_its_own_time_and_then_that_of_its_like():
     outcome = Outcome(total=2)
-    display = Display(Console(), workers=1)
+    display = ProgressDisplay(Console(), workers=1)
     outcome.running[0] = Running(OFFICE, started=0.0, fraction=0.05)
     assert display.line(outcome, now=90.0).endswith(", 1 running, 0 failed, time left unknown yet")
     outcome.running[0].fraction = 0.25

@@ -115,7 +115,7 @@ def test_checkpoints_of_finished_cells_go_unless_kept(tmp_path):
         store.log(cell).write_text("said")
         store.finish(cell, made(cell), keep=keep)
         assert (store.directory(cell) / "last.ckpt").exists() == keep
-        assert (store.directory(cell) / "logs").exists() == keep
+        assert (store.directory(cell) / "logs").exists()  # what a logger wrote
         assert store.log(cell).read_text() == "said"
 
 

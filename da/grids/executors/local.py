@@ -101,12 +101,12 @@ class Watcher(Protocol):
 class _Worker:
     """The driver's end of one worker process."""
 
-    def __init__(self, function: str, threads: int) -> None:
+    def __init__(self, function: str, threads: int, options: dict[str, Any]) -> None:
         self.connection: Connection
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=serve, args=(theirs, function, threads), name="da-worker"
+            target=serve, args=(theirs, function, threads, options), name="da-worker"
         )
         with _sigint_ignored():  # inherited, so Ctrl-C in the first instants prints no traceback
             self.process.start()
@@ -153,10 +153,24 @@ class _Worker:
 
 
 class Pool:
-    """Warm workers. Use as a context manager; on exit no process is left."""
+    """Warm workers. Use as a context manager; on exit no process is left.
 
-    def __init__(self, function: str, workers: int, threads: int = 1) -> None:
+    Args:
+        function: ``"module:name"`` of the function that trains a cell.
+        workers: how many.
+        threads: of each.
+        options: arguments of that function that are no part of a cell.
+    """
+
+    def __init__(
+        self,
+        function: str,
+        workers: int,
+        threads: int = 1,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         self.signals = Signals()
+        self._options = options or {}
         self._function, self._size, self._threads = function, workers, threads
         self._workers: list[_Worker] = []
         self._stillborn = 0
@@ -223,7 +237,7 @@ class Pool:
 
     def _fill(self, size: int) -> None:
         while len(self._workers) < size:
-            self._workers.append(_Worker(self._function, self._threads))
+            self._workers.append(_Worker(self._function, self._threads, self._options))
 
     def _start(
         self, worker: _Worker, outcome: Outcome, attempts: dict[str, int], store: Store

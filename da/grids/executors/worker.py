@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,7 +40,7 @@ def load(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def serve(connection: Connection, function: str, threads: int) -> None:
+def serve(connection: Connection, function: str, threads: int, options: dict[str, Any]) -> None:
     """Answers the driver's messages until it closes the connection or dies.
 
     Args:
@@ -47,6 +48,7 @@ def serve(connection: Connection, function: str, threads: int) -> None:
         function: ``"module:name"`` of the function that trains a cell; imported at once, so that
             the worker is warm when the first cell comes.
         threads: how many threads numerical libraries may use here.
+        options: arguments of that function that are no part of a cell.
     """
     os.setsid()  # Ctrl-C reaches the driver alone, and it can end us with all our children
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -54,7 +56,7 @@ def serve(connection: Connection, function: str, threads: int) -> None:
     for name in POOLS:
         os.environ[name] = str(threads)
     try:
-        train = load(function)
+        train = partial(load(function), **options)
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(threads)
     except BaseException:

@@ -1,0 +1,91 @@
+"""What settings of a grid, each right by itself, can't be together; a line for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from da.errors import unknown
+from da.grids.overrides import Override
+
+if TYPE_CHECKING:
+    from da.grids.grid import Grid
+
+FORMS = ("source-stats", "target-stats")
+"""How batch norm is evaluated besides as it was trained."""
+
+
+def contradictions(grid: Grid) -> list[str]:
+    """What single settings that are right by themselves can't be together, a line each."""
+    problems = [*grid.doubles(), *_cross_problems(grid), *_comparison_problems(grid)]
+    for number, override in enumerate(grid.overrides):
+        problems += _override_problems(grid, f"overrides.{number}", override)
+    return problems
+
+
+def _cross_problems(grid: Grid) -> list[str]:
+    problems = []
+    if (grid.steps_per_epoch is None) == (grid.samples is None):
+        problems.append("give one of steps_per_epoch and samples")
+    if grid.precision == "16-mixed" and grid.device == "cpu":
+        problems.append("precision: 16-mixed needs a GPU; on a cpu give bf16-mixed or 32-true")
+    if common := sorted(set(grid.tune.seeds) & set(grid.seeds)):
+        problems.append(f"tune.seeds must be outside the table's seeds, both hold {common}")
+    if len([rate for rate in grid.lr if not isinstance(rate, str)]) > 1:
+        problems.append("lr: give one number at most; several rates are tried by tune.factors")
+    if len(set(grid.lr)) < len(grid.lr):
+        problems.append("lr: given twice")
+    if grid.published_lr is None and set(grid.rows) != {"given"}:
+        problems.append(f"published_lr: missing, for lr: {', '.join(map(str, grid.lr))}")
+    for key, values in grid.sweep.items():
+        if key != "batch_size" and not key.startswith("model."):
+            problems.append(f"sweep: '{key}' is not batch_size or model.<argument>")
+        if not values:
+            problems.append(f"sweep: '{key}' has no values")
+    return problems
+
+
+def _comparison_problems(grid: Grid) -> list[str]:
+    """A challenger and baselines that the grid has no normaliser or no evaluation for."""
+    named = [("challenger", name) for name in (grid.challenger,) if name]
+    named += [("baselines", name) for name in grid.baselines or ()]
+    problems = []
+    for key, name in named:
+        norm, at, form = name.partition("@")
+        if norm not in grid.norms:
+            problems.append(str(unknown(f"normaliser of the grid under {key}", norm, grid.norms)))
+        elif at and form not in FORMS:
+            problems.append(f"{key}: {unknown(f'form of {norm}', form, FORMS)}")
+        elif at and not grid.forms:
+            problems.append(f"{key}: '{name}' is not evaluated with forms: false")
+    if grid.challenger in (grid.baselines or ()):
+        problems.append(f"challenger: '{grid.challenger}' is one of the baselines")
+    return problems
+
+
+def length_problems(grid: Grid) -> list[str]:
+    """Numbers of samples that no whole number of steps gives."""
+    problems = []
+    for point in grid.points():
+        for tasks, methods in (
+            (None, None),
+            *((override.tasks, override.methods) for override in grid.overrides),
+        ):
+            settings = grid.resolved((tasks or ("",))[0], (methods or ("",))[0], point)
+            try:
+                grid.length(settings)
+            except ValueError as error:
+                problems.append(str(error))
+    return problems
+
+
+def _override_problems(grid: Grid, where: str, override: Override) -> list[str]:
+    """An override of what is swept or follows from something else."""
+    problems = []
+    arguments = {**override.model, **override.optimizer.arguments()}
+    swept = {key for key in grid.sweep if key == "batch_size" and override.batch_size}
+    swept |= {key for key in grid.sweep if key.removeprefix("model.") in arguments}
+    if swept:
+        problems.append(f"{where}: {', '.join(sorted(swept))} is swept")
+    if grid.samples is not None and override.steps_per_epoch is not None:
+        problems.append(f"{where}: steps_per_epoch follows from samples")
+    return problems
