@@ -20,10 +20,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = {"": "o", "source-stats": "^", "target-stats": "s"}
 
 
-def save(out: Path, plan: Plan, found: list[Table]) -> None:
+def save(out: Path, plan: Plan, shown: list[Table]) -> None:
     """Writes ``figure.png`` and ``figure.svg`` of the last epoch."""
-    headline = [table for table in found if table.selection == "last"]
-    if not headline:
+    headline = [t for t in shown if t.selection == "last" and t.has_labels]
+    if not headline:  # the target has no labels
+        for kind in ("png", "svg"):
+            (out / f"figure.{kind}").unlink(missing_ok=True)
         return
     figure = _sweep(plan, headline) if _swept(plan) else _tasks(plan, headline)
     if any(f.summary is None for t in headline for line in t.lines for f in line.fields.values()):
@@ -156,11 +158,11 @@ def _series(
     lines: list[Line], column: Column, xs: list[float]
 ) -> tuple[list[float], list[float], list[float]]:
     """Position, mean and deviation in percent, where there is a value."""
-    known = [
+    points = [
         (x, s) for x, line in zip(xs, lines, strict=True) if (s := line.fields[column].summary)
     ]
     return (
-        [x for x, _ in known],
-        [100 * s.mean for _, s in known],
-        [100 * (s.std or 0.0) for _, s in known],
+        [x for x, _ in points],
+        [100 * s.mean for _, s in points],
+        [100 * (s.std or 0.0) for _, s in points],
     )

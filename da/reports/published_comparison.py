@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from da.engine.result import SELECTIONS, Scores, Selection, select
+from da.engine.result import SELECTIONS, Scores, Selection
 from da.grids.plan import Plan
 from da.reports.references import AVERAGE, MEANS, Reference, same_task
 from da.reports.runs import Run
@@ -101,7 +101,7 @@ def _find_reference(
 
 def _value(run: Run, selection: Selection, of: Callable[[Scores], Any]) -> Any:
     """What a run's selected epoch has on the target's test images, None without a result."""
-    chosen = select(run.result, "", selection) if run.result else None
+    chosen = run.selected("", selection)
     return None if chosen is None else of(chosen.forms[""]["target/test"])
 
 

@@ -64,7 +64,7 @@ def difference_text(difference: Difference) -> str:
 
 def over_tasks(line: Line) -> list[str]:
     """The tests of an average line, in words."""
-    found = []
+    texts = []
     for difference in line.differences:
         paired, rank = difference.paired, difference.signed_rank
         if paired is None or rank is None:
@@ -75,11 +75,11 @@ def over_tasks(line: Line) -> list[str]:
         else:
             tests.append(f"exact Wilcoxon not testable ({rank.reason})")
         over = f"{paired.n} task{'s' * (paired.n > 1)}"
-        found.append(
+        texts.append(
             f"{difference.name} over {over}, for these tasks: {difference_text(difference)}; "
             + "; ".join(tests)
         )
-    return found
+    return texts
 
 
 def title(table: Table) -> str:
@@ -96,6 +96,16 @@ def title(table: Table) -> str:
     return f"{domain}{table.selection}: {how}"
 
 
+def unlabelled_notes(shown: list[Table]) -> list[str]:
+    """What to say in place of the tables of a target without labels."""
+    if all(table.has_labels for table in shown):
+        return []
+    return [
+        "The target has no labels: nothing is shown as an accuracy of it. Its label-free scores "
+        "are in scores.csv."
+    ]
+
+
 def missing(runs: Iterable[Run], out: str = "") -> list[str]:
     """One line per place of the grid without a result; logs are named from ``out``."""
     words = {"pending": "not run", "failed": "failed", "diverged": "diverged"}
@@ -107,18 +117,20 @@ def missing(runs: Iterable[Run], out: str = "") -> list[str]:
     ]
 
 
-def markdown(plan: Plan, runs: list[Run], found: list[Table]) -> str:
+def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
     """The whole report."""
     grid = plan.grid
-    comparisons = found[0].comparisons if found else 1
+    comparisons = shown[0].comparisons if shown else 1
     lines = ["# BN or WA under shift", "", *_facts(plan, runs), ""]
     lines += [LEGEND.format(seeds=len(grid.seeds), comparisons=comparisons), ""]
     lines += ["![accuracy by task and normaliser](figure.png)", ""]
-    for row in grid.lr:
+    for row in grid.rows:
         for method in grid.methods:
-            mine = [t for t in found if t.row == row and t.method == method]
+            mine = [t for t in shown if t.row == row and t.method == method]
             lines += [f"## {method}, {row} learning rate", ""]
             for table in mine:
+                if not table.has_labels:
+                    continue
                 lines += [f"### {title(table)}", "", *_accuracies(table), ""]
                 if table.stream == "target/test":
                     lines += [*_differences(table), ""]
@@ -128,7 +140,8 @@ def markdown(plan: Plan, runs: list[Run], found: list[Table]) -> str:
                     names = ", ".join(map(str, table.left_out))
                     lines.append(f"- complete in no task, so left out of the average: {names}")
                 lines += [""] if lines[-1] else []
-            lines += [f"- {verdict(t)}" for t in mine if t.stream == "target/test"]
+            lines += unlabelled_notes(mine)
+            lines += [f"- {verdict(t)}" for t in mine if t.stream == "target/test" and t.has_labels]
             lines.append("")
     if absent := missing(runs):
         lines += [f"## Missing: {len(absent)} of {len(runs)} runs", ""]
@@ -173,14 +186,14 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
 
 def _manifests(plan: Plan, runs: list[Run]) -> list[str]:
     """Checksums of the data, which are those of a task; one task must have one."""
-    found: dict[str, set[str]] = {task: set() for task in plan.tasks}
+    sums_of: dict[str, set[str]] = {task: set() for task in plan.tasks}
     for run in runs:
         if run.result is not None and run.result.data_manifest:
-            found[run.entry.cell.task].add(run.result.data_manifest[:12])
-    known = [f"{task} {' and '.join(sorted(sums))}" for task, sums in found.items() if sums]
-    differ = any(len(sums) > 1 for sums in found.values())
+            sums_of[run.entry.cell.task].add(run.result.data_manifest[:12])
+    shown = [f"{task} {' and '.join(sorted(sums))}" for task, sums in sums_of.items() if sums]
+    differ = any(len(sums) > 1 for sums in sums_of.values())
     note = " (they differ within a task: WARNING)" if differ else ""
-    return [f"- data manifest: {'; '.join(known)}{note}"] if known else []
+    return [f"- data manifest: {'; '.join(shown)}{note}"] if shown else []
 
 
 def _versions(versions: dict[str, str]) -> str:
@@ -233,10 +246,10 @@ def grid_table(header: list[str], rows: list[list[str]]) -> list[str]:
     ]
 
 
-def table_rows(found: list[Table]) -> list[dict[str, Any]]:
+def table_rows(shown: list[Table]) -> list[dict[str, Any]]:
     """The tables as rows of a CSV, accuracies and differences in percent, unrounded."""
     rows = []
-    for table in found:
+    for table in shown:
         for line in table.lines:
             row: dict[str, Any] = {
                 "lr_row": table.row,
@@ -249,10 +262,10 @@ def table_rows(found: list[Table]) -> list[dict[str, Any]]:
                 "sampling_error": _scaled(line.sampling_error),
             }
             for column, field in line.fields.items():
-                known = field.summary
-                row[f"{column} mean"] = _scaled(known.mean if known else None)
-                row[f"{column} std"] = _scaled(known.std if known else None)
-                row[f"{column} seeds"] = known.n if known else field.done
+                whole = field.summary
+                row[f"{column} mean"] = _scaled(whole.mean if whole else None)
+                row[f"{column} std"] = _scaled(whole.std if whole else None)
+                row[f"{column} seeds"] = whole.n if whole else field.done
             for difference in line.differences:
                 paired = difference.paired
                 row[difference.name] = _scaled(paired.difference if paired else None)
@@ -287,10 +300,10 @@ def write(out: Path, plan: Plan) -> tuple[list[Run], list[Table]]:
     from da.reports.figures import save
 
     runs = load(Store(out), plan)
-    found = tables(plan, runs)
-    write_atomically(out / "report.md", markdown(plan, runs, found))
-    write_atomically(out / "table.csv", csv_text(table_rows(found)))
+    shown = tables(plan, runs)
+    write_atomically(out / "report.md", markdown(plan, runs, shown))
+    write_atomically(out / "table.csv", csv_text(table_rows(shown)))
     write_atomically(out / "runs.csv", csv_text(tidy(runs)))
     write_atomically(out / "scores.csv", csv_text(scores(runs)))
-    save(out, plan, found)
-    return runs, found
+    save(out, plan, shown)
+    return runs, shown

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from da.engine.result import SELECTIONS, Result, Selection, select
+from da.engine.result import (
+    DEFAULT_SCORE,
+    SELECTIONS,
+    Evaluation,
+    Result,
+    Selection,
+    select,
+)
 from da.grids.plan import Entry, Plan
 from da.grids.store import State, Store
 
@@ -23,6 +30,12 @@ class Column:
     def __str__(self) -> str:
         return f"{self.norm}@{self.form}" if self.form else self.norm
 
+    @classmethod
+    def named(cls, name: str) -> Column:
+        """The column of ``bn@target-stats``, as a grid names it."""
+        norm, _, form = name.partition("@")
+        return cls(norm, form)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -32,14 +45,20 @@ class Run:
     state: State
     reason: str = ""
     result: Result | None = None
+    score: str = DEFAULT_SCORE
+    """The label-free score that picks the epoch."""
+
+    def selected(self, form: str, selection: Selection) -> Evaluation | None:
+        """The evaluation that a selection picks, None where it can't tell."""
+        if self.result is None or form not in self.result.forms:
+            return None
+        return select(self.result, form, selection, self.score)
 
     def accuracy(
         self, form: str, selection: Selection, stream: str = "target/test"
     ) -> float | None:
         """The accuracy of the selected epoch on a stream, None where there is none."""
-        if self.result is None or form not in self.result.forms:
-            return None
-        chosen = select(self.result, form, selection)
+        chosen = self.selected(form, selection)
         return None if chosen is None else chosen.forms[form][stream].accuracy
 
 
@@ -51,20 +70,20 @@ def load(store: Store, plan: Plan) -> list[Run]:
         failure = None if result else store.failure(cell)
         state: State = "done" if result else failure.state if failure else "pending"
         loaded[cell.id] = (state, failure.reason if failure else "", result)
-    return [Run(entry, *loaded[entry.cell.id]) for entry in plan.entries]
+    return [Run(entry, *loaded[entry.cell.id], plan.grid.score) for entry in plan.entries]
 
 
 def columns(runs: list[Run], norms: list[str]) -> list[Column]:
     """The normalisers in the grid's order, each followed by the forms that any run has."""
-    found = []
+    shown: list[Column] = []
     for norm in norms:
         present = {""}
         for run in runs:
             if run.entry.cell.norm == norm and run.result is not None:
                 present |= set(run.result.forms)
         others = sorted(present - set(FORMS))
-        found += [Column(norm, form) for form in (*FORMS, *others) if form in present]
-    return found
+        shown += [Column(norm, form) for form in (*FORMS, *others) if form in present]
+    return shown
 
 
 def tidy(runs: list[Run]) -> list[dict[str, Any]]:
@@ -142,7 +161,7 @@ def _scores(run: Run, result: Result, form: str, selection: Selection) -> dict[s
         "selection": selection,
         "evaluations": len(result.evaluations),
     }
-    chosen = select(result, form, selection)
+    chosen = run.selected(form, selection)
     if chosen is None:
         return row
     row["epoch"] = chosen.epoch

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from da.engine.result import DEFAULT_SCORE, SELECTIONS, Selection
+from da.engine.result import SELECTIONS, Result, Selection
 from da.grids.grid import Row
 from da.grids.plan import Plan
 from da.reports.runs import Column, Run, columns
@@ -19,10 +19,6 @@ from da.reports.statistics import (
     summary,
     wilcoxon,
 )
-
-CHALLENGER = Column("wa")
-BASELINES = (Column("bn"), Column("bn", "target-stats"))
-"""WA is compared with BN as trained, and with BN's strongest form that needs no labels."""
 
 Point = dict[str, Any]
 
@@ -50,7 +46,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Difference:
-    """WA minus a baseline, paired over seeds (a task) or over task means (the average)."""
+    """The challenger minus a baseline, paired over seeds (a task) or task means (the average)."""
 
     challenger: Column
     baseline: Column
@@ -101,6 +97,8 @@ class Table:
     columns: list[Column]
     lines: list[Line]
     comparisons: int
+    has_labels: bool = True
+    """Whether anything is known of how right the predictions are; or no run has finished."""
     evaluations: tuple[int, ...] = ()
     score: str = ""
     left_out: list[Column] = field(default_factory=list)
@@ -112,15 +110,15 @@ Runs = dict[tuple[str, str, int], Run]
 
 def tables(plan: Plan, runs: list[Run]) -> list[Table]:
     """All tables of a report: target accuracy, and the source's where something is swept."""
-    found = []
     shown = columns(runs, list(plan.grid.norms))
-    for row in plan.grid.lr:
+    made = []
+    for row in plan.grid.rows:
         for method in plan.grid.methods:
             mine = [r for r in runs if r.entry.row == row and r.entry.cell.method == method]
-            found += [_table(plan, row, method, s, "target/test", shown, mine) for s in SELECTIONS]
+            made += [_table(plan, row, method, s, "target/test", shown, mine) for s in SELECTIONS]
             if plan.grid.sweep:
-                found.append(_table(plan, row, method, "last", "source/test", shown, mine))
-    return found
+                made.append(_table(plan, row, method, "last", "source/test", shown, mine))
+    return made
 
 
 def _table(
@@ -141,7 +139,7 @@ def _table(
             for r in runs
             if r.entry.point == point
         }
-        values = _Values(plan.grid.seeds, mine, selection, stream)
+        values = _Values(plan.grid.seeds, mine, selection, stream, compared(plan, shown))
         tasks = [values.line(task, point, shown, comparisons) for task in plan.tasks]
         lines += tasks
         if len(tasks) > 1:
@@ -157,10 +155,23 @@ def _table(
         columns=shown,
         lines=lines,
         comparisons=comparisons,
+        has_labels=not results or any(has_accuracy(result, stream) for result in results),
         evaluations=tuple(sorted({len(result.evaluations) for result in results})),
-        score=DEFAULT_SCORE,
+        score=plan.grid.score,
         left_out=left_out,
     )
+
+
+def has_accuracy(result: Result, stream: str) -> bool:
+    """Whether the images of a stream have labels."""
+    return result.evaluations[-1].forms[""][stream].accuracy is not None
+
+
+def compared(plan: Plan, shown: list[Column]) -> list[tuple[Column, Column]]:
+    """The challenger with each of its baselines, of those that are shown."""
+    challenger, baselines = plan.grid.comparison
+    pairs = [(Column.named(challenger), Column.named(baseline)) for baseline in baselines]
+    return [(a, b) for a, b in pairs if a in shown and b in shown]
 
 
 @dataclass(frozen=True)
@@ -171,15 +182,15 @@ class _Values:
     runs: Runs
     selection: Selection
     stream: str
+    pairs: list[tuple[Column, Column]]
+    """Columns of which the difference is shown."""
 
     def accuracies(self, task: str, column: Column) -> list[float | None]:
-        found = []
-        for seed in self.seeds:
-            run = self.runs.get((task, column.norm, seed))
-            found.append(
-                None if run is None else run.accuracy(column.form, self.selection, self.stream)
-            )
-        return found
+        runs = (self.runs.get((task, column.norm, seed)) for seed in self.seeds)
+        return [
+            None if run is None else run.accuracy(column.form, self.selection, self.stream)
+            for run in runs
+        ]
 
     def whole(self, task: str, column: Column) -> list[float] | None:
         """One accuracy per seed, or None: means over unequal sets are not compared."""
@@ -213,13 +224,13 @@ class _Values:
             fields=fields,
             differences=[
                 Difference(
-                    CHALLENGER,
+                    challenger,
                     baseline,
                     self._paired(
-                        self.whole(task, CHALLENGER), self.whole(task, baseline), comparisons
+                        self.whole(task, challenger), self.whole(task, baseline), comparisons
                     ),
                 )
-                for baseline in _baselines(shown)
+                for challenger, baseline in self.pairs
             ],
             # Of the largest: it is widest at one half, and one number per task is enough.
             sampling_error=max((sampling_error(m, n) for m in means), default=None) if n else None,
@@ -233,29 +244,29 @@ class _Values:
 
         A column that is complete in no task is left out of the comparison, and named.
         """
-        compared = [c for c in shown if any(line.fields[c].complete for line in lines)]
+        present = [c for c in shown if any(line.fields[c].complete for line in lines)]
         tasks = [
             line.task
             for line in lines
-            if line.task and compared and all(line.fields[c].complete for c in compared)
+            if line.task and present and all(line.fields[c].complete for c in present)
         ]
         fields = {}
         for column in shown:
             per_task = [self.whole(task, column) for task in tasks]
-            known = [values for values in per_task if values is not None]
+            complete = [values for values in per_task if values is not None]
             over_tasks = None
-            if known and len(known) == len(tasks):
-                means = [sum(seed) / len(tasks) for seed in zip(*known, strict=True)]
+            if complete and len(complete) == len(tasks):
+                means = [sum(seed) / len(tasks) for seed in zip(*complete, strict=True)]
                 over_tasks = summary(means)
-            fields[column] = Field(len(lines), len(known), 0, over_tasks)
+            fields[column] = Field(len(lines), len(complete), 0, over_tasks)
         differences = []
-        for baseline in _baselines(shown):
-            pairs = [(self.whole(t, CHALLENGER), self.whole(t, baseline)) for t in tasks]
+        for challenger, baseline in self.pairs:
+            pairs = [(self.whole(t, challenger), self.whole(t, baseline)) for t in tasks]
             means = [summary(a).mean - summary(b).mean for a, b in pairs if a and b]
             whole = bool(means) and len(means) == len(tasks)
             differences.append(
                 Difference(
-                    CHALLENGER,
+                    challenger,
                     baseline,
                     paired_t(means, [0.0] * len(means)) if whole else None,
                     wilcoxon(means) if whole else None,
@@ -263,16 +274,12 @@ class _Values:
             )
         label = f"average ({len(tasks)} of {len(lines)} tasks)"
         line = Line(_label(label, point), None, point, fields, differences, tasks=tuple(tasks))
-        return line, [c for c in shown if c not in compared]
+        return line, [c for c in shown if c not in present]
 
     def _paired(
         self, a: list[float] | None, b: list[float] | None, comparisons: int
     ) -> Paired | None:
         return paired_t(a, b, comparisons) if a and b else None
-
-
-def _baselines(shown: list[Column]) -> list[Column]:
-    return [b for b in BASELINES if b in shown] if CHALLENGER in shown else []
 
 
 def _label(task: str, point: Point) -> str:
@@ -284,22 +291,25 @@ def _label(task: str, point: Point) -> str:
 
 def verdict(table: Table) -> str:
     """The table in one plain sentence."""
+    if not table.has_labels:
+        return f"{table.selection}: the target has no labels, so nothing is known of accuracies."
     lines = [line for line in table.lines if not line.is_average]
     what = "tasks" if all(not line.point for line in lines) else "settings"
     parts = []
-    for index, baseline in enumerate(_baselines(table.columns)):
-        compared = [d.paired for line in lines if (d := line.differences[index]).paired]
-        signs = [paired.sign for paired in compared if paired is not None]
+    for index, difference in enumerate(lines[0].differences if lines else []):
+        challenger, baseline = _title(difference.challenger), difference.baseline
+        tested = [d.paired for line in lines if (d := line.differences[index]).paired]
+        signs = [paired.sign for paired in tested if paired is not None]
         if not signs:
             parts.append(
-                f"WA and {baseline} cannot be compared: on no {what[:-1]} did all seeds of both "
-                "finish"
+                f"{challenger} and {baseline} cannot be compared: on no {what[:-1]} did all seeds "
+                "of both finish"
             )
             continue
-        untested = sum(p is not None and p.low is None for p in compared)
+        untested = sum(p is not None and p.low is None for p in tested)
         parts.append(
-            f"WA beats {baseline} beyond its interval on {signs.count(1)} of {len(lines)} {what} "
-            f"and loses on {signs.count(-1)}"
+            f"{challenger} beats {baseline} beyond its interval on {signs.count(1)} of "
+            f"{len(lines)} {what} and loses on {signs.count(-1)}"
             + (f" ({untested} not testable)" if untested else "")
             + (f" ({len(lines) - len(signs)} missing)" if len(signs) < len(lines) else "")
         )
@@ -314,6 +324,11 @@ def verdict(table: Table) -> str:
             )
             parts.append(f"highest average{over}: {', '.join(map(str, line.best))}")
     return f"{table.selection}: " + "; ".join(parts or ["nothing to compare yet"]) + "."
+
+
+def _title(column: Column) -> str:
+    """``WA`` for ``wa``: the abbreviation at the head of a sentence."""
+    return "WA" if column == Column("wa") else str(column)
 
 
 def _ranking(lines: list[Line], shown: list[Column]) -> str:

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da.grids.plan import Plan
-from da.reports.report import difference_text, field_text, missing, over_tasks, percent, title
+from da.reports.report import (
+    difference_text,
+    field_text,
+    missing,
+    over_tasks,
+    percent,
+    title,
+    unlabelled_notes,
+)
 from da.reports.runs import Column, Run
 from da.reports.tables import Line, Table, verdict
 
@@ -25,17 +33,21 @@ def console() -> Console:
     """A console that folds lines only on a real terminal."""
     from rich.console import Console
 
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=WIDE)
+    screen = Console(highlight=False)
+    return screen if screen.is_terminal else Console(highlight=False, width=WIDE)
 
 
-def show(target: Console, out: Path, plan: Plan, runs: list[Run], found: list[Table]) -> None:
+def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Table]) -> None:
     """Prints every table, the verdicts and what is missing, with its logs in ``out``."""
-    for row in plan.grid.lr:
+    for row in plan.grid.rows:
         for method in plan.grid.methods:
-            mine = [t for t in found if t.row == row and t.method == method]
+            mine = [t for t in shown if t.row == row and t.method == method]
             target.rule(f"{method}, {row} learning rate", align="left")
+            for text in unlabelled_notes(mine):
+                target.print(text, markup=False, soft_wrap=True)
             for table in mine:
+                if not table.has_labels:
+                    continue
                 target.print(_accuracies(table, target.width))
                 if table.stream == "target/test" and table.lines and table.lines[0].differences:
                     target.print(_differences(table))
@@ -47,7 +59,7 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], found: list[Ta
                     target.print(f"complete in no task, so left out of the average: {names}")
                 target.print()
             for table in mine:
-                if table.stream == "target/test":
+                if table.stream == "target/test" and table.has_labels:
                     target.print(verdict(table), markup=False)
             target.print()
     for text in plan.refused:
@@ -64,36 +76,36 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], found: list[Ta
 
 def _accuracies(table: Table, width: int) -> RichTable:
     between = " ± " if width >= ROOMY else "±" if width >= TIGHT else "\n±"
-    found = _table(f"accuracy in %, {title(table)}")
+    drawn = _table(f"accuracy in %, {title(table)}")
     for column in table.columns:
-        found.add_column(_header(column), justify="right", overflow="fold")
-    found.add_column("sampling\nerror", justify="right", overflow="fold")
+        drawn.add_column(_header(column), justify="right", overflow="fold")
+    drawn.add_column("sampling\nerror", justify="right", overflow="fold")
     for line in table.lines:
         if line.is_average:
-            found.add_section()
+            drawn.add_section()
         texts = []
         for column in table.columns:
             text = field_text(line.fields[column], line.is_average).replace(" (", "\n(")
             text = text.replace(" ± ", between)
             texts.append(f"[bold]{text}[/bold]" if column in line.best else text)
         error = "" if line.sampling_error is None else percent(line.sampling_error)
-        found.add_row(_label(line), *texts, error, end_section=line.is_average)
-    return found
+        drawn.add_row(_label(line), *texts, error, end_section=line.is_average)
+    return drawn
 
 
 def _differences(table: Table) -> RichTable:
-    found = _table(
+    drawn = _table(
         f"difference in points, 95 % interval, corrected for {table.comparisons} lines (the "
         "average: over tasks, uncorrected)"
     )
     for difference in table.lines[0].differences:
-        found.add_column(difference.name, justify="right")
+        drawn.add_column(difference.name, justify="right")
     for line in table.lines:
         if line.is_average:
-            found.add_section()
+            drawn.add_section()
         texts = [difference_text(d).replace("[", r"\[") for d in line.differences]
-        found.add_row(_label(line), *texts, end_section=line.is_average)
-    return found
+        drawn.add_row(_label(line), *texts, end_section=line.is_average)
+    return drawn
 
 
 def _table(title: str) -> RichTable:
@@ -101,7 +113,7 @@ def _table(title: str) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
 
-    found = RichTable(
+    drawn = RichTable(
         title=title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
@@ -109,8 +121,8 @@ def _table(title: str) -> RichTable:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    found.add_column("task", no_wrap=True)
-    return found
+    drawn.add_column("task", no_wrap=True)
+    return drawn
 
 
 def _header(column: Column) -> str:
