@@ -42,7 +42,9 @@ def commands() -> dict[str, str]:
 def main(argv: list[str]) -> int:
     """Runs one command; its exit code: 0 done, 2 bad input, 3 diverged, 130 or 143 stopped."""
     from da.errors import UserError, unknown
+    from da.ops.log_output import show_log
 
+    show_log()
     known = commands()
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):

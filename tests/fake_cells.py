@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,12 @@ def made(
     )
 
 
-def run(cell: RunSpec, directory: Path, progress: Callable[[float], None]) -> Result:
+def run(
+    cell: RunSpec,
+    directory: Path,
+    progress: Callable[[float], None],
+    loggers: Sequence[str] = (),
+) -> Result:
     """Does what the test asks for this seed, then returns a result."""
     home = Path(os.environ["FAKE_CELLS"])
     behaviour = json.loads((home / "behaviour.json").read_text())
@@ -98,6 +103,8 @@ def run(cell: RunSpec, directory: Path, progress: Callable[[float], None]) -> Re
     os.write(1, b"and from C\n")
     (directory / "last.ckpt").write_bytes(b"x" * 1000)
     progress(0.5)
+    for name in loggers:
+        (directory / "logs" / name).mkdir(parents=True)
     if action == "raise":
         raise ValueError("boom")
     if action == "exit":
@@ -115,6 +122,8 @@ def run(cell: RunSpec, directory: Path, progress: Callable[[float], None]) -> Re
         time.sleep(action)
     if action == "wrong":
         return made(cell.model_copy(update={"seed": 99}))
+    if behaviour.get("unlabelled"):
+        return made(cell, None)
     wins = {"bn": 0.80, "wa": 0.85}.get(cell.norm, 0.7)
     forms = ("", "source-stats", "target-stats") if "bn" in cell.norm else ("",)
     return made(cell, wins + 0.001 * (cell.seed % 100) * (1 + len(cell.norm)), forms)

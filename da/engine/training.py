@@ -30,6 +30,9 @@ from da.types import DataModule
 
 log = logging.getLogger(__name__)
 
+LOGS = "logs"
+"""Where a cell's loggers write."""
+
 LAST = "last.ckpt"
 """The checkpoint of the last evaluation, from which a training goes on."""
 
@@ -40,6 +43,7 @@ def train(
     progress: Callable[[float], None] | None = None,
     checkpoint: str | Path | None = None,
     root: str | None = None,
+    loggers: Sequence[str] = (),
 ) -> Result:
     """Trains and evaluates; goes on from a checkpoint where there is one.
 
@@ -49,6 +53,7 @@ def train(
         progress: told the finished part, from 0 to 1, after every step.
         checkpoint: to go on from; by default ``directory/last.ckpt`` if that is whole.
         root: folder of the data, in place of the specification's.
+        loggers: names of what records its curves, in ``directory/logs``: ``tensorboard``, …
 
     Returns:
         What the training leaves behind. It is not written: see
@@ -60,7 +65,12 @@ def train(
     """
     directory = Path(directory)
     before = Path(checkpoint) if checkpoint else usable(directory / LAST)
-    return Training(spec, before, root).run(directory, progress)
+    training = Training(spec, before, root)
+    if not loggers:
+        return training.run(directory, progress)
+    from da.engine.loggers import loggers as make_loggers
+
+    return training.run(directory, progress, logger=make_loggers(loggers, directory / LOGS))
 
 
 class Training:

@@ -76,11 +76,12 @@ def dry_run(session: Session, grid: Grid, command: str, tune: str) -> int:
     plan = plans.plan(
         short, known["tasks"], command, tune, known["version"], data_path=known["data_path"]
     )
+    costs = session.costs(plan.cells)  # reads the results, which may be damaged
     for line in cell_lines(plan):
         session.say(line)
     for text in plan.refused:
         session.say(f"refused: {text}")
-    session.say(session.costs(plan.cells))
+    session.say(costs)
     return 0
 
 

@@ -113,6 +113,8 @@ def _contradictions(settings: dict[str, Any], wrong: set[str]) -> list[str]:
     """Contradictions between those settings that are right by themselves."""
     stand_in = {"data": "x", "methods": ["x"], "norms": ["x"], "epochs": 1, "steps_per_epoch": 1}
     right = {key: value for key, value in settings.items() if key not in wrong}
+    if "norms" not in right:  # then nothing can be said of which of them are compared
+        right = {k: v for k, v in right.items() if k not in ("challenger", "baselines")}
     if "samples" in right:
         del stand_in["steps_per_epoch"]
     filled = {**{k: v for k, v in stand_in.items() if k not in right}, **right}

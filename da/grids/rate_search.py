@@ -27,9 +27,10 @@ def dry_run(session: Session, grid: Grid) -> int:
     refuse_earlier_version(session.store.root)
     task = _task(grid, known["development"])
     cells = rate_table.trials(grid.renamed(known["names"]), task, known["version"])
+    costs = session.costs(cells)  # reads the results, which may be damaged
     for cell in cells:
         session.say(str(cell))
-    session.say(session.costs(cells))
+    session.say(costs)
     return 0
 
 

@@ -71,7 +71,8 @@ class TrainingKeys(Strict):
         return [f"{both}: give one of the two" for both in twice]
 
     def _stands_twice(self, key: str) -> bool:
-        return key in self.model_fields_set and key in self.trainer.model_fields_set
+        """Nothing beside ``trainer`` is no second value: a grid that was stored has it so."""
+        return getattr(self, key) is not None and key in self.trainer.model_fields_set
 
     def trainer_settings(self) -> dict[str, Any]:
         """Those options of the trainer that are set here, by Lightning's names."""
@@ -79,4 +80,5 @@ class TrainingKeys(Strict):
         # None stands for Lightning's default where an option can't be None.
         fields = TrainerSettings.model_fields
         beside = {k: fields[k].default if v is None else v for k, v in beside.items()}
-        return {**self.trainer.model_dump(exclude_unset=True), **beside}
+        within = self.trainer.model_dump(exclude_unset=True)
+        return {**beside, **within}

@@ -11,10 +11,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -45,6 +43,9 @@ from da.ops.tensor_cache import Kept, digest, kept
 from da.types import DataModule, Role
 
 log = logging.getLogger(__name__)
+
+LOG_EVERY = 15.0
+"""Seconds between two lines on the progress of a conversion."""
 
 Calibration = Literal["source", "both", "off"]
 Head = tuple[Tensor, Tensor | None]
@@ -192,7 +193,7 @@ def convert(
     aligned.load_state_dict(found.tensors)
     report = {"on": start.on, **found.report}
     report |= {"seconds": time.perf_counter() - began, "cached": cached}
-    print(summary(start, report), flush=True)
+    log.info(summary(start, report))
     return report
 
 
@@ -201,14 +202,13 @@ def _made(
 ) -> Kept:
     """The weights of the aligned network, and the part of the report that they decide."""
     try:
-        with _progress(start) as progress:
-            made = convert_pretrained(
-                plain,
-                images,
-                held_out if len(held_out) else None,
-                normaliser=cast(WeightAlign, normaliser("wa", **start.options)),
-                progress=progress,
-            )
+        made = convert_pretrained(
+            plain,
+            images,
+            held_out if len(held_out) else None,
+            normaliser=cast(WeightAlign, normaliser("wa", **start.options)),
+            progress=_log_progress(start),
+        )
     except UserError as error:
         raise UserError(
             f"conversion of '{start.backbone}': {error}; or start from the weights as they are "
@@ -344,16 +344,15 @@ def _name(
     return f"{readable}-{found[:32]}.safetensors"
 
 
-@contextmanager
-def _progress(start: Start) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on a terminal, and one plain line elsewhere: a deep network takes minutes."""
-    text = f"converting {start.backbone} to WA"
-    if not sys.stdout.isatty():
-        print(f"{text} …", flush=True)
-        yield None
-        return
-    from rich.progress import Progress
+def _log_progress(start: Start) -> Callable[[int, int], None]:
+    """Logs the beginning, and from then on how far it is: a deep network takes minutes."""
+    log.info("converting %s to WA …", start.backbone)
+    last = time.monotonic()
 
-    with Progress(transient=True) as bar:
-        task = bar.add_task(text)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LOG_EVERY:
+            last = time.monotonic()
+            log.info("converting %s to WA: %.0f %%", start.backbone, 100 * done / total)
+
+    return progress

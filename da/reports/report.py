@@ -123,7 +123,8 @@ def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
     comparisons = shown[0].comparisons if shown else 1
     lines = ["# BN or WA under shift", "", *_facts(plan, runs), ""]
     lines += [LEGEND.format(seeds=len(grid.seeds), comparisons=comparisons), ""]
-    lines += ["![accuracy by task and normaliser](figure.png)", ""]
+    if any(table.has_labels for table in shown):
+        lines += ["![accuracy by task and normaliser](figure.png)", ""]
     for row in grid.rows:
         for method in grid.methods:
             mine = [t for t in shown if t.row == row and t.method == method]
@@ -292,7 +293,8 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 
 def files(out: Path) -> str:
     """What a report consists of."""
-    return f"{out}/report.md, table.csv, runs.csv, scores.csv, figure.png, figure.svg"
+    pictures = ", figure.png, figure.svg" if (out / "figure.png").exists() else ""
+    return f"{out}/report.md, table.csv, runs.csv, scores.csv{pictures}"
 
 
 def write(out: Path, plan: Plan) -> tuple[list[Run], list[Table]]:

@@ -1,5 +1,6 @@
 """ablate as real processes, with cells that train nothing: killed, crashed, resumed, refused."""
 
+import csv
 import importlib
 import json
 import os
@@ -13,8 +14,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from refusing import refused
 
 import run
+from da.cli import report, reproduce
 
 PROGRAM = Path(__file__).parents[1] / "fake_cells.py"
 ROOT = Path(__file__).parents[2]
@@ -203,14 +206,95 @@ def test_kills_at_any_time_never_run_a_finished_cell_again(bench):
     assert b.results() == 40
 
 
-def test_a_cut_result_is_run_again(bench):
+@pytest.mark.parametrize("command", ["ablate", "dry run", "report"])
+def test_a_damaged_result_is_refused_by_name_in_one_line(bench, command, monkeypatch):
     b = bench({})
     assert b.run()[0] == 0
     path = next((b.folder / "out").glob("cells/*/result.json"))
     path.write_text(path.read_text()[:500])
+    if command == "report":
+        monkeypatch.chdir(b.folder)
+        refused(lambda: report.main(["out"]), f"out/cells/{path.parent.name}/result.json")
+        return
+    code, said = b.run(*(["--dry-run"] if command == "dry run" else []))
+    assert (code, said.count("\n")) == (2, 1), said
+    assert f"out/cells/{path.parent.name}/result.json" in said
+    assert "remove that file to train again" in said
+    path.unlink()
     assert b.run()[0] == 0
     assert sorted(b.claims().values()) == [1, 1, 1, 1, 1, 2]
     assert b.claims()[path.parent.name] == 2
+
+
+@pytest.mark.parametrize("command", ["ablate", "tune"])
+@pytest.mark.parametrize("what", ["grid.json", "cells/00ff/result.json"])
+def test_a_folder_of_an_earlier_version_is_refused_by_name_and_left_alone(bench, what, command):
+    b = bench({}, GRID.replace("lr: published", "lr: published\ntuned: tuned.yaml"))
+    file = b.folder / "out" / what
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"schema_version": 1, "state": "done", "cell": "00ff"}))
+    code, said = b.run(command=command)
+    assert (code, said.count("\n")) == (2, 1), said
+    assert f"'out/{what}' was written by an earlier version (schema 1)" in said
+    assert "name another folder with --out" in said
+    assert not b.claims()
+
+
+def test_report_and_reproduce_refuse_a_grid_of_an_earlier_version(tmp_path):
+    (tmp_path / "grid.json").write_text('{"schema_version": 1, "command": "x"}')
+    for call in (
+        lambda: report.main([str(tmp_path)]),
+        lambda: reproduce.main(["office31", "--compare", "--out", str(tmp_path)]),
+    ):
+        refused(call, f"'{tmp_path / 'grid.json'}' was written by an earlier version", "--out")
+
+
+def test_a_stored_grid_that_was_changed_is_refused_by_name(bench, monkeypatch):
+    b = bench({})
+    assert b.run()[0] == 0
+    path = b.folder / "out" / "grid.json"
+    path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 0.02', 1))
+    refused(lambda: report.main([str(b.folder / "out")]), str(path), "checksum")
+
+
+def test_a_rate_that_the_user_chose_is_called_given(bench):
+    b = bench({})
+    code, said = b.run("--lr", "0.02")
+    assert code == 0, said
+    assert "M, given learning rate" in said
+    assert "published" not in said
+    assert "| given | M | bn | 32 | 0.02 |" in (b.folder / "out" / "report.md").read_text()
+    code, said = b.run("--lr", "fast")
+    assert code == 2
+    assert "--lr: expected tuned, published or a number above 0, got 'fast'" in said
+
+
+def test_a_target_without_labels_is_shown_without_accuracies(bench):
+    b = bench({"unlabelled": True})
+    code, said = b.run()
+    assert code == 0, said
+    report_text = (b.folder / "out" / "report.md").read_text()
+    for text in (said, report_text):
+        assert "The target has no labels: nothing is shown as an accuracy of it." in text
+        assert "accuracy in %" not in text
+        assert "beats" not in text
+        assert "figure.png" not in text
+    assert not (b.folder / "out" / "figure.png").exists()
+    with (b.folder / "out" / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["target_test_accuracy"] for row in rows} == {""}
+    assert {row["target_test_InformationMaximisation"] for row in rows if row["epoch"]} == {"0.2"}
+    assert {row["selection"] for row in rows if row["epoch"]} == {"last", "label-free"}
+
+
+def test_a_logger_is_an_argument_of_the_training_and_no_part_of_a_cell(bench):
+    b = bench({}, GRID + "logger: tensorboard\n")
+    assert b.run()[0] == 0
+    logs = list((b.folder / "out").glob("cells/*/logs/tensorboard"))
+    assert len(logs) == 6
+    (b.folder / "grid.yaml").write_text(GRID)
+    assert b.run()[0] == 0  # without: the same cells
+    assert set(b.claims().values()) == {1}
 
 
 def test_two_drivers_in_one_folder(bench):

@@ -1,10 +1,16 @@
 import hashlib
 
 import pytest
+from refusing import refused
 
+from da.cli import ablate, tune
+from da.engine.spec import TrainerSettings
 from da.errors import UserError
-from da.grids.grid import root
-from da.grids.grid_file import find, read_grid
+from da.grids.grid import Grid, Tune, root
+from da.grids.grid_file import WrongSettings, find, read_grid
+from da.grids.overrides import Override
+from da.grids.setting_keys import documented_keys
+from da.grids.training_keys import Optimizer
 
 BASE = """
 data: x.Y
@@ -124,3 +130,129 @@ def test_weights_are_known_by_their_content(tmp_path):
     assert grid.cell("a->b", "M", "wa", {}, 0, 0.1).id != first.id
     file.unlink()
     assert grid.cell("a->b", "M", "wa", {}, 0, 0.1).weights_content is None
+
+
+def several(tmp_path, text):
+    """The lines that a file is refused with, without its name."""
+    (tmp_path / "g.yaml").write_text(text)
+    with pytest.raises(WrongSettings) as caught:
+        read_grid(tmp_path / "g.yaml", {})
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path / 'g.yaml'}: {line}" for line in caught.value.problems
+    ]
+    return caught.value.problems
+
+
+def test_all_that_is_wrong_with_a_file_is_said_at_once(tmp_path):
+    text = BASE.replace("{methods}", "N").replace("epochs: 3", "epochs: many")
+    text = text.replace("seeds:", "seed:").replace("[bn, wa]", "[bn, bn]")
+    text += "challenger: gn\nbatch_size: 0\ntune: {factors: [0], seeds: [0]}\n"
+    text += "overrides: [{methods: M, lr: -1}]\nprecision: 16-mixed\n"
+    lines = several(tmp_path, text)
+    for start in (
+        "norms: names given twice: bn",
+        "batch_size: expected a whole number above 0, got 0",
+        "epochs: expected a whole number above 0, got 'many'",
+        "tune.factors.0: expected a number above 0, got 0",
+        "overrides.0.lr: expected a number above 0, got -1",
+        "unknown setting 'seed'; did you mean 'seeds'? One of: ",
+        "precision: 16-mixed needs a GPU",
+    ):
+        assert len([line for line in lines if line.startswith(start)]) == 1, (start, lines)
+    assert len(lines) == 7, lines  # not what depends on the normalisers, which are wrong themselves
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (
+            "challenger: gn",
+            "unknown normaliser of the grid under challenger 'gn'; did you mean 'bn'? One",
+        ),
+        ("baselines: [bn, ln]", "unknown normaliser of the grid under baselines 'ln'"),
+        ("baselines: bn@target-stat", "unknown form of bn 'target-stat'; did you mean 'target-"),
+        ("forms: false\nbaselines: bn@target-stats", "is not evaluated with forms: false"),
+        ("challenger: bn\nbaselines: bn", "'bn' is one of the baselines"),
+        ("model: {momentum: 0}\noptimizer: {momentum: 0}", "optimizer.momentum and model.momentum"),
+        (
+            "gradient_clip_val: 1\ntrainer: {gradient_clip_val: 1}",
+            "trainer.gradient_clip_val: give",
+        ),
+        ("optimizer: adagrad", "optimizer.name: expected one of sgd, adam, adamw, got 'adagrad'"),
+        ("trainer: {max_epoch: 3}", "unknown setting of trainer 'max_epoch'"),
+        ("logger: tensorbord", "expected one of csv, tensorboard, wandb, mlflow, got 'tensorbord'"),
+        ("batch_size: true", "batch_size: got true; put it in quotes if it is a name"),
+        ("model: {1: 2}", "model: a key is a name, got 1; put it in quotes"),
+        ("data_args: {size: .inf}", "data_args.size: expected a finite number, got inf"),
+        ("samples: 99999999999999999999", "samples: expected a number of at most 18 digits"),
+    ],
+)
+def test_new_keys_are_checked(tmp_path, more, problem):
+    lines = several(tmp_path, BASE.replace("{methods}", "N") + more + "\n")
+    assert any(problem in line for line in lines), lines
+
+
+def cell_of(tmp_path, more, method="M"):
+    (tmp_path / "g.yaml").write_text(BASE.replace("{methods}", "N") + more)
+    grid = read_grid(tmp_path / "g.yaml", {})
+    # As it is stored and read again.
+    grid = type(grid).model_validate_json(grid.model_dump_json())
+    return grid.cell("a->b", method, "bn", {}, 0, grid.rate("a->b", method, {}, grid.rows[0]))
+
+
+def test_optimiser_and_trainer_of_a_grid_and_of_some_of_its_methods(tmp_path):
+    more = """
+optimizer: {name: adam, weight_decay: 0.1, anneal_alpha: 0}
+gradient_clip_val: 2
+trainer: {accumulate_grad_batches: 3, check_val_every_n_epoch: 2}
+overrides:
+  - {methods: N, optimizer: {weight_decay: 0}, gradient_clip_val: null, trainer: {max_steps: 5}}
+"""
+    cell = cell_of(tmp_path, more)
+    assert cell.model_args == {"optimizer": "adam", "weight_decay": 0.1, "anneal_alpha": 0}
+    changed = {"accumulate_grad_batches": 3, "check_val_every_n_epoch": 2}
+    assert cell.trainer.changed() == {"gradient_clip_val": 2.0, **changed}
+    other = cell_of(tmp_path, more, "N")
+    assert other.model_args == {"optimizer": "adam", "weight_decay": 0, "anneal_alpha": 0}
+    assert other.trainer.changed() == {"max_steps": 5, **changed}
+
+
+def test_a_name_is_enough_for_an_optimiser(tmp_path):
+    assert cell_of(tmp_path, "optimizer: adamw\n").model_args == {"optimizer": "adamw"}
+
+
+def test_a_rate_of_the_user_is_a_row_of_its_own_and_needs_no_published_one(tmp_path):
+    text = BASE.replace("{methods}", "N").replace("lr: published\npublished_lr: 1e-2", "lr: 0.5")
+    (tmp_path / "g.yaml").write_text(text + "overrides: [{methods: N, lr: 0.25}]\n")
+    grid = read_grid(tmp_path / "g.yaml", {})
+    assert grid.rows == ("given",)
+    rates = [grid.rate("a->b", method, {}, "given") for method in ("M", "N")]
+    assert rates == [0.5, 0.25]
+    for_all = read_grid(tmp_path / "g.yaml", {"lr": [0.1]})  # the command line's is that of all
+    assert [for_all.rate("a->b", method, {}, "given") for method in ("M", "N")] == [0.1, 0.1]
+    refused(lambda: grid.rate("a->b", "M", {}, "published"), "published_lr: missing")
+    assert "lr: give one number at most" in several(tmp_path, text.replace("0.5", "[0.5, 1]"))[0]
+
+
+def test_scores_are_those_of_the_cells_and_the_one_that_selects_is_among_them(tmp_path):
+    cell = cell_of(tmp_path, "scores: NegativeEntropy\nscore: x.Mine\n")
+    assert cell.scores == ("NegativeEntropy", "x.Mine")
+
+
+@pytest.mark.parametrize("model", [Grid, Override, Optimizer, Tune, TrainerSettings])
+def test_every_key_is_documented(model):
+    keys = list(documented_keys(model))
+    assert {key.name.partition(".")[0] for key in keys} == set(model.model_fields)
+    assert not [key.name for key in keys if len(key.meaning) < 8 or key.kind == "a value"]
+
+
+def test_help_lists_every_key_with_its_default(capsys):
+    for command in (ablate, tune):
+        with pytest.raises(SystemExit) as caught:
+            command.main(["--help", "keys"])
+        assert caught.value.code == 0
+        said = capsys.readouterr().out
+        for key in documented_keys(Grid):
+            assert f"\n{key.name}: {key.kind} (" in said
+        assert "batch_size: a whole number above 0 (default: 32)\n    Images of each" in said
+        assert "epochs: a whole number above 0 (must be given)" in said

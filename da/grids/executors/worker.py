@@ -20,6 +20,7 @@ from typing import Any
 
 from da.engine.spec import RunSpec
 from da.errors import Diverged, UserError
+from da.ops.log_output import show_log
 
 POOLS = (
     "OMP_NUM_THREADS",
@@ -53,6 +54,7 @@ def serve(connection: Connection, function: str, threads: int, options: dict[str
     os.setsid()  # Ctrl-C reaches the driver alone, and it can end us with all our children
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_the_driver, daemon=True).start()
+    show_log()  # what a cell says goes into its log
     for name in POOLS:
         os.environ[name] = str(threads)
     try:

@@ -1,0 +1,22 @@
+"""Where the library's log goes when a command or a worker runs it: nobody else shows it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+class _Standard(logging.Handler):
+    """News to standard output and warnings to standard error, whatever these are at the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        print(self.format(record), file=stream, flush=True)
+
+
+def show_log() -> None:
+    """Shows what the library logs, from INFO on, as plain lines; once in a process."""
+    log = logging.getLogger("da")
+    if not any(isinstance(handler, _Standard) for handler in log.handlers):
+        log.addHandler(_Standard())
+        log.setLevel(logging.INFO)

@@ -1,0 +1,175 @@
+"""Names in a grid are those of the command line: short, or dotted paths of classes from anywhere."""
+
+import pytest
+import torch
+from refusing import refused
+from torch import nn
+
+from da.errors import UserError
+from da.grids import plan as plans
+from da.grids.grid import Grid
+from da.grids.validation import check, name_problems
+from da.methods.dann import DANN
+from da.norms import normaliser, short_name
+from da.norms.group_norm import GroupNorm
+from da.selection.negative_entropy import NegativeEntropy
+from datasets.digits import Digits
+
+
+class MyData(Digits):
+    """In a user's own package."""
+
+
+class MyMethod(DANN):
+    """In a user's own package."""
+
+
+class MyNorm(GroupNorm):
+    """In a user's own package."""
+
+    name = "mine"
+
+
+class MyScore(NegativeEntropy):
+    """In a user's own package."""
+
+
+HERE = __name__
+
+SETTINGS = {
+    "data": "Digits",
+    "tasks": ["rendered->optical"],
+    "methods": ["SourceOnly", "DANN"],
+    "norms": ["bn", "wa"],
+    "model": {"backbone": "digits_resnet"},
+    "epochs": 1,
+    "steps_per_epoch": 2,
+    "lr": "published",
+    "published_lr": 0.01,
+}
+
+
+def checked(**changes):
+    """The grid by short names, and what is known of it."""
+    grid = Grid.model_validate({**SETTINGS, **changes})
+    known = check(grid.model_dump(mode="json"))
+    return grid.renamed(known["names"]), known
+
+
+@pytest.mark.parametrize("data", ["OfficeCaltech10", "datasets.office_caltech.OfficeCaltech10"])
+def test_data_have_a_short_name_and_a_path_and_cells_hold_the_short_one(data):
+    grid, known = checked(data=data, tasks=["amazon->webcam"])
+    assert grid.data == "OfficeCaltech10"
+    assert known["data_path"] == "datasets.office_caltech.OfficeCaltech10"
+    assert grid.cell("amazon->webcam", "DANN", "bn", {}, 0, 0.1).data == "OfficeCaltech10"
+
+
+def test_paths_of_our_own_classes_are_their_short_names_and_the_same_cells():
+    spelt, _ = checked(
+        data="datasets.digits.Digits",
+        methods={"da.methods.dann.DANN": {"critic_width": 8}, "SourceOnly": {}},
+        norms={"da.norms.batch_norm.BatchNorm": {}, "wa": {}},
+        baselines=["da.norms.batch_norm.BatchNorm@target-stats"],
+        scores=["da.selection.negative_entropy.NegativeEntropy"],
+        score="da.selection.negative_entropy.NegativeEntropy",
+        overrides=[{"methods": "da.methods.dann.DANN", "lr": 0.5}],
+    )
+    short, _ = checked(
+        methods={"DANN": {"critic_width": 8}, "SourceOnly": {}},
+        scores=["NegativeEntropy"],
+        score="NegativeEntropy",
+        baselines=["bn@target-stats"],
+        overrides=[{"methods": "DANN", "lr": 0.5}],
+    )
+    assert spelt == short
+    one, two = (plans.plan(g, ["rendered->optical"], "c", "t").cells for g in (spelt, short))
+    assert [cell.id for cell in one] == [cell.id for cell in two]
+    assert {cell.lr for cell in one if cell.method == "DANN"} == {0.5}
+
+
+def test_classes_of_a_users_own_package_are_found_by_their_paths():
+    grid, known = checked(
+        data=f"{HERE}.MyData",
+        methods={f"{HERE}.MyMethod": {"critic_width": 8}},
+        norms={"bn": {}, f"{HERE}.MyNorm": {"groups": 8}},
+        challenger=f"{HERE}.MyNorm",
+        score=f"{HERE}.MyScore",
+    )
+    assert known["tasks"] == ["rendered->optical"]
+    cell = grid.cell("rendered->optical", f"{HERE}.MyMethod", f"{HERE}.MyNorm", {}, 0, 0.1)
+    assert (cell.data, cell.norm_options) == (f"{HERE}.MyData", {"groups": 8})
+    assert cell.scores[-1] == f"{HERE}.MyScore"
+
+
+def test_a_normaliser_of_ones_own_replaces_batch_norm():
+    model = normaliser(f"{HERE}.MyNorm", groups=4).apply(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    )
+    assert isinstance(model[1], nn.GroupNorm)
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 8, 6, 6)
+    assert short_name(f"{HERE}.MyNorm") == f"{HERE}.MyNorm"
+    refused(lambda: normaliser(f"{HERE}.MyNrm"), "unknown normaliser", "MyNrm")
+    refused(lambda: normaliser(f"{HERE}.MyData"), "expected a subclass of Normaliser")
+    refused(lambda: normaliser(f"{HERE}.MyNorm", group=3), "unknown option", "groups")
+
+
+def test_all_wrong_names_are_said_at_once_with_the_right_ones():
+    wrong = {
+        **SETTINGS,
+        "data": "OficeCaltech10",
+        "methods": {"DAN": {}, "DANN": {"critic_widht": 8}},
+        "norms": {"bm": {}, "gn": {"group": 2}},
+        "model": {"backbon": "x"},
+        "score": "InfMax",
+        "overrides": [{"methods": ["SorceOnly"], "model": {"momentun": 0}}],
+    }
+    with pytest.raises(UserError) as caught:
+        check(wrong)
+    lines = str(caught.value).splitlines()
+    for text in (
+        "data: unknown data set 'OficeCaltech10'; did you mean 'OfficeCaltech10'? One of: Digits, ",
+        "methods: unknown method 'DAN'; did you mean 'DANN'",
+        "unknown option of methods.DANN 'critic_widht'; did you mean 'critic_width'",
+        "norms: unknown normaliser 'bm'; did you mean 'bn'",
+        "norms: unknown option of gn 'group'; did you mean 'groups'",
+        "unknown option of model 'backbon'; did you mean 'backbone'",
+        "score: unknown score 'InfMax'",
+        "overrides.0.methods: unknown method 'SorceOnly'; did you mean 'SourceOnly'",
+        "unknown option of overrides.0.model 'momentun'; did you mean 'momentum'",
+    ):
+        assert len([line for line in lines if line.startswith(text)]) == 1, (text, lines)
+    assert len(lines) == 9
+
+
+@pytest.mark.parametrize("value", [None, 3, [], {}, "x", [3], {"a": 3}, [[1]]])
+@pytest.mark.parametrize("key", SETTINGS | {"overrides": 0, "sweep": 0, "scores": 0, "score": 0})
+def test_names_are_looked_for_in_whatever_a_file_holds(key, value):
+    assert isinstance(name_problems({**SETTINGS, key: value}), list)
+
+
+def test_a_method_in_two_spellings_is_refused():
+    wrong = {**SETTINGS, "methods": ["DANN", "da.methods.dann.DANN"]}
+    assert name_problems(wrong) == ["methods: given twice: DANN and da.methods.dann.DANN"]
+
+
+def test_a_table_of_rates_may_name_its_data_either_way(tmp_path):
+    from da.grids import rate_table
+
+    table = rate_table.Table(
+        command="tune", data="datasets.digits.Digits", task="a->b", seeds=[9], epochs=1,
+        published_lr=0.01, factors=[1.0],
+        entries=[
+            rate_table.Entry(
+                method="DANN", norm="bn", backbone="digits_resnet", batch_size=32, lr=0.3,
+                edge=False, trials=[],
+            )
+        ],
+    )  # fmt: skip
+    for data in ("datasets.digits.Digits", "Digits"):
+        path = tmp_path / "t.yaml"
+        rate_table.write(path, table.model_copy(update={"data": data}))
+        changes = {"methods": ["DANN"], "norms": ["bn"], "lr": "tuned", "tuned": str(path)}
+        grid, known = checked(**changes)
+        plan = plans.plan(grid, known["tasks"], "c", "t", data_path=known["data_path"])
+        assert {entry.cell.lr for entry in plan.entries} == {0.3}
+        assert rate_table.previous(path, grid, "a->b", known["data_path"]) is None or data
