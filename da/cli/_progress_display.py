@@ -7,11 +7,11 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from da.grids.executors.local import Outcome
-from da.grids.progress import Estimate, duration
-
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+    from da.grids.executors.local import Outcome
+    from da.grids.progress import Estimate
 
 PLAIN_EVERY = 5.0
 """Seconds between two lines where output is piped."""
@@ -38,6 +38,8 @@ class ProgressDisplay:
     ) -> None:
         self._console, self._workers = console, workers
         self._before, self._diverged = before, diverged
+        from da.grids.progress import Estimate
+
         self._estimate = estimate or Estimate()
         self._seen: set[str] = set()
         self._last = time.monotonic()
@@ -72,6 +74,8 @@ class ProgressDisplay:
 
     def line(self, outcome: Outcome, now: float) -> str:
         """The state in one line."""
+        from da.grids.progress import duration
+
         done = self._before + len(outcome.finished)
         diverged = self._diverged + len(outcome.diverged)
         left = self._estimate.left(outcome.pending, outcome.running.values(), self._workers, now)

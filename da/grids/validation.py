@@ -99,7 +99,7 @@ def name_problems(settings: dict[str, Any]) -> list[str]:
     _check_scores(settings, problems)
     if data is not None and not problems:
         problems.of("tasks", lambda: _check_tasks(settings, data, problems))
-    return problems
+    return list(dict.fromkeys(problems))
 
 
 def _check_tasks(settings: dict[str, Any], data: type[DataSet], problems: Problems) -> None:
@@ -171,9 +171,10 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
     checked: set[str] = set()
     for source, target in map(split_task, tasks):
         data = kind(source=source, target=target, **grid.data_args)
-        for domain in {source, target} - checked:
-            data.check_presence(domain)
-            checked.add(domain)
+        for domain in (source, target):
+            if domain not in checked:
+                data.check_presence(domain)
+                checked.add(domain)
 
 
 def _check_methods(settings: dict[str, Any], problems: Problems) -> None:
@@ -225,7 +226,7 @@ def _check_norms(settings: dict[str, Any], problems: Problems) -> None:
             right[name] = options
     if not problems:
         for norm, options in right.items():
-            problems.of("norms", lambda: _check_start(settings, norm, options))  # noqa: B023
+            problems.of("model", lambda: _check_start(settings, norm, options))  # noqa: B023
 
 
 def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Names in a grid are those of the command line: short, or dotted paths of classes from anywhere."""
+"""Names in a grid are those of the command line: short ones, or dotted paths from anywhere."""
 
 import pytest
 import torch
