@@ -163,11 +163,11 @@ def load_grid(options: Any, check_names: bool = True) -> tuple[Path, Grid]:
     Raises:
         UserError: with all that is wrong with the file, one line each.
     """
-    from da.grids.grid_file import WrongSettings, find, read_grid
+    from da.grids.grid_file import WrongSettings, find_config, read_grid
 
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers: expected at least 1, got {options.workers}")
-    config = find(options.config)
+    config = find_config(options.config)
     try:
         return config, read_grid(config, overrides(options))
     except WrongSettings as error:

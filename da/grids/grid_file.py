@@ -15,13 +15,13 @@ from da.grids.setting_keys import explain
 from da.ops.yaml12 import read_yaml
 
 
-def find(name: str) -> Path:
+def find_config(name: str) -> Path:
     """A configuration by its path, from here or from the repository."""
     for path in (Path(name), root() / name):
         if path.is_file():
             return path
-    known = sorted(p.relative_to(root()).as_posix() for p in root().glob("configs/[ap]*/*.yaml"))
-    raise UserError(f"no such configuration: {name}; those at hand: {', '.join(known)}")
+    at_hand = sorted(p.relative_to(root()).as_posix() for p in root().glob("configs/[ap]*/*.yaml"))
+    raise UserError(f"no such configuration: {name}; those at hand: {', '.join(at_hand)}")
 
 
 class WrongSettings(UserError):

@@ -15,7 +15,7 @@ from da.ops.files import write_atomically
 from da.reports import published_comparison as comparison
 from da.reports import published_report, report
 from da.reports.references import AVERAGE, Reference, methods_named, read, same_task
-from da.reports.runs import Run, load
+from da.reports.runs import Run, load_runs
 
 
 def run(session: Session, grid: Grid, name: str, command: str) -> int:
@@ -52,7 +52,7 @@ def compare(session: Session, name: str, methods: list[str] | None) -> int:
             f"{out} has no task of {name}: expected some of {', '.join(published)}, got "
             f"{', '.join(plan.tasks)}"
         )
-    runs = [r for r in load(Store(out), plan) if not chosen or r.entry.cell.method in chosen]
+    runs = [r for r in load_runs(Store(out), plan) if not chosen or r.entry.cell.method in chosen]
     session.say(f"written: {_write_comparison(session, plan, runs, references)}")
     return 0
 

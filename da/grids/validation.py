@@ -167,6 +167,10 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
             "device: cuda, but PyTorch finds no such device on this machine; give --device cpu, or "
             "device: cpu in the grid"
         )
+    if grid.logger:
+        from da.engine.loggers import logger_names
+
+        logger_names(grid.logger)  # their packages may be missing
     kind = find_data(grid.data)
     checked: set[str] = set()
     for source, target in map(split_task, tasks):

@@ -16,11 +16,11 @@ from da.reports.statistics import Summary
 METRICS = {"accuracy": "mean over samples", "class_mean": "mean over classes"}
 
 
-def number(found: Summary | None, line: Line | None = None) -> str:
+def number(ours: Summary | None, line: Line | None = None) -> str:
     """``86.1 ± 0.4 (3)``, or how much of it is there."""
-    if found is not None:
-        spread = "" if found.std is None else f" ± {found.std:.1f}"
-        return f"{found.mean:.1f}{spread} ({found.n})"
+    if ours is not None:
+        spread = "" if ours.std is None else f" ± {ours.std:.1f}"
+        return f"{ours.mean:.1f}{spread} ({ours.n})"
     if line is None:
         return "–"
     gone = f", {line.diverged} diverged" if line.diverged else ""
@@ -73,7 +73,7 @@ def notes(grid: Grid, lines: Sequence[Line], other: Sequence[str] = ()) -> list[
         other: see :func:`da.reports.published_comparison.other_images`.
     """
     used = {line.reference for line in lines if line.reference}
-    found = [
+    texts = [
         "Ours: mean ± standard deviation over seeds (number of seeds), for the last epoch, the "
         "epoch that a label-free score picks, and the best epoch on target labels (oracle). Δ is "
         "ours minus the published number at the selection that the number used; inside: |Δ| is at "
@@ -82,11 +82,11 @@ def notes(grid: Grid, lines: Sequence[Line], other: Sequence[str] = ()) -> list[
         *sorted({f"{r.note[0].upper()}{r.note[1:]}." for r in used if r.note}),
     ]
     if any(line.group[1] != "bn" for line in lines):
-        found.append("The published numbers are of batch norm, under every normaliser here.")
-    found += [f"OTHER IMAGES: {text}." for text in other]
+        texts.append("The published numbers are of batch norm, under every normaliser here.")
+    texts += [f"OTHER IMAGES: {text}." for text in other]
     if grid.quick:
-        found.append("QUICK: at most 5,000 steps, where the published runs may be longer.")
-    return found
+        texts.append("QUICK: at most 5,000 steps, where the published runs may be longer.")
+    return texts
 
 
 def markdown(
@@ -103,8 +103,8 @@ def markdown(
 def tables(lines: Sequence[Line], by_class: Sequence[ClassLine]) -> list[str]:
     """All tables, with their titles."""
     text = []
-    for group, found in groupby(lines, key=lambda line: line.group):
-        shown = list(found)
+    for group, of_group in groupby(lines, key=lambda line: line.group):
+        shown = list(of_group)
         text += [f"## {title(group, shown)}", "", *grid_table(HEADER, rows(shown)), ""]
         mine = [line for line in by_class if line.group == group]
         if mine:
@@ -119,7 +119,7 @@ def tables(lines: Sequence[Line], by_class: Sequence[ClassLine]) -> list[str]:
 def csv_rows(lines: Sequence[Line], by_class: Sequence[ClassLine]) -> list[dict[str, Any]]:
     """``reproduce.csv``: one row per line, in percent."""
     keys = ("method", "norm", "lr_row", "swept")
-    found = []
+    written = []
     for line in lines:
         row: dict[str, Any] = dict(zip(keys, line.group, strict=True))
         row |= {"task": line.task, "label": line.label, "metric": line.metric}
@@ -130,17 +130,17 @@ def csv_rows(lines: Sequence[Line], by_class: Sequence[ClassLine]) -> list[dict[
         for selection in SELECTIONS:
             row |= _summary(selection, line.ours[selection])
         row |= {"difference": line.difference, "band": line.band, "inside": line.inside}
-        found.append(row | {"done": line.done, "planned": line.planned})
+        written.append(row | {"done": line.done, "planned": line.planned})
     for item in by_class:
         row = dict(zip(keys, item.group, strict=True))
         row |= {"task": item.task, "label": item.name, "metric": f"class:{item.name}"}
-        found.append(row | {"published": item.published} | _summary("oracle", item.ours))
-    return found
+        written.append(row | {"published": item.published} | _summary("oracle", item.ours))
+    return written
 
 
-def _summary(name: str, found: Summary | None) -> dict[str, Any]:
+def _summary(name: str, ours: Summary | None) -> dict[str, Any]:
     return {
-        f"{name} mean": found and round(found.mean, 4),
-        f"{name} std": None if found is None or found.std is None else round(found.std, 4),
-        f"{name} seeds": found and found.n,
+        f"{name} mean": ours and round(ours.mean, 4),
+        f"{name} std": None if ours is None or ours.std is None else round(ours.std, 4),
+        f"{name} seeds": ours and ours.n,
     }

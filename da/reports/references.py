@@ -88,26 +88,26 @@ def same_task(a: str, b: str) -> bool:
     return a.replace(" ", "").lower() == b.replace(" ", "").lower()
 
 
-def method_named(name: str, known: Iterable[str]) -> str:
+def method_named(name: str, ours: Iterable[str]) -> str:
     """A method by its name in any spelling.
 
     >>> method_named("source_only", ["DANN", "SourceOnly"]), method_named("dann", ["DANN"])
     ('SourceOnly', 'DANN')
     """
-    choices = list(known)
+    choices = list(ours)
     wanted = name.replace("_", "").replace("-", "").lower()
     wanted = ALIASES.get(wanted, wanted).lower()
-    found = [choice for choice in choices if choice.lower() == wanted]
-    if not found:
+    same = [choice for choice in choices if choice.lower() == wanted]
+    if not same:
         raise unknown("method", name, choices)
-    return found[0]
+    return same[0]
 
 
-def methods_named(names: list[str] | None, known: Iterable[str]) -> list[str] | None:
+def methods_named(names: list[str] | None, ours: Iterable[str]) -> list[str] | None:
     """Several; each once."""
     if names is None:
         return None
-    found = [method_named(name, known) for name in names]
-    if len(set(found)) < len(found):
-        raise UserError(f"--method: given twice: {', '.join(sorted(set(found)))}")
-    return found
+    methods = [method_named(name, ours) for name in names]
+    if len(set(methods)) < len(methods):
+        raise UserError(f"--method: given twice: {', '.join(sorted(set(methods)))}")
+    return methods

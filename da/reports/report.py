@@ -11,7 +11,7 @@ from typing import Any
 from da.grids.plan import Plan
 from da.grids.store import Store
 from da.ops.files import write_atomically
-from da.reports.runs import Column, Run, load, scores, tidy
+from da.reports.runs import Column, Run, load_runs, scores, tidy
 from da.reports.tables import Difference, Field, Line, Table, tables, verdict
 
 LEGEND = (
@@ -301,7 +301,7 @@ def write(out: Path, plan: Plan) -> tuple[list[Run], list[Table]]:
     """Rebuilds all files of a report and returns what they show."""
     from da.reports.figures import save
 
-    runs = load(Store(out), plan)
+    runs = load_runs(Store(out), plan)
     shown = tables(plan, runs)
     write_atomically(out / "report.md", markdown(plan, runs, shown))
     write_atomically(out / "table.csv", csv_text(table_rows(shown)))

@@ -62,7 +62,7 @@ class Run:
         return None if chosen is None else chosen.forms[form][stream].accuracy
 
 
-def load(store: Store, plan: Plan) -> list[Run]:
+def load_runs(store: Store, plan: Plan) -> list[Run]:
     """Every place of the grid with its result, in the order of the plan."""
     loaded: dict[str, tuple[State, str, Result | None]] = {}
     for cell in plan.cells:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import run
 from da.errors import UserError
-from da.grids.grid_file import find, read_grid
+from da.grids.grid_file import find_config, read_grid
 from da.grids.validation import check, ready
 from da.methods import dann
 from da.methods.base import Method
@@ -64,7 +64,7 @@ def test_published_settings_are_grids_of_what_exists(name):
 
 
 def test_the_published_settings_of_each_method():
-    grid = read_grid(find("configs/published/office31.yaml"), {})
+    grid = read_grid(find_config("configs/published/office31.yaml"), {})
     task = "amazon->webcam"
     erm, dann = (
         grid.cell(task, m, "bn", {}, 0, grid.rate(task, m, {})) for m in ("SourceOnly", "DANN")
@@ -275,7 +275,7 @@ def test_all_tasks_of_a_folder(tmp_path):
     for domain in "abc":
         (tmp_path / domain / "cat").mkdir(parents=True)
     settings = {
-        **yaml.safe_load(find("configs/ablations/digits_small.yaml").read_text()),
+        **yaml.safe_load(find_config("configs/ablations/digits_small.yaml").read_text()),
         "data": "datasets.folder.Folder",
         "data_args": {"root": str(tmp_path)},
         "tasks": "all",

@@ -7,7 +7,7 @@ from da.cli import ablate, tune
 from da.engine.spec import TrainerSettings
 from da.errors import UserError
 from da.grids.grid import Grid, Tune, root
-from da.grids.grid_file import WrongSettings, find, read_grid
+from da.grids.grid_file import WrongSettings, find_config, read_grid
 from da.grids.overrides import Override
 from da.grids.setting_keys import documented_keys
 from da.grids.training_keys import Optimizer
@@ -92,9 +92,9 @@ def test_what_is_wrong_is_one_line(tmp_path, old, new, message):
 
 def test_configurations_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find("configs/ablations/digits.yaml").is_file()
+    assert find_config("configs/ablations/digits.yaml").is_file()
     with pytest.raises(UserError, match=r"no such configuration: x\.yaml; .*digits\.yaml"):
-        find("x.yaml")
+        find_config("x.yaml")
 
 
 @pytest.mark.parametrize("path", sorted((root() / "configs/ablations").glob("*.yaml")), ids=str)

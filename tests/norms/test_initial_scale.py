@@ -14,7 +14,7 @@ from torchvision.ops import SqueezeExcitation
 
 from da.analysis.initial_scale import STAGES, factor, mean, network, noise, scales, source_images
 from da.engine.training import train
-from da.grids.grid_file import find, read_grid
+from da.grids.grid_file import find_config, read_grid
 from da.norms import WeightAlign
 from da.norms.weight_align.layers import Aligned
 
@@ -160,7 +160,7 @@ def test_the_paper_gain_needs_scaled_branches_in_a_deep_network() -> None:
 @pytest.mark.long
 def test_a_resnet50_learns_digits_from_scratch(tmp_path: Path) -> None:
     """A third of the steps of the committed grid, at its tuned rate, on a seed outside it."""
-    grid = read_grid(find("configs/ablations/deep.yaml"), {})
+    grid = read_grid(find_config("configs/ablations/deep.yaml"), {})
     (point,) = grid.points()
     cell = grid.cell("rendered->optical", "SourceOnly", "wa", point, seed=5, lr=0.03)
     cell = cell.model_copy(update={"epochs": 1})

@@ -11,7 +11,7 @@ from da.grids.store import Store
 from da.reports import published_report
 from da.reports.published_comparison import Line, classes, compare, other_images
 from da.reports.references import config, read
-from da.reports.runs import load
+from da.reports.runs import load_runs
 from da.reports.statistics import summary
 
 EPOCHS = 4
@@ -90,7 +90,7 @@ def test_both_means_and_the_twelve_classes_of_visda(tmp_path):
     store, plan, references = Store(tmp_path), planned("visda", [0, 1, 2]), read("visda")
     absent = 4
     found = finished(store, plan, drawn(12, [absent]))
-    runs = load(store, plan)
+    runs = load_runs(store, plan)
     lines = compare(plan, runs, references)
     assert [(line.metric, line.reference.value) for line in lines] == [
         ("class_mean", 79.5),
@@ -123,7 +123,7 @@ def test_tasks_and_the_average_of_office31_with_one_cell_missing(tmp_path):
     for without in ((), [("dslr->amazon", 1)]):
         store, plan = Store(tmp_path / str(len(without))), planned("office31", [0, 1, 2])
         found = finished(store, plan, draw, without)
-        *tasks, average = compare(plan, load(store, plan), references)
+        *tasks, average = compare(plan, load_runs(store, plan), references)
         by_seed = {0: [], 1: [], 2: []}
         for line in tasks:
             values = []
@@ -183,7 +183,7 @@ def test_the_band_is_two_standard_errors_and_no_less_than_a_point_and_a_half(val
 def test_the_written_table_is_that_of_the_numbers(tmp_path):
     store, plan, references = Store(tmp_path), planned("office31", [0, 1]), read("office31")
     found = finished(store, plan, drawn(31))
-    lines = compare(plan, load(store, plan), references)
+    lines = compare(plan, load_runs(store, plan), references)
     values = []
     for accuracies, sizes, scores in (found["amazon->webcam", seed] for seed in (0, 1)):
         epoch = chosen(accuracies, sizes, scores)["oracle"]
@@ -198,7 +198,7 @@ def test_the_written_table_is_that_of_the_numbers(tmp_path):
 def test_a_target_of_another_number_of_images_is_said(tmp_path):
     store, plan = Store(tmp_path), planned("office31", [0])
     finished(store, plan, drawn(31), without={("dslr->webcam", 0)})
-    first, missing, *_ = load(store, plan)
+    first, missing, *_ = load_runs(store, plan)
     count = first.result.evaluations[-1].forms[""]["target/test"].n
 
     def said(images):

@@ -9,7 +9,7 @@ from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.store import Store
 from da.reports import report, terminal
-from da.reports.runs import load, scores, tidy
+from da.reports.runs import load_runs, scores, tidy
 from da.reports.tables import tables, verdict
 
 # Target accuracies by task and normaliser for seeds 0, 1, 2.
@@ -74,7 +74,7 @@ def filled(tmp_path, grid, without=()):
 
 def test_the_tables_read_as_they_should(tmp_path, grid):
     store, plan = filled(tmp_path, grid)
-    runs = load(store, plan)
+    runs = load_runs(store, plan)
     text = report.markdown(plan, runs, tables(plan, runs))
     assert LAST in text
     assert text.count(LAST) == 3  # the same at every epoch, so in every selection
@@ -94,7 +94,7 @@ def test_the_tables_read_as_they_should(tmp_path, grid):
 
 def test_missing_cells_are_shown_and_never_averaged_over(tmp_path, grid):
     store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
-    runs = load(store, plan)
+    runs = load_runs(store, plan)
     found = tables(plan, runs)
     text = report.markdown(plan, runs, found)
     assert "| b->a | 72.0 ± 2.0 | 72.0 ± 2.0 | 82.0 ± 2.0 | – (2 of 3) |" in text  # no winner
@@ -109,7 +109,7 @@ def test_a_diverged_cell_is_called_so_and_loses(tmp_path, grid):
     store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
     cell = next(c for c in plan.cells if (c.task, c.norm, c.seed) == ("b->a", "wa", 2))
     store.fail(cell, "diverged", "loss is nan")
-    runs = load(store, plan)
+    runs = load_runs(store, plan)
     text = report.markdown(plan, runs, tables(plan, runs))
     assert "| **82.0 ± 2.0** | diverged (1 of 3) |" in text
     assert "diverged (loss is nan; log: cells/" in text
@@ -126,7 +126,7 @@ def test_no_header_or_number_is_cut_on_a_terminal(tmp_path, grid, width):
         forms = ("", "source-stats", "target-stats") if "bn" in cell.norm else ("",)
         store.begin(cell)
         store.finish(cell, made(cell, 0.6 + 0.05 * cell.seed, forms), keep=False)
-    runs = load(store, plan)
+    runs = load_runs(store, plan)
     console = Console(width=width, file=io.StringIO(), highlight=False)
     terminal.show(console, tmp_path, plan, runs, tables(plan, runs))
     said = console.file.getvalue()
@@ -147,7 +147,7 @@ def test_nothing_finished_is_a_report_too(tmp_path, grid):
 
 def test_tidy_rows_and_table_csv(tmp_path, grid):
     store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
-    runs = load(store, plan)
+    runs = load_runs(store, plan)
     rows = list(csv.DictReader(io.StringIO(report.csv_text(tidy(runs)))))
     assert len({row["cell"] for row in rows}) == len(rows) == 12
     assert float(rows[0]["last"]) == float(rows[0]["oracle"]) == 0.80
@@ -167,7 +167,7 @@ def test_tidy_rows_and_table_csv(tmp_path, grid):
 
 def test_results_of_other_data_or_code_are_warned_of(tmp_path, grid):
     _, plan = filled(tmp_path, grid)
-    runs = load(Store(tmp_path), plan)
+    runs = load_runs(Store(tmp_path), plan)
     for run in runs:
         run.result.data_manifest = {"a->b": "f" * 64, "b->a": "0" * 64}[run.entry.cell.task]
         run.result.versions = {"code": "c", "torch": "2.6"}
