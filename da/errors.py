@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Bad input: says what was expected, what came and what to do. Exit code 2."""
 
     exit_code = 2
@@ -23,9 +23,12 @@ def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
 
     >>> print(unknown("normaliser", "bm", ["bn", "wa"]))
     unknown normaliser 'bm'; did you mean 'bn'? One of: bn, wa
+    >>> print(unknown("normaliser", "WA", ["bn", "gn", "wa"]))
+    unknown normaliser 'WA'; did you mean 'wa'? One of: bn, gn, wa
     """
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
+    near = [right for right in names if right.casefold() == str(name).casefold()]
+    near = near or difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f" did you mean '{near[0]}'?" if near else ""
     choice = f"{' One' if hint else ' one'} of: {', '.join(names)}"
     return UserError(f"unknown {kind} '{name}';{hint}{choice}")

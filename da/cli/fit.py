@@ -13,6 +13,7 @@ examples:
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,15 @@ DEFAULTS = {
     "enable_checkpointing": True,
 }
 
+CONFIG = "config.json"
+"""All options of a run: ``--config RUN/config.json`` is the same run again."""
+
 EXTRA: dict[str, dict[str, Any]] = {
+    "--logger": {
+        "type": str,
+        "default": "csv",
+        "help": "csv, tensorboard, wandb (offline), mlflow (SQLite), several with commas, or none",
+    },
     "--out": {
         "type": str | None,
         "default": None,
@@ -46,51 +55,97 @@ EXTRA: dict[str, dict[str, Any]] = {
 
 def main(argv: list[str]) -> int:
     """Trains, evaluates after every epoch, and writes result.json."""
+    if any(word in ("-h", "--help") for word in argv):
+        from da.cli._fit_help import print_help
+
+        return print_help(__doc__ or "")
     from da.cli._fit_options import checked_options
     from da.cli._lightning import FitCLI
+    from da.engine.environment import say_what_is_ignored
     from da.engine.run_folder import RESULT
     from da.engine.training import Training
-    from da.ops.folder_claims import give_up_folder
 
+    say_what_is_ignored()
     cli = FitCLI(argv, "run.py fit", __doc__ or "", extra=EXTRA, trainer_defaults=DEFAULTS)
     spec, options = cli.spec, checked_options(cli)
     resumed = cli.config["ckpt_path"]
     training = Training(spec, resumed)
+    if batches := options.pop("batches"):
+        return rehearse(training, options, batches)
     if resumed and training.is_finished() and (Path(resumed).parent / RESULT).exists():
         length = "max_epochs" if spec.trainer.max_steps == -1 else "max_steps"
         print(
             f"already done: {Path(resumed).parent / RESULT}; to train on, raise --trainer.{length}"
         )
         return 0
-    out = claimed_folder(cli.config["out"], spec, resumed)
-    try:
-        result = trained(cli, training, out, options)
-    except BaseException:
-        give_up_folder(out)
-        raise
+    training.trainer(Path(), callbacks=options["callbacks"], keep=options["keep"])  # or refuses
+    result, out = run_in_folder(cli, training, options)
     show(result)
     written = [str(out / RESULT)]
-    written += [str(out / "last.ckpt")] if (out / "last.ckpt").exists() else []
+    written += [str(out / "last.ckpt")] if options["keep"] else []
     print(f"written: {', '.join(written)}")
     return 0
 
 
+def rehearse(training: Training, options: dict[str, Any], batches: int) -> int:
+    """Takes a batch through training and every evaluation, and keeps nothing."""
+    import tempfile
+
+    training.recorder.forms = False
+    settings = {**options["options"], "fast_dev_run": batches}
+    with tempfile.TemporaryDirectory() as folder:
+        training.run(Path(folder), callbacks=options["callbacks"], keep=False, options=settings)
+    number = "one batch" if batches == 1 else f"{batches} batches"
+    print(
+        f"fast_dev_run: {number} of training and of every evaluation went through; nothing was "
+        "written"
+    )
+    return 0
+
+
+def run_in_folder(cli: CLI, training: Training, options: dict[str, Any]) -> tuple[Result, Path]:
+    """Runs a training in a folder of its own; one that is refused leaves none behind."""
+    import shutil
+
+    from da.errors import Diverged, UserError
+    from da.ops.folder_claims import give_up_folder
+
+    resumed = cli.config["ckpt_path"]
+    out = claimed_folder(cli.config["out"], training.spec, resumed)
+    try:
+        return trained(cli, training, out, options), out
+    except BaseException as error:
+        give_up_folder(out)
+        refused = isinstance(error, UserError) and not isinstance(error, Diverged)
+        going_on = resumed and Path(resumed).parent.resolve() == out.resolve()
+        if refused and not going_on and not training.recorder.history:
+            shutil.rmtree(out, ignore_errors=True)  # all in it is of this process
+        raise
+
+
 def trained(cli: CLI, training: Training, out: Path, options: dict[str, Any]) -> Result:
     """Runs a training in its folder; what stops it leaves a line that says how to go on."""
+    from da.cli._fit_options import profiler_of
     from da.cli._lightning import Bar, EpochLines, stoppable
     from da.engine.result import Evaluation
     from da.engine.run_folder import write_failure, write_result, write_spec
     from da.errors import Diverged
+    from da.ops.files import write_atomically
     from da.ops.folder_claims import hold_folder
 
     with hold_folder(out, "name another folder with --out"):
         write_spec(out, training.spec)
-        bar = Bar() if sys.stdout.isatty() else EpochLines()
-        callbacks = [*options.pop("callbacks"), bar]
-        logger = options.pop("logger")(out)
+        write_atomically(out / CONFIG, json.dumps(cli.settings(), indent=2))
+        callbacks = list(options["callbacks"])
+        if options["bar"]:
+            callbacks.append(Bar() if sys.stdout.isatty() else EpochLines())
+        settings = {**options["options"], "profiler": profiler_of(options["profiler"], out)}
+        logger = options["logger"](out)
         try:
             with stoppable():
-                result = training.run(out, callbacks=callbacks, logger=logger, **options)
+                result = training.run(
+                    out, callbacks=callbacks, logger=logger, keep=options["keep"], options=settings
+                )
         except Diverged as error:
             history = [Evaluation.model_validate(x) for x in training.recorder.history]
             write_failure(out, training.spec, "diverged", str(error), history)

@@ -119,7 +119,11 @@ def spec_of(settings: Mapping[str, Any]) -> RunSpec:
     shared = parameters_of(NetworkModule).keys() - OPTIONS_OF_THE_RUN
     trainer = settings.get("trainer") or {}
     known = {k: trainer[k] for k in TrainerSettings.model_fields if trainer.get(k) is not None}
-    lr = args.get("lr") or (0.01 if args.get("weights") else 0.1)
+    if "check_val_every_n_epoch" in trainer:  # null says something: batches are counted on
+        known["check_val_every_n_epoch"] = trainer["check_val_every_n_epoch"]
+    lr = args.get("lr")
+    if lr is None:
+        lr = 0.01 if args.get("weights") else 0.1
     data_args = without_defaults(data_args, data_kind)
     sizes = {**defaults_of(data_kind), **data_args}
     for name in ("source", "target", "batch_size", "steps_per_epoch", "seed"):
@@ -137,7 +141,7 @@ def spec_of(settings: Mapping[str, Any]) -> RunSpec:
         model_args={k: v for k, v in args.items() if k in shared},
         lr=lr,
         batch_size=sizes["batch_size"],
-        epochs=trainer.get("max_epochs") or -1,
+        epochs=-1 if trainer.get("max_epochs") is None else trainer["max_epochs"],
         steps_per_epoch=sizes["steps_per_epoch"],
         seed=settings.get("seed_everything") or 0,
         threads=None,

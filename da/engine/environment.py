@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -57,6 +59,10 @@ class OneProcess(LightningEnvironment):
         return 0
 
 
+#: Variables that Lightning sets itself, in this process, when it seeds.
+OF_SEEDING = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS"}
+
+
 def ignored_variables(environment: Mapping[str, str]) -> list[str]:
     """The variables that Lightning would heed and a training here does not, sorted.
 
@@ -64,10 +70,18 @@ def ignored_variables(environment: Mapping[str, str]) -> list[str]:
     ['PL_TRAINER_MAX_EPOCHS', 'SLURM_NTASKS']
     """
     names = [name for name in environment if name.startswith("PL_") or name in RANKS]
-    return sorted(set(names) - OWN)
+    return sorted(name for name in names if name not in OF_SEEDING)
 
 
+def ignored_checkpoints(folder: Path) -> list[str]:
+    """Checkpoints that Lightning would go on from under Slurm, without being told to."""
+    return sorted(path.name for path in folder.glob("hpc_ckpt_*.ckpt"))
+
+
+@cache
 def say_what_is_ignored() -> None:
-    """One line for variables that are set, and that change nothing here."""
-    if names := ignored_variables(os.environ):
-        log.warning("ignored in the environment: %s", ", ".join(names))
+    """One line, once in a process, for what is set or lies about, and changes nothing here."""
+    if names := [*ignored_variables(os.environ), *ignored_checkpoints(Path())]:
+        log.warning(
+            "ignored, a training is one process and told all it needs: %s", ", ".join(names)
+        )

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as L
 
 from da.engine.environment import OneProcess, say_what_is_ignored
 from da.methods.updates import Updates
+
+
+NO_FOLDER = "no-folder-of-lightning"
+
+#: Arguments of Lightning's trainer that :class:`MethodTrainer` hands on, with their defaults.
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(L.Trainer).parameters.items()
+    if name
+    not in ("plugins", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
+}
 
 
 class MethodTrainer(L.Trainer):
@@ -37,7 +50,12 @@ class MethodTrainer(L.Trainer):
         say_what_is_ignored()
         plugins = kwargs.pop("plugins", None) or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        super().__init__(plugins=[OneProcess(), *plugins], **kwargs)
+        # Under Slurm Lightning goes on from any hpc_ckpt_N.ckpt in its root folder. There is no
+        # such folder, and nothing is written to it: loggers and checkpoints have their own.
+        root = Path(kwargs.pop("default_root_dir", None) or ".") / NO_FOLDER
+        # Arguments that are given are not taken from the environment (PL_METHODTRAINER_…).
+        settings = {**DEFAULTS, **kwargs, "default_root_dir": root}
+        super().__init__(plugins=[OneProcess(), *plugins], **settings)
         self.updates = Updates(
             gradient_clip_val, gradient_clip_algorithm or "norm", accumulate_grad_batches
         )

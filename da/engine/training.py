@@ -11,17 +11,26 @@ from typing import Any, cast
 
 import pytorch_lightning as L
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from da.engine.checkpoint_io import VerifiedCheckpointIO
 from da.engine.checkpoints import KeepRun, read_run
 from da.engine.components import find_data, find_method
 from da.engine.evaluation import Recorder, Ticks
+from da.engine.last_evaluation import LastEvaluation
+from da.engine.monitors import CheckMonitors, refuse_unknown_monitors
 from da.engine.provenance import machine, versions
 from da.engine.result import Result
 from da.engine.resuming import described, refuse_other_data, refuse_other_spec
 from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
+from da.engine.trainer_settings import (
+    refuse_callbacks,
+    refuse_interval,
+    refuse_stages_without_end,
+    refuse_trainer_settings,
+)
 from da.errors import UserError
 from da.methods.base import Method
 from da.networks import pretrained
@@ -96,6 +105,7 @@ class Training:
     ):
         self.began = perf_counter()
         self.spec = spec
+        refuse_trainer_settings(spec)
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self.before = read_run(str(checkpoint)) if checkpoint else None
         if self.before:
@@ -108,6 +118,8 @@ class Training:
         self.images = described(self.data)
         refuse_other_data(self.images, self.before, str(checkpoint))
         self.module.refuse_batch_of_one(self.data.batch_size)
+        refuse_stages_without_end(spec, len(self.module.stages()), spec.method)
+        refuse_interval(spec, len(self.data.train_dataloader()))
         self.recorder = Recorder(spec.forms, spec.scores)
 
     def trainer(
@@ -130,39 +142,54 @@ class Training:
             options: of Lightning's trainer that change nothing of what is computed.
         """
         spec = self.spec
+        refuse_callbacks(callbacks)
+        refuse_unknown_monitors(callbacks, self.module, self.data)
         content = {"spec": spec.model_dump(mode="json"), "classes": list(self.data.classes)}
-        own: list[L.Callback] = [KeepRun({**content, **self.images}), self.recorder]
+        own: list[L.Callback] = [
+            KeepRun({**content, **self.images}),
+            self.recorder,
+            CheckMonitors(),
+            LastEvaluation(),
+        ]
         if progress is not None:
             own.append(Ticks(progress))
-        if spec.trainer.max_steps > 0:
-            own.append(LastStep())
         if keep:
             own.append(
-                ModelCheckpoint(
+                LastCheckpoint(
                     directory,
                     filename=Path(LAST).stem,
                     enable_version_counter=False,
                     save_on_train_epoch_end=True,
                 )
             )
-        return MethodTrainer(
-            max_epochs=spec.epochs,
-            accelerator=spec.device,
-            devices=1,
-            precision=spec.precision,
-            logger=logger,
-            callbacks=[*callbacks, *own],
-            default_root_dir=directory,
-            enable_checkpointing=keep or any(isinstance(c, ModelCheckpoint) for c in callbacks),
-            plugins=[VerifiedCheckpointIO()],
-            **{
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "num_sanity_val_steps": 0,
-                **spec.trainer.changed(),
-                **(options or {}),
-            },
-        )
+        settings: dict[str, Any] = {
+            "enable_progress_bar": any(isinstance(c, ProgressBar) for c in callbacks),
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            **spec.trainer.changed(),
+            **(options or {}),
+        }
+        for callback in callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(directory / "checkpoints")
+        try:
+            return MethodTrainer(
+                max_epochs=spec.epochs,
+                accelerator=spec.device,
+                devices=1,
+                precision=spec.precision,
+                logger=logger,
+                callbacks=[*callbacks, *own],
+                default_root_dir=directory,
+                enable_checkpointing=keep
+                or any(isinstance(c, ModelCheckpoint) for c in callbacks),
+                plugins=[VerifiedCheckpointIO()],
+                **settings,
+            )
+        except UserError:
+            raise
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     def run(
         self, directory: Path, progress: Callable[[float], None] | None = None, **kwargs: Any
@@ -295,16 +322,8 @@ def usable(checkpoint: Path) -> Path | None:
     return checkpoint
 
 
-class LastStep(L.Callback):
-    """Ends a run of ``max_steps`` with an evaluation, also in the middle of an epoch.
-
-    Lightning evaluates where an epoch ends, or where it is asked to stop.
-    """
-
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Asks it to."""
-        if 0 < trainer.max_steps <= trainer.global_step:
-            trainer.should_stop = True
+class LastCheckpoint(ModelCheckpoint):
+    """The checkpoint that every training keeps, apart from those that its user asks for."""
 
 
 @contextmanager

@@ -234,7 +234,9 @@ class NetworkModule(UpdatingModule):
         accumulated = self.updates.accumulate_grad_batches
         if accumulated == 1:
             return max(1, int(trainer.estimated_stepping_batches))
-        steps = -(-int(trainer.num_training_batches) // accumulated) * max(trainer.max_epochs, 1)
+        if trainer.max_epochs == -1:
+            return max(1, trainer.max_steps)
+        steps = -(-int(trainer.num_training_batches) // accumulated) * trainer.max_epochs
         return max(1, min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps)
 
     def on_train_start(self) -> None:

@@ -97,6 +97,15 @@ class UpdatingModule(LeanModule):
         raise NotImplementedError
 
     @property
+    def logged_terms(self) -> list[str]:
+        """Names under which the last batch logged its losses."""
+        return [
+            f"loss/{name}/{i}" if i > 1 else f"loss/{name}"
+            for name, number in self._noted.items()
+            for i in range(1, number + 1)
+        ]
+
+    @property
     def batches_done(self) -> int:
         """Batches whose updates are made; within a batch, those before it."""
         return self.global_step if self._batch_number is None else self._batch_number

@@ -1,0 +1,50 @@
+"""Every training ends with an evaluation, wherever its end falls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as L
+from pytorch_lightning.callbacks import Timer
+
+
+class LastEvaluation(L.Callback):
+    """Has the last batch of a training followed by an evaluation.
+
+    Lightning evaluates every so many epochs or batches, and leaves the rest without one; the
+    accuracy that is called last would be of an earlier network.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, Any] | None = None
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Asks for an evaluation now."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+        if trainer.should_stop or self._is_last(trainer):
+            self._before = {n: getattr(trainer, n) for n in ("check_val_every_n_epoch",)}
+            self._before["val_check_batch"] = trainer.val_check_batch
+            trainer.check_val_every_n_epoch = 1
+            trainer.val_check_batch = batch_idx + 1
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Goes back to what was set where the training went on (``min_epochs``, ``min_steps``)."""
+        if self._before is not None:
+            vars(trainer).update(self._before)
+            self._before = None
+
+    def _is_last(self, trainer: L.Trainer) -> bool:
+        if trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs:
+            return True
+        left = [c.time_remaining() for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+        return any(seconds is not None and seconds <= 0 for seconds in left)
