@@ -30,8 +30,8 @@ OF_THE_SPEC = {
 
 #: Options that change nothing of what is computed.
 OF_THE_TRAINER = {
-    "callbacks": "callbacks+=EarlyStopping --trainer.callbacks.monitor accuracy/source/validation",
-    "logger": "a logger of Lightning's with options of its own; see --logger for short names",
+    "callbacks": "EarlyStopping, ModelCheckpoint, LearningRateMonitor, and others, by class name",
+    "logger": "one of Lightning's loggers, with its own options; --logger is shorter",
     "enable_checkpointing": "false: no last.ckpt",
     "enable_progress_bar": "false: no bar, no line per epoch",
     "enable_model_summary": "true: print the parts of the network and their sizes",
@@ -163,7 +163,9 @@ def refuse_what_is_not_heeded(trainer: Any) -> None:
     refuse_several_devices(trainer)
     for name, (allowed, reason) in REFUSED.items():
         value = trainer.get(name)
-        if not any(value == one and isinstance(value, bool) <= isinstance(one, bool) for one in allowed):
+        if not any(
+            value == one and isinstance(value, bool) <= isinstance(one, bool) for one in allowed
+        ):
             raise UserError(f"trainer.{name}: {reason}")
     profiler = trainer.get("profiler")
     if isinstance(profiler, str) and profiler not in ("simple", "advanced", "pytorch"):
@@ -195,7 +197,7 @@ def refuse_precision(given: Any) -> None:
     from da.errors import UserError
 
     if str(given) in ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16"):
-        mixed = "16-mixed" if "16-true" == str(given) else "bf16-mixed"
+        mixed = "16-mixed" if str(given) == "16-true" else "bf16-mixed"
         raise UserError(
             f"trainer.precision: the data are float32, {given} is not for them; give {mixed}"
         )

@@ -7,13 +7,15 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as L
 import yaml
-from jsonargparse import set_loader
+from jsonargparse import Namespace, set_loader
+from pydantic import ValidationError
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -26,10 +28,11 @@ from da.cli._messages import (
     refuse_linked,
     refuse_no_value,
 )
+from da.cli._option_names import options, refuse_unknown_options, trainer_options
 from da.cli._published import without_grids
 from da.data_sets import as_data_module, data_sets
 from da.engine.checkpoints import settings_of, spec_of
-from da.engine.components import methods
+from da.engine.components import find_data, find_method, methods
 from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
 from da.errors import UserError, unknown
@@ -100,9 +103,8 @@ class CLI(LightningCLI):
                 },
             )
         except argparse.ArgumentError as error:
-            top = (*TOP_LEVEL, *(option.lstrip("-") for option in self.extra))
             raise (
-                refuse_no_value(str(error), args) or readable(str(error), known, MethodTrainer, top)
+                refuse_no_value(str(error), args) or readable(str(error), known, self.top())
             ) from error
         except ValueError as error:
             # jsonargparse tries a class as one type among several and reports that none fits.
@@ -133,10 +135,10 @@ class CLI(LightningCLI):
             if name and "." not in name and name not in known:
                 raise unknown(kind, name, known)
         args = without_grids(args, value_of)
-        refuse_linked(given(args))
         files = configurations(args)
-        for content in files:
-            refuse_linked(dotted_keys(content))
+        named = [*given(args), *(key for content in files for key in dotted_keys(content))]
+        refuse_linked(named)
+        refuse_unknown_options(named, self.options_of_parts(args, files), self.top())
         # What is set for one data set by default says nothing of another: not its domains, not
         # its image sizes.
         saved = self.checkpoint["spec"].data if self.checkpoint else None
@@ -147,6 +149,25 @@ class CLI(LightningCLI):
         trainer = self.config["trainer"]
         if trainer["max_epochs"] is None and trainer["max_steps"] == -1 and not trainer["max_time"]:
             trainer["max_epochs"] = DEFAULT_EPOCHS
+
+    def top(self) -> list[str]:
+        """The options of the command itself, and the names of the parts."""
+        return [*TOP_LEVEL, *(option.lstrip("-") for option in self.extra)]
+
+    def options_of_parts(
+        self, args: list[str], files: list[dict[str, Any]]
+    ) -> dict[str, Collection[str]]:
+        """The options of model, data and trainer; a class that there is not has none."""
+        saved = settings_of(self.checkpoint["spec"]) if self.checkpoint else {}
+        parts: dict[str, Collection[str]] = {"trainer": trainer_options(MethodTrainer)}
+        finders: dict[str, Any] = {"model": find_method, "data": find_data}
+        defaults = {"model": DEFAULT_MODEL, "data": DEFAULT_DATA}
+        for part, find in finders.items():
+            name = class_named(part, args, files)
+            name = name or saved.get(part, {}).get("class_path") or defaults[part]
+            with suppress(UserError):  # said by the parser, in its place
+                parts[part] = options(find(name))
+        return parts
 
     def instantiate_classes(self) -> None:
         """Builds model, data and trainer; starting weights are not read where a state follows."""
@@ -164,6 +185,8 @@ class CLI(LightningCLI):
         """The trainer; what it refuses is the user's to mend."""
         try:
             return super().instantiate_trainer(**kwargs)
+        except UserError:
+            raise
         except (ValueError, MisconfigurationException) as error:
             raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
@@ -185,15 +208,81 @@ class FitCLI(CLI):
     def instantiate_classes(self) -> None:
         """Makes the specification of the settings."""
         as_seed(self.config["seed_everything"])
-        self.spec = spec_of(self.settings())
+        trainer = self.config["trainer"]
+        if isinstance(trainer["val_check_interval"], (str, dict, timedelta)):
+            raise UserError(
+                "trainer.val_check_interval: expected a number of batches or a share of an epoch, "
+                f"got '{trainer['val_check_interval']}': evaluations at times of the clock differ "
+                "from run to run"
+            )
+        trainer["max_time"] = as_days(trainer["max_time"])
+        try:
+            self.spec = spec_of(self.settings())
+        except ValidationError as error:
+            raise refused_setting(error) from None
+
+    def options_given(self) -> dict[str, Any]:
+        """The options of the run but for its folder, as a file that ``--config`` takes."""
+        left_out = ("optimizer", "lr_scheduler", "config", "out", "ckpt_path")
+        return {k: v for k, v in self.settings().items() if k not in left_out}
 
     def trainer_options(self) -> dict[str, Any]:
         """The trainer's options by name, with callbacks and loggers as objects."""
         parser = LightningArgumentParser(exit_on_error=False)
         parser.add_class_arguments(MethodTrainer, "trainer", instantiate=False)
-        given = {"trainer": self.settings()["trainer"]}
-        options = parser.instantiate_classes(parser.parse_object(given))
-        return vars(options["trainer"])
+        given = Namespace(trainer=self.config["trainer"].clone())
+        try:
+            return vars(parser.instantiate_classes(given)["trainer"])
+        except (ValueError, TypeError, ModuleNotFoundError, MisconfigurationException) as error:
+            cause = root_cause(error)
+            if isinstance(cause, UserError):
+                raise cause from error
+            raise UserError(f"trainer: {' '.join(str(cause).split())}") from error
+
+
+def as_days(value: Any) -> str | None:
+    """A time as Lightning takes it, ``DD:HH:MM:SS``.
+
+    >>> as_days(timedelta(days=1, minutes=2)), as_days({"hours": 3}), as_days("00:00:00:09")
+    ('01:00:02:00', '00:03:00:00', '00:00:00:09')
+    """
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        span = value if isinstance(value, timedelta) else timedelta(**value)
+    except TypeError:
+        return str(value)  # which is refused as what it is
+    hours, seconds = divmod(span.seconds, 3600)
+    return f"{span.days:02}:{hours:02}:{seconds // 60:02}:{seconds % 60:02}"
+
+
+#: Where the settings of a specification are options, in place of ``data.``.
+_PART = {"norm": "model", "norm_options": "model", "lr": "model", "trainer": "", "epochs": ""}
+_NAME = {"epochs": "trainer.max_epochs", "seed": "seed_everything", "device": "trainer.accelerator"}
+
+
+def refused_setting(error: ValidationError) -> UserError:
+    """The first value that no specification can have, by the name of its option."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"] if isinstance(part, str)]
+    if error.title == "TrainerSettings":
+        path = ["trainer", *path]
+    name = path[0] if path else ""
+    if name in _NAME:
+        option = _NAME[name]
+    elif name == "trainer":
+        option = ".".join(path[:2])
+    else:
+        option = f"{_PART.get(name, 'data')}.{name}"
+    limits = first.get("ctx", {})
+    expected = {
+        "greater_than": "a number above {gt}",
+        "greater_than_equal": "a number from {ge}",
+        "literal_error": "one of {expected}",
+        "finite_number": "a finite number",
+    }.get(first["type"])
+    said = expected.format(**limits) if expected else first["msg"][:1].lower() + first["msg"][1:]
+    return UserError(f"{option}: expected {said}, got {first['input']!r}")
 
 
 def short(name: str) -> str:
@@ -206,13 +295,19 @@ def data_class(args: list[str], files: list[dict[str, Any]]) -> str | None:
 
     None where there is no such data set: the parser says so.
     """
-    named = value_of("--data", args) or value_of("--data.class_path", args)
-    for content in reversed(files):
-        data = content.get("data", content.get("data.class_path"))
-        named = named or (data.get("class_path") if isinstance(data, dict) else data)
+    named = class_named("data", args, files)
     kind = data_sets().get(short(named)) if isinstance(named, str) else None
     dotted = f"{kind.__module__}.{kind.__qualname__}" if kind else None
     return dotted if named in (dotted, short(dotted or "")) else None
+
+
+def class_named(part: str, args: list[str], files: list[dict[str, Any]]) -> str | None:
+    """The class that a command line or the last of its files names for ``model`` or ``data``."""
+    named = value_of(f"--{part}", args) or value_of(f"--{part}.class_path", args)
+    for content in reversed(files):
+        value = content.get(part, content.get(f"{part}.class_path"))
+        named = named or (value.get("class_path") if isinstance(value, dict) else value)
+    return named if isinstance(named, str) else None
 
 
 def value_of(option: str, args: list[str]) -> str | None:
@@ -272,6 +367,8 @@ def quiet() -> None:
         ".*isinstance.treespec.*",
         ".*tensorboardX.*",
         ".*smaller than the logging interval.*",
+        ".*You have overridden .on_after_batch_transfer.*",
+        "(?s).*Unable to serialize instance.*",
     ):
         warnings.filterwarnings("ignore", text)
 

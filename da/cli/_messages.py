@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
@@ -11,12 +10,10 @@ from typing import Any
 
 import yaml
 
+from da.cli._option_names import LINKED
 from da.data_sets import as_data_set
 from da.errors import UserError, unknown
 from da.ops import yaml12
-
-#: Options of model and data that nobody gives: what sets them instead.
-LINKED = {"num_classes": "the data", "task": "the data", "seed": "--seed_everything"}
 
 _KINDS = {"model": "method", "data": "data set"}
 _TYPES = {
@@ -33,14 +30,13 @@ _TYPES = {
 
 
 def readable(
-    message: str, known: Mapping[str, Mapping[str, type]], trainer: type, top: Collection[str]
+    message: str, known: Mapping[str, Mapping[str, type]], top: Collection[str]
 ) -> UserError:
     """One line of what jsonargparse says over many.
 
     Args:
         message: what it says.
         known: the classes that ``model`` and ``data`` may be, by name.
-        trainer: the class that takes the options of ``trainer``.
         top: the options of the command itself.
     """
     text = re.sub(r"\s+", " ", message)
@@ -50,18 +46,8 @@ def readable(
     inner = text[text.rfind('Parser key "') :] if keys else text
     if match := re.search(r"failed: (.*)", text):
         return UserError(match.group(1))
-    if match := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
-        return _unknown_option(f"{match.group(1)}.{match.group(2)}", trainer, top)
     if match := re.search(r"unrecognized arguments: (?:--)?([\w.-]+)", text):
-        return _unknown_option(match.group(1), trainer, top)
-    if match := re.search(r"Option '([\w.]+)' is not accepted", text):
-        path = re.search(r"class_path '([\w.]+)'", text)
-        chosen = classes.get(path.group(1).rpartition(".")[2]) if path else None
-        if chosen is None:
-            return _unknown_option(_path([*keys, match.group(1)]), trainer, top)
-        return unknown(
-            "option", f"{part}.{match.group(1)}", [f"{part}.{name}" for name in options(chosen)]
-        )
+        return unknown("option", match.group(1), top)
     if match := re.search(r"the following arguments are required: ([\w, ]+?) - Expected", text):
         return _required(part, match.group(1).split(", "), classes, text)
     if part in _KINDS:
@@ -100,14 +86,6 @@ def _path(keys: list[str]) -> str:
     return path
 
 
-def _unknown_option(name: str, trainer: type, top: Collection[str]) -> UserError:
-    if name.startswith("trainer."):
-        known = [f"trainer.{x}" for x in inspect.signature(trainer).parameters if x != "self"]
-        return unknown("option", name, known)
-    first = name.partition(".")[0]
-    return unknown("option", name if first in top else first, top)
-
-
 def _types(text: str) -> str:
     """``<class 'int'>, typing.Literal['a', 'b']`` in words."""
     choices: list[str] = []
@@ -125,18 +103,6 @@ def _types(text: str) -> str:
 def _expected(key: str, expected: str, value: str) -> UserError:
     value = re.split(r" - (?:Expected a|Problem with)", value)[0].strip()
     return UserError(f"{key}: expected {expected}; got '{value[:100]}'")
-
-
-def options(chosen: type) -> list[str]:
-    """The options that a class and its parents take, but for those that are linked."""
-    names = {
-        name
-        for parent in chosen.__mro__
-        if parent.__module__.partition(".")[0] in ("da", "datasets") and "__init__" in vars(parent)
-        for name, parameter in inspect.signature(parent).parameters.items()
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    }
-    return sorted(names - set(LINKED))
 
 
 def dotted(classes: Mapping[str, type], name: str) -> list[str]:

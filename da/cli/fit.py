@@ -135,7 +135,7 @@ def trained(cli: CLI, training: Training, out: Path, options: dict[str, Any]) ->
 
     with hold_folder(out, "name another folder with --out"):
         write_spec(out, training.spec)
-        write_atomically(out / CONFIG, json.dumps(cli.settings(), indent=2))
+        write_atomically(out / CONFIG, json.dumps(cli.options_given(), indent=2))
         callbacks = list(options["callbacks"])
         if options["bar"]:
             callbacks.append(Bar() if sys.stdout.isatty() else EpochLines())

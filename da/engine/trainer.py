@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,6 @@ import pytorch_lightning as L
 
 from da.engine.environment import OneProcess, say_what_is_ignored
 from da.methods.updates import Updates
-
 
 NO_FOLDER = "no-folder-of-lightning"
 
@@ -21,6 +21,12 @@ DEFAULTS = {
     if name
     not in ("plugins", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
 }
+
+
+def given_all(options: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """All arguments of Lightning's trainer: it takes those that are not given from the
+    environment (``PL_METHODTRAINER_…``)."""
+    return {**DEFAULTS, **options, **more}
 
 
 class MethodTrainer(L.Trainer):
@@ -52,10 +58,9 @@ class MethodTrainer(L.Trainer):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         # Under Slurm Lightning goes on from any hpc_ckpt_N.ckpt in its root folder. There is no
         # such folder, and nothing is written to it: loggers and checkpoints have their own.
-        root = Path(kwargs.pop("default_root_dir", None) or ".") / NO_FOLDER
-        # Arguments that are given are not taken from the environment (PL_METHODTRAINER_…).
-        settings = {**DEFAULTS, **kwargs, "default_root_dir": root}
-        super().__init__(plugins=[OneProcess(), *plugins], **settings)
+        root = Path(kwargs.get("default_root_dir") or ".") / NO_FOLDER
+        kwargs.update(given_all(kwargs, default_root_dir=root))
+        super().__init__(plugins=[OneProcess(), *plugins], **kwargs)
         self.updates = Updates(
             gradient_clip_val, gradient_clip_algorithm or "norm", accumulate_grad_batches
         )

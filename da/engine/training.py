@@ -169,9 +169,6 @@ class Training:
             **spec.trainer.changed(),
             **(options or {}),
         }
-        for callback in callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-                callback.dirpath = str(directory / "checkpoints")
         try:
             return MethodTrainer(
                 max_epochs=spec.epochs,
@@ -181,8 +178,7 @@ class Training:
                 logger=logger,
                 callbacks=[*callbacks, *own],
                 default_root_dir=directory,
-                enable_checkpointing=keep
-                or any(isinstance(c, ModelCheckpoint) for c in callbacks),
+                enable_checkpointing=keep or any(isinstance(c, ModelCheckpoint) for c in callbacks),
                 plugins=[VerifiedCheckpointIO()],
                 **settings,
             )
@@ -205,6 +201,9 @@ class Training:
             Diverged: if the loss or the predictions are not finite.
         """
         directory.mkdir(parents=True, exist_ok=True)
+        for callback in kwargs.get("callbacks", ()):
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(directory / "checkpoints")
         trainer = self.trainer(directory, progress, **kwargs)
         with threads(self.spec.threads):
             trainer.fit(
