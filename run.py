@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import errno
 import importlib
+import io
+import os
 import sys
 from pathlib import Path
 
@@ -34,9 +36,23 @@ def commands() -> dict[str, str]:
     """Every command and its summary: the first line of its file, read without importing it."""
     found = {}
     for file in sorted(COMMANDS.glob("[a-z]*.py")):
-        summary = ast.get_docstring(ast.parse(file.read_text())) or ""
+        summary = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
         found[file.stem] = summary.partition("\n")[0].rstrip(".")
     return found
+
+
+def make_streams_usable() -> None:
+    """Gives closed streams an end, and has text that an encoding lacks replaced.
+
+    The numbers 0, 1 and 2 would go to the first files that are opened, and what is printed into
+    them.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: PTH123, SIM115
+        elif name != "stdin" and isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def main(argv: list[str]) -> int:
@@ -81,4 +97,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    make_streams_usable()
     sys.exit(main(sys.argv[1:]))

@@ -205,6 +205,14 @@ class FitCLI(CLI):
 
     spec: RunSpec
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses; a logger that is given by its class alone logs into the run's folder."""
+        name = SHORT_LOGGERS.get(short(value_of("--trainer.logger", args) or ""))
+        alone = not any(word.startswith(("--trainer.logger.", "--logger")) for word in args)
+        if name and alone:
+            args = [*without_option("--trainer.logger", args), "--logger", f"csv,{name}"]
+        super().parse_arguments(parser, args)
+
     def instantiate_classes(self) -> None:
         """Makes the specification of the settings."""
         as_seed(self.config["seed_everything"])
@@ -238,6 +246,29 @@ class FitCLI(CLI):
             if isinstance(cause, UserError):
                 raise cause from error
             raise UserError(f"trainer: {' '.join(str(cause).split())}") from error
+
+
+#: Loggers of Lightning's that have a name of their own here.
+SHORT_LOGGERS = {
+    "CSVLogger": "csv",
+    "TensorBoardLogger": "tensorboard",
+    "WandbLogger": "wandb",
+    "MLFlowLogger": "mlflow",
+}
+
+
+def without_option(option: str, args: list[str]) -> list[str]:
+    """A command line without an option and its value.
+
+    >>> without_option("--a", ["--a", "1", "--b", "2", "--a=3"])
+    ['--b', '2']
+    """
+    kept, skip = [], False
+    for word in args:
+        if not skip and word != option and not word.startswith(f"{option}="):
+            kept.append(word)
+        skip = word == option and not skip
+    return kept
 
 
 def as_days(value: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,7 @@ def loggers(names: str | Sequence[str], folder: Path) -> list[Any]:
 def logger_names(names: str | Sequence[str]) -> list[str]:
     """The names of loggers, checked.
 
-    >>> logger_names("csv,tensorboard,csv") if importlib.util.find_spec("tensorboard") else ...
-    Ellipsis
-    >>> logger_names("none"), logger_names(["csv"])
+    >>> logger_names("none"), logger_names("csv, csv")
     ([], ['csv'])
 
     Raises:
@@ -77,7 +76,7 @@ def _csv(folder: Path) -> Any:
 def _tensorboard(folder: Path) -> Any:
     from pytorch_lightning.loggers import TensorBoardLogger
 
-    return TensorBoardLogger(folder, name="", version="tensorboard")
+    return TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
 
 
 def _wandb(folder: Path) -> Any:
@@ -105,6 +104,8 @@ def _wandb(folder: Path) -> Any:
 def _mlflow(folder: Path) -> Any:
     from pytorch_lightning.loggers import MLFlowLogger
 
+    for chatty, level in (("mlflow", "WARNING"), ("pytorch_lightning.loggers.mlflow", "ERROR")):
+        logging.getLogger(chatty).setLevel(level)
     folder = folder.absolute()
     return MLFlowLogger(
         experiment_name="da",

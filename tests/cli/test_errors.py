@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 import run
-from da.engine.run_folder import read_failure
 from da.engine.components import methods
+from da.engine.run_folder import read_failure
 from da.norms import names
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ OPTIONS = {
     "--trainer.max_epoc=3": "unknown option 'trainer.max_epoc'",
     "--trianer.max_epochs 3": "unknown option 'trianer'; did you mean 'trainer'?",
     "--modle DANN": "unknown option 'modle'; did you mean 'model'? One of: ckpt_path, config, ",
-    "--nonsense": "unknown option 'nonsense'; one of: ckpt_path, config, data, logger, model, out, ",
+    "--nonsense": "unknown option 'nonsense'; one of: ckpt_path, config, data, logger, model, ",
     # options without their part, and as they are called elsewhere
     "--lr 0.01": "unknown option 'lr'; did you mean '--model.lr'?",
     "--epochs 5": "unknown option 'epochs'; did you mean '--trainer.max_epochs'?",
@@ -122,7 +122,7 @@ OPTIONS = {
     # batches of one under batch norm
     "--data.batch_size 1": "batch_size 1 with norm 'bn': batch norm has no statistics of one image",
     "--data.batch_size 1 --model.norm wa+bn": "use a batch of 2 or more, or a normaliser without",
-    "--data.batch_size 1 --model.norm wa --model.scope [backbone]": "the first network.bottleneck.1",
+    "--data.batch_size 1 --model.norm wa --model.scope [backbone]": "first network.bottleneck.1",
     # files
     "--config no.yaml": "config: no file 'no.yaml'; give a YAML file of options",
     "--config=no.yaml": "config: no file 'no.yaml'",
