@@ -64,8 +64,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         "the order of images follows from seed and step, and nothing is loaded again; leave it out",
     ),
     "default_root_dir": ((None,), "the folder of a run is named by --out"),
-    "limit_test_batches": ((None, 1.0), "nothing is tested in fit; give it up"),
-    "limit_predict_batches": ((None, 1.0), "nothing is predicted in fit; give it up"),
+    "limit_test_batches": ((None, 1.0), "nothing is tested in fit; leave it out"),
+    "limit_predict_batches": ((None, 1.0), "nothing is predicted in fit; leave it out"),
     "model_registry": ((None,), "checkpoints stay in the run's folder; leave it out"),
     # Their reasons are those of the settings, for grids as well.
     "limit_train_batches": ((None, 1.0), "give --data.steps_per_epoch, a number of batches"),
@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
         "(--trainer.check_val_every_n_epoch), or give --trainer.fast_dev_run true for a look",
     ),
     "overfit_batches": (
-        (0, None),
+        (0, 0.0, None),
         "no batch is repeated here, each is drawn anew by seed and step; to see a network "
         "overfit, train on a folder or a list of few images",
     ),

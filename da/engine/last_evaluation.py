@@ -29,7 +29,7 @@ class LastEvaluation(L.Callback):
         """Asks for an evaluation now."""
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
-        if trainer.should_stop or self._is_last(trainer):
+        if (trainer.should_stop and may_stop(trainer)) or self._is_last(trainer):
             self._before = {n: getattr(trainer, n) for n in ("check_val_every_n_epoch",)}
             self._before["val_check_batch"] = trainer.val_check_batch
             trainer.check_val_every_n_epoch = 1
@@ -48,3 +48,9 @@ class LastEvaluation(L.Callback):
             return True
         left = [c.time_remaining() for c in trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
         return any(seconds is not None and seconds <= 0 for seconds in left)
+
+
+def may_stop(trainer: L.Trainer) -> bool:
+    """Whether the shortest length that was asked for is reached, and a stop is heeded."""
+    epochs, steps = trainer.min_epochs or 0, trainer.min_steps or 0
+    return trainer.current_epoch >= epochs and trainer.global_step >= steps

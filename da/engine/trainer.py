@@ -18,8 +18,7 @@ NO_FOLDER = "no-folder-of-lightning"
 DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(L.Trainer).parameters.items()
-    if name
-    not in ("plugins", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
+    if name != "plugins"
 }
 
 
