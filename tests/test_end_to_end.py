@@ -96,11 +96,10 @@ def test_fit_then_test_then_predict(tmp_path, command, alike):
     out, err = command("fit", *FIT, "--trainer.max_epochs", 2, "--out", "run")
     assert err == ""
     assert out.splitlines()[0].startswith("epoch 1/2: ")
-    assert "label-free (information maximisation)" in out
+    assert "label-free (InformationMaximisation)" in out
     result = read(tmp_path / "run/result.json")
-    assert result["state"] == "done"
     assert [(e["epoch"], e["step"]) for e in result["evaluations"]] == [(1, 10), (2, 20)]
-    assert result["settings"]["model"]["init_args"]["norm"] == "wa"
+    assert result["spec"]["norm"] == "wa"
     assert (tmp_path / "run/metrics/metrics.csv").exists()
 
     out, err = command("test", "run/last.ckpt")
@@ -124,7 +123,10 @@ def test_fit_then_test_then_predict(tmp_path, command, alike):
     # A finished run is neither trained again nor overwritten.
     before = (tmp_path / "run/result.json").stat().st_mtime_ns
     _, err = command("fit", *FIT, "--trainer.max_epochs", 2, "--out", "run", code=2)
-    assert err == "error: out: 'run' holds a finished run; name another folder\n"
+    assert err == (
+        "error: out: 'run' holds a finished run; go on with it: --ckpt_path run/last.ckpt; or "
+        "name another folder\n"
+    )
     again = ["fit", *FIT, "--trainer.max_epochs", 2, "--ckpt_path", "run/last.ckpt"]
     assert "already done: run/result.json" in command(*again)[0]
     assert (tmp_path / "run/result.json").stat().st_mtime_ns == before
@@ -212,7 +214,6 @@ def test_an_interrupted_fit_says_so_and_is_resumed_to_the_same_end(
     whole, resumed = weights_of(uninterrupted / "last.ckpt"), weights_of(tmp_path / "run/last.ckpt")
     assert all(torch.equal(v, resumed[k]) for k, v in whole.items())
     ours, theirs = (read(p / "result.json") for p in (tmp_path / "run", uninterrupted))
-    assert ours["state"] == "done"
     for key in ("evaluations", "initial_loss", "lr_over_norm2", "feature_deviation"):
         assert ours[key] == theirs[key], key
     logged = [p.name for p in (tmp_path / "run").glob("metrics*")]

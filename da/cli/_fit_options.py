@@ -30,7 +30,7 @@ OF_THE_SPEC = {
 
 #: Options that change nothing of what is computed.
 OF_THE_TRAINER = {
-    "callbacks": "EarlyStopping, ModelCheckpoint, LearningRateMonitor, and others, by class name",
+    "callbacks": "of Lightning by class name: EarlyStopping, ModelCheckpoint, and others",
     "logger": "one of Lightning's loggers, with its own options; --logger is shorter",
     "enable_checkpointing": "false: no last.ckpt",
     "enable_progress_bar": "false: no bar, no line per epoch",
@@ -163,9 +163,7 @@ def refuse_what_is_not_heeded(trainer: Any) -> None:
     refuse_several_devices(trainer)
     for name, (allowed, reason) in REFUSED.items():
         value = trainer.get(name)
-        if not any(
-            value == one and isinstance(value, bool) <= isinstance(one, bool) for one in allowed
-        ):
+        if not any(type(value) is type(one) and value == one for one in allowed):
             raise UserError(f"trainer.{name}: {reason}")
     profiler = trainer.get("profiler")
     if isinstance(profiler, str) and profiler not in ("simple", "advanced", "pytorch"):

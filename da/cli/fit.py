@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from da.cli._lightning import CLI
+    from da.cli._lightning import FitCLI
     from da.engine.result import Result
     from da.engine.spec import RunSpec
     from da.engine.training import Training
@@ -103,7 +103,7 @@ def rehearse(training: Training, options: dict[str, Any], batches: int) -> int:
     return 0
 
 
-def run_in_folder(cli: CLI, training: Training, options: dict[str, Any]) -> tuple[Result, Path]:
+def run_in_folder(cli: FitCLI, training: Training, options: dict[str, Any]) -> tuple[Result, Path]:
     """Runs a training in a folder of its own; one that is refused leaves none behind."""
     import shutil
 
@@ -123,7 +123,7 @@ def run_in_folder(cli: CLI, training: Training, options: dict[str, Any]) -> tupl
         raise
 
 
-def trained(cli: CLI, training: Training, out: Path, options: dict[str, Any]) -> Result:
+def trained(cli: FitCLI, training: Training, out: Path, options: dict[str, Any]) -> Result:
     """Runs a training in its folder; what stops it leaves a line that says how to go on."""
     from da.cli._fit_options import profiler_of
     from da.cli._lightning import Bar, EpochLines, stoppable
