@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from da.cli._lightning import FitCLI
+    from da.cli._fit_cli import FitCLI
 
 #: Options that decide what is computed: a run's specification holds them.
 OF_THE_SPEC = {

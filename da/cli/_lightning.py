@@ -9,13 +9,11 @@ import sys
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import timedelta
 from typing import Any
 
 import pytorch_lightning as L
 import yaml
-from jsonargparse import Namespace, set_loader
-from pydantic import ValidationError
+from jsonargparse import set_loader
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -31,9 +29,8 @@ from da.cli._messages import (
 from da.cli._option_names import options, refuse_unknown_options, trainer_options
 from da.cli._published import without_grids
 from da.data_sets import as_data_module, data_sets
-from da.engine.checkpoints import settings_of, spec_of
+from da.engine.checkpoints import settings_of
 from da.engine.components import find_data, find_method, methods
-from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
 from da.errors import UserError, unknown
 from da.methods.base import Method
@@ -194,126 +191,6 @@ class CLI(LightningCLI):
         """The resolved settings as plain values, to be kept in checkpoints and beside results."""
         text = self.parser.dump(self.config, skip_link_targets=True, skip_none=False)
         return yaml.safe_load(text)
-
-
-class FitCLI(CLI):
-    """Parses as :class:`CLI` and builds neither model nor data: the engine does.
-
-    Attributes:
-        spec: what is to be trained.
-    """
-
-    spec: RunSpec
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses; a logger that is given by its class alone logs into the run's folder."""
-        name = SHORT_LOGGERS.get(short(value_of("--trainer.logger", args) or ""))
-        alone = not any(word.startswith(("--trainer.logger.", "--logger")) for word in args)
-        if name and alone:
-            args = [*without_option("--trainer.logger", args), "--logger", f"csv,{name}"]
-        super().parse_arguments(parser, args)
-
-    def instantiate_classes(self) -> None:
-        """Makes the specification of the settings."""
-        as_seed(self.config["seed_everything"])
-        trainer = self.config["trainer"]
-        if isinstance(trainer["val_check_interval"], (str, dict, timedelta)):
-            raise UserError(
-                "trainer.val_check_interval: expected a number of batches or a share of an epoch, "
-                f"got '{trainer['val_check_interval']}': evaluations at times of the clock differ "
-                "from run to run"
-            )
-        trainer["max_time"] = as_days(trainer["max_time"])
-        try:
-            self.spec = spec_of(self.settings())
-        except ValidationError as error:
-            raise refused_setting(error) from None
-
-    def options_given(self) -> dict[str, Any]:
-        """The options of the run but for its folder, as a file that ``--config`` takes."""
-        left_out = ("optimizer", "lr_scheduler", "config", "out", "ckpt_path")
-        return {k: v for k, v in self.settings().items() if k not in left_out}
-
-    def trainer_options(self) -> dict[str, Any]:
-        """The trainer's options by name, with callbacks and loggers as objects."""
-        parser = LightningArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(MethodTrainer, "trainer", instantiate=False)
-        given = Namespace(trainer=self.config["trainer"].clone())
-        try:
-            return vars(parser.instantiate_classes(given)["trainer"])
-        except (ValueError, TypeError, ModuleNotFoundError, MisconfigurationException) as error:
-            cause = root_cause(error)
-            if isinstance(cause, UserError):
-                raise cause from error
-            raise UserError(f"trainer: {' '.join(str(cause).split())}") from error
-
-
-#: Loggers of Lightning's that have a name of their own here.
-SHORT_LOGGERS = {
-    "CSVLogger": "csv",
-    "TensorBoardLogger": "tensorboard",
-    "WandbLogger": "wandb",
-    "MLFlowLogger": "mlflow",
-}
-
-
-def without_option(option: str, args: list[str]) -> list[str]:
-    """A command line without an option and its value.
-
-    >>> without_option("--a", ["--a", "1", "--b", "2", "--a=3"])
-    ['--b', '2']
-    """
-    kept, skip = [], False
-    for word in args:
-        if not skip and word != option and not word.startswith(f"{option}="):
-            kept.append(word)
-        skip = word == option and not skip
-    return kept
-
-
-def as_days(value: Any) -> str | None:
-    """A time as Lightning takes it, ``DD:HH:MM:SS``.
-
-    >>> as_days(timedelta(days=1, minutes=2)), as_days({"hours": 3}), as_days("00:00:00:09")
-    ('01:00:02:00', '00:03:00:00', '00:00:00:09')
-    """
-    if value is None or isinstance(value, str):
-        return value
-    try:
-        span = value if isinstance(value, timedelta) else timedelta(**value)
-    except TypeError:
-        return str(value)  # which is refused as what it is
-    hours, seconds = divmod(span.seconds, 3600)
-    return f"{span.days:02}:{hours:02}:{seconds // 60:02}:{seconds % 60:02}"
-
-
-#: Where the settings of a specification are options, in place of ``data.``.
-_PART = {"norm": "model", "norm_options": "model", "lr": "model", "trainer": "", "epochs": ""}
-_NAME = {"epochs": "trainer.max_epochs", "seed": "seed_everything", "device": "trainer.accelerator"}
-
-
-def refused_setting(error: ValidationError) -> UserError:
-    """The first value that no specification can have, by the name of its option."""
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if isinstance(part, str)]
-    if error.title == "TrainerSettings":
-        path = ["trainer", *path]
-    name = path[0] if path else ""
-    if name in _NAME:
-        option = _NAME[name]
-    elif name == "trainer":
-        option = ".".join(path[:2])
-    else:
-        option = f"{_PART.get(name, 'data')}.{name}"
-    limits = first.get("ctx", {})
-    expected = {
-        "greater_than": "a number above {gt}",
-        "greater_than_equal": "a number from {ge}",
-        "literal_error": "one of {expected}",
-        "finite_number": "a finite number",
-    }.get(first["type"])
-    said = expected.format(**limits) if expected else first["msg"][:1].lower() + first["msg"][1:]
-    return UserError(f"{option}: expected {said}, got {first['input']!r}")
 
 
 def short(name: str) -> str:

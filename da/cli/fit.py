@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from da.cli._lightning import FitCLI
+    from da.cli._fit_cli import FitCLI
     from da.engine.result import Result
     from da.engine.spec import RunSpec
     from da.engine.training import Training
@@ -59,8 +59,8 @@ def main(argv: list[str]) -> int:
         from da.cli._fit_help import print_help
 
         return print_help(__doc__ or "")
+    from da.cli._fit_cli import FitCLI
     from da.cli._fit_options import checked_options
-    from da.cli._lightning import FitCLI
     from da.engine.environment import say_what_is_ignored
     from da.engine.run_folder import RESULT
     from da.engine.training import Training

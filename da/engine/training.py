@@ -119,7 +119,8 @@ class Training:
         refuse_other_data(self.images, self.before, str(checkpoint))
         self.module.refuse_batch_of_one(self.data.batch_size)
         refuse_stages_without_end(spec, len(self.module.stages()), spec.method)
-        refuse_interval(spec, len(self.data.train_dataloader()))
+        batches: Any = self.data.train_dataloader()
+        refuse_interval(spec, len(batches))
         self.recorder = Recorder(spec.forms, spec.scores)
 
     def trainer(
