@@ -21,6 +21,7 @@ LAYERS = [
     {"run"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+CLI_OF_LIGHTNING = ("_lightning", "_checkpoints", "_fit_cli")
 HEAVY = {"torch", "torchvision", "pytorch_lightning", "torchmetrics", "lightning_fabric"} | {
     "matplotlib",
     "scipy",
@@ -117,7 +118,7 @@ LIGHT = [
         *("run", "da", "da.errors", "da.discovery", "da.data_sets"),
         *("da.ops", "da.ops.yaml12"),
     )
-    or (part_of(name_of(file)) == "da.cli" and file.stem not in ("_lightning", "_checkpoints"))
+    or (part_of(name_of(file)) == "da.cli" and file.stem not in CLI_OF_LIGHTNING)
 ]
 
 
