@@ -14,7 +14,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from da.errors import UserError
-from da.ops.seeding import derive, permutation
+from da.ops.seeding import derive_seed, permutation
 from da.types import Batch, Check, Labelled, Role, Split, Unlabelled, View
 
 from .files.array_checking import check_arrays
@@ -267,7 +267,7 @@ class DomainData(SetFacts, LightningDataModule, ABC):
             order_seed: shuffles the images; by default they come in their own order.
         """
         data = self.set_of(role, split)
-        order = None if order_seed is None else permutation(derive(order_seed), 0, len(data))
+        order = None if order_seed is None else permutation(derive_seed(order_seed), 0, len(data))
         size = batch_size or self.eval_batch_size
         return self._loader(Chunks(data, self.transform, size, order))
 
@@ -294,7 +294,7 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         return Stream(
             self.set_of(role, "train"),
             self.transform,
-            derive(self.seed, self.task, role),
+            derive_seed(self.seed, self.task, role),
             self.batch_size,
             balance=self.balanced and role == "source",
             augment=self.augment,
@@ -310,7 +310,7 @@ class DomainData(SetFacts, LightningDataModule, ABC):
             data,
             self.transform,
             sampler,
-            derive(self.seed, self.task, "loader"),
+            derive_seed(self.seed, self.task, "loader"),
             device if cuda else None,
             num_workers=self.num_workers,
             persistent_workers=persistent and self.num_workers > 0,

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from da.errors import UserError
 from da.ops.files import write_atomically
-from da.ops.seeding import derive, permutation
+from da.ops.seeding import derive_seed, permutation
 from da.types import Check, Origin
 
 from .base import DomainData, Split
@@ -134,7 +134,7 @@ class DigitsFive(DomainData):
         whole = self._all(domain, train)
         chosen = np.arange(len(whole))
         if domain == self.source and train and self.validation:
-            order = permutation(derive(self.seed, domain, "validation"), 0, len(whole))
+            order = permutation(derive_seed(self.seed, domain, "validation"), 0, len(whole))
             held = max(1, round(self.validation * len(whole)))
             chosen = np.sort(order[held:] if split == "train" else order[:held])
         if split != "train" and (domain, split) != (self.target, "test"):

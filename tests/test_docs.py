@@ -170,14 +170,14 @@ def test_the_readme_shows_the_averages_of_the_report():
 def test_what_the_readme_names_can_be_named():
     from da.adapters.base import adapters
     from da.data_sets import data_sets
-    from da.engine.components import methods
-    from da.networks.backbones.base import families
-    from da.norms import names
+    from da.engine.components import available_methods
+    from da.networks.backbones.base import backbone_families
+    from da.norms import normaliser_names
 
     known = {
-        "method": methods(),
-        "normaliser": names(),
-        "backbone": {*families(), "timm/NAME"},
+        "method": available_methods(),
+        "normaliser": normaliser_names(),
+        "backbone": {*backbone_families(), "timm/NAME"},
         "data set": data_sets(),
         "adapter of a checkpoint": adapters(),
     }

@@ -12,11 +12,11 @@ from PIL import Image
 
 import run
 from da.adapters.tent import TENT
-from da.engine.components import find_method, methods
-from da.engine.evaluation import predict, predict_adapted
+from da.engine.components import available_methods, find_method
+from da.engine.evaluation import predict_adapted, predict_stream
 from da.engine.spec import RunSpec, TrainerSettings
 from da.engine.training import Training, train
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="PyTorch finds no CUDA device on this machine"
@@ -45,7 +45,7 @@ def spec_of(method="DANN", norm="wa", **settings):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("norm", ["bn", "wa"])
-@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("method", available_methods())
 def test_every_method_trains_in_every_precision(method, norm, precision, tmp_path):
     training = Training(spec_of(method, norm, precision=precision))
     before = {k: v.clone() for k, v in training.module.network.state_dict().items()}
@@ -86,8 +86,8 @@ def test_the_gpu_predicts_what_the_cpu_does(tmp_path):
     training.run(tmp_path)
     module, data = training.module, training.data
     stream = data.evaluation("target", "test")
-    cpu = predict(module.cpu(), stream)
-    gpu = predict(module.cuda(), stream)
+    cpu = predict_stream(module.cpu(), stream)
+    gpu = predict_stream(module.cuda(), stream)
     torch.testing.assert_close(cpu.logits, gpu.logits, rtol=1e-2, atol=1e-2)
     adapted = predict_adapted(module, TENT(), stream)
     assert adapted.logits.isfinite().all()
@@ -131,7 +131,7 @@ def test_batches_are_normalised_on_the_gpu_to_what_the_cpu_makes_of_them(images,
 
 
 def test_pretrained_weights_are_converted_on_the_gpu(tmp_path):
-    torch.save(backbone("digits_resnet").state_dict(), tmp_path / "start.pth")
+    torch.save(build_backbone("digits_resnet").state_dict(), tmp_path / "start.pth")
     args = {"bottleneck": 16, "weights": str(tmp_path / "start.pth"), "conversion_images": 64}
     found = {}
     for device in ("cpu", "cuda"):

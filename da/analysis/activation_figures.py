@@ -8,9 +8,9 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from da.analysis.activations import Layer
+from da.analysis.activations import LayerSpreads
 from da.ops.files import write_atomically
-from da.ops.moments import Spread, deviation_ratio, distance, domain_gap
+from da.ops.moments import Spread, channel_distance, deviation_ratio, domain_gap
 from da.reports.figures import COLOURS, write
 
 LINE = {"ms": 3.5, "lw": 1.4}
@@ -29,7 +29,7 @@ COLUMNS = (
 )
 
 
-class Network(NamedTuple):
+class InspectedNetwork(NamedTuple):
     """A network that was looked at.
 
     Attributes:
@@ -44,10 +44,10 @@ class Network(NamedTuple):
     task: str
     norm: str
     method: str
-    layers: list[Layer]
+    layers: list[LayerSpreads]
 
 
-def rows(network: Network) -> list[dict[str, Any]]:
+def layer_rows(network: InspectedNetwork) -> list[dict[str, Any]]:
     """One row per layer, point (``into`` and ``out`` of its normaliser) and whose moments they are.
 
     ``mean`` and ``std`` are means over channels, ``mean_spread`` and ``std_spread`` the deviations
@@ -55,7 +55,7 @@ def rows(network: Network) -> list[dict[str, Any]]:
     norm's running mean; ``std_ratio`` relates a deviation to the source's; ``target_share`` says
     where the running mean lies. All by :mod:`da.ops.moments`; what there is none of is None.
     """
-    found = []
+    rows = []
     for depth, layer in enumerate(network.layers, start=1):
         base = {
             **{key: getattr(network, key) for key in ("task", "norm", "method")},
@@ -66,11 +66,13 @@ def rows(network: Network) -> list[dict[str, Any]]:
             ends = pair["source"], pair["target"]
             running = layer.running if point == "into" else None
             for of, spread in {**pair, **({"running": running} if running else {})}.items():
-                between = None if running is None else distance(spread.mean, running.mean, *ends)
-                found.append(
+                between = (
+                    None if running is None else channel_distance(spread.mean, running.mean, *ends)
+                )
+                rows.append(
                     {
                         **base,
-                        **_over_channels(spread),
+                        **_mean_over_channels(spread),
                         **{"point": point, "of": of},
                         "gap": domain_gap(*ends) if of != "running" else None,
                         "to_running": between if of != "running" else None,
@@ -78,10 +80,10 @@ def rows(network: Network) -> list[dict[str, Any]]:
                         "target_share": layer.target_share if of == "running" else None,
                     }
                 )
-    return found
+    return rows
 
 
-def _over_channels(spread: Spread) -> dict[str, Any]:
+def _mean_over_channels(spread: Spread) -> dict[str, Any]:
     return {
         "channels": len(spread.mean),
         "mean": spread.mean.mean().item(),
@@ -91,28 +93,28 @@ def _over_channels(spread: Spread) -> dict[str, Any]:
     }
 
 
-def save(out: Path, networks: list[Network]) -> list[Path]:
+def save_figure_and_table(out: Path, networks: list[InspectedNetwork]) -> list[Path]:
     """Writes ``activations.png``, ``.svg`` and ``.csv``; the same networks give the same files."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for network in networks:
-        for row in rows(network):
-            writer.writerow({k: _cell(v) for k, v in row.items()})
+        for row in layer_rows(network):
+            writer.writerow({k: _format_cell(v) for k, v in row.items()})
     table = out / "activations.csv"
-    files = write(draw(networks), out / "activations", dpi=120)
+    files = write(draw_figure(networks), out / "activations", dpi=120)
     write_atomically(table, text.getvalue().encode())
     return [*files, table]
 
 
-def _cell(value: Any) -> Any:
+def _format_cell(value: Any) -> Any:
     """Six digits of a number; nothing for what there is none of."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def draw(networks: list[Network]) -> Any:
+def draw_figure(networks: list[InspectedNetwork]) -> Any:
     """A column of panels per network.
 
     Above, mean and deviation of what goes into the normalisers; below, the domains compared.
@@ -123,10 +125,10 @@ def draw(networks: list[Network]) -> Any:
     axes = figure.subplots(4, len(networks), sharex="col", sharey="row", squeeze=False)
     tasks = list(dict.fromkeys(network.task for network in networks))
     for column, network in zip(axes.T, networks, strict=True):
-        _means_and_deviations(column[:2], network.layers)
-        _compared(column[2:], network)
+        _draw_means_and_deviations(column[:2], network.layers)
+        _draw_distances(column[2:], network)
         column[0].set_title(_title(network, networks), fontsize="medium")
-        _depth(column[-1], network.layers)
+        _label_depth(column[-1], network.layers)
         for axis in column:
             axis.grid(color="0.9")
     axes[1, 0].set_yscale("log")
@@ -138,12 +140,12 @@ def draw(networks: list[Network]) -> Any:
     for axis in axes.flat:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(name, handle)
-    labels = [_named(name, tasks) for name in entries]
+    labels = [_legend_name(name, tasks) for name in entries]
     figure.legend(list(entries.values()), labels, loc="outside lower center", ncols=3)
     return figure
 
 
-def _title(network: Network, networks: list[Network]) -> str:
+def _title(network: InspectedNetwork, networks: list[InspectedNetwork]) -> str:
     """Normaliser and method, and what else tells this network from the others."""
     more = []
     if len({other.task for other in networks}) > 1:
@@ -153,7 +155,7 @@ def _title(network: Network, networks: list[Network]) -> str:
     return "\n".join([f"{network.norm}, {network.method}", *more])
 
 
-def _named(name: str, tasks: list[str]) -> str:
+def _legend_name(name: str, tasks: list[str]) -> str:
     """A line's name in the legend."""
     if name == "running":
         return "batch norm's running statistics"
@@ -161,18 +163,18 @@ def _named(name: str, tasks: list[str]) -> str:
     return f"{name} ({domains[name]})" if name in domains and len(tasks) == 1 else name
 
 
-def _means_and_deviations(axes: Any, layers: list[Layer]) -> None:
+def _draw_means_and_deviations(axes: Any, layers: list[LayerSpreads]) -> None:
     """Mean over channels with a band of their deviation, of each domain and of what runs."""
     for name, style in STYLES.items():
-        known = [(x, layer, s) for x, layer in enumerate(layers) if (s := _of(layer, name))]
-        if not known:
+        points = [(x, layer, s) for x, layer in enumerate(layers) if (s := _spread_of(layer, name))]
+        if not points:
             continue
-        xs = [x for x, _, _ in known]
+        xs = [x for x, _, _ in points]
         # A mean says something in relation to how far the layer's values spread.
-        scales = [_scale(layer) for _, layer, _ in known]
+        scales = [_deviation_of_layer(layer) for _, layer, _ in points]
         for axis, values, units in (
-            (axes[0], [s.mean for _, _, s in known], scales),
-            (axes[1], [s.std for _, _, s in known], [1.0] * len(known)),
+            (axes[0], [s.mean for _, _, s in points], scales),
+            (axes[1], [s.std for _, _, s in points], [1.0] * len(points)),
         ):
             middle = [v.mean().item() / unit for v, unit in zip(values, units, strict=True)]
             spread = [
@@ -188,15 +190,15 @@ def _means_and_deviations(axes: Any, layers: list[Layer]) -> None:
                 axis.fill_between(xs, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
-def _compared(axes: Any, network: Network) -> None:
+def _draw_distances(axes: Any, network: InspectedNetwork) -> None:
     """Distances of the means and ratios of the deviations, of what goes on to the activations.
 
     Batch norm's running statistics are compared with what goes into it, in the same units.
     """
-    found = rows(network)
+    rows = layer_rows(network)
     for name, style in STYLES.items():
         into, out = (
-            [row for row in found if row["of"] == name and row["point"] == point]
+            [row for row in rows if row["of"] == name and row["point"] == point]
             for point in ("into", "out")
         )
         ratios = out or into
@@ -208,24 +210,24 @@ def _compared(axes: Any, network: Network) -> None:
         if away:
             label = f"{name} to running mean"
             axes[0].plot(*zip(*away, strict=True), label=label, **{**style, "ls": ":"})
-    gaps = [row["gap"] for row in found if row["of"] == "source" and row["point"] == "out"]
+    gaps = [row["gap"] for row in rows if row["of"] == "source" and row["point"] == "out"]
     axes[0].plot(range(len(gaps)), gaps, label="source to target", **GAP)
     if not any(layer.running for layer in network.layers):
         place = {"transform": axes[0].transAxes, "ha": "center", "va": "top"}
         axes[0].text(0.5, 0.94, "no running statistics", color="0.35", fontsize="small", **place)
 
 
-def _of(layer: Layer, name: str) -> Spread | None:
+def _spread_of(layer: LayerSpreads, name: str) -> Spread | None:
     return layer.running if name == "running" else layer.into[name]
 
 
-def _scale(layer: Layer) -> float:
+def _deviation_of_layer(layer: LayerSpreads) -> float:
     """The deviation of the layer's values within a channel, over both domains."""
     squares = [spread.std.square().mean().item() for spread in layer.into.values()]
     return math.sqrt(sum(squares) / len(squares)) or 1.0
 
 
-def _depth(axis: Any, layers: list[Layer]) -> None:
+def _label_depth(axis: Any, layers: list[LayerSpreads]) -> None:
     """Names of at most 16 layers, without what says nothing."""
     step = math.ceil(len(layers) / 16)
     ticks = range(0, len(layers), step)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from da.engine.evaluation import OfDomains, evaluating
-from da.methods.base import Method, segments
+from da.methods.base import Method, domain_segments
 from da.networks.network import Network
 from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
-from da.ops.moments import Moments, Spread, share
-from da.ops.seeding import derive, permutation
+from da.ops.moments import ChannelMoments, Spread, mixing_share
+from da.ops.seeding import derive_seed, permutation
 from da.types import DataModule, ImagesOfDomain, ImageTransform, Role, Split
 
 Images = Iterable[Tensor]
@@ -43,13 +43,13 @@ class Site:
 
     name: str
     kind: str
-    into: Moments = field(default_factory=Moments)
-    after: Moments = field(default_factory=Moments)
+    into: ChannelMoments = field(default_factory=ChannelMoments)
+    after: ChannelMoments = field(default_factory=ChannelMoments)
     norm: nn.Module | None = None
 
 
 @dataclass
-class Layer:
+class LayerSpreads:
     """What is known of one place of a network for both domains.
 
     Attributes:
@@ -71,7 +71,7 @@ class Layer:
     @property
     def target_share(self) -> float | None:
         """Where the running mean lies between the domains, see :func:`share`."""
-        return None if self.running is None else share(self.running.mean, **self.into)
+        return None if self.running is None else mixing_share(self.running.mean, **self.into)
 
 
 class _Watch:
@@ -138,7 +138,7 @@ def channels_of(module: nn.Module) -> int:
 
 
 @contextmanager
-def watching(model: nn.Module) -> Iterator[dict[str, Site]]:
+def watch_layers(model: nn.Module) -> Iterator[dict[str, Site]]:
     """Measures every place of ``model``, by name, in whatever it computes within this block."""
     watch = _Watch(model)
     try:
@@ -147,7 +147,7 @@ def watching(model: nn.Module) -> Iterator[dict[str, Site]]:
         watch.remove()
 
 
-def layers(model: nn.Module, source: Images, target: Images) -> list[Layer]:
+def measure_layers(model: nn.Module, source: Images, target: Images) -> list[LayerSpreads]:
     """Both domains' moments at every place, in the order of the forward pass.
 
     Args:
@@ -158,22 +158,24 @@ def layers(model: nn.Module, source: Images, target: Images) -> list[Layer]:
     network = model.evaluated() if isinstance(model, Method) else model
     sites: dict[str, dict[str, Site]] = {}
     for domain, batches in (("source", source), ("target", target)):
-        with evaluating(network), watching(network) as sites[domain]:
+        with evaluating(network), watch_layers(network) as sites[domain]:
             for images in batches:
                 if isinstance(network, Network):
                     network(images, domain)
                 else:
                     network(images)
-    found = []
+    measured = []
     for name, site in sites["source"].items():
         into = {domain: sites[domain][name].into.spread for domain in sites}
         after = {domain: sites[domain][name].after.spread for domain in sites if site.norm}
         norm = type(site.norm).__name__ if site.norm else ""
-        found.append(Layer(name, site.kind, norm, into, after or into, running(site.norm)))
-    return found
+        measured.append(
+            LayerSpreads(name, site.kind, norm, into, after or into, running_spread(site.norm))
+        )
+    return measured
 
 
-def running(norm: nn.Module | None) -> Spread | None:
+def running_spread(norm: nn.Module | None) -> Spread | None:
     """Running mean and deviation of a batch norm; None for anything else."""
     mean, variance = (getattr(norm, f"running_{name}", None) for name in ("mean", "var"))
     if mean is None or variance is None:
@@ -181,7 +183,7 @@ def running(norm: nn.Module | None) -> Spread | None:
     return Spread(mean.cpu().double(), variance.cpu().double().sqrt())
 
 
-def as_trained(module: Method, source: Images, target: Images) -> Iterator[OfDomains]:
+def training_batches(module: Method, source: Images, target: Images) -> Iterator[OfDomains]:
     """The batches that batch norm would take its statistics from in training, with their domains.
 
     The source alone where the method never forwards the target, both in one batch (``joint``), or
@@ -189,25 +191,25 @@ def as_trained(module: Method, source: Images, target: Images) -> Iterator[OfDom
     """
     if not module.needs.target:
         for images in source:
-            yield images, segments([(images, "source")])
+            yield images, domain_segments([(images, "source")])
         return
     for pair in zip(source, target, strict=True):
         groups = list(zip(pair, ("source", "target"), strict=True))
         if module.hparams["forward_mode"] == "joint":
-            yield torch.cat(pair), segments(groups)
+            yield torch.cat(pair), domain_segments(groups)
         else:
             for group in groups:
-                yield group[0], segments([group])
+                yield group[0], domain_segments([group])
 
 
-def picked(
+def pick_images(
     data: DataModule,
     role: Role,
     split: Split,
     count: int,
     device: torch.device,
     tick: Callable[[int], object],
-) -> Picked:
+) -> PickedImages:
     """Images of one domain, chosen by chance but always the same: files come sorted by class.
 
     Args:
@@ -219,12 +221,12 @@ def picked(
         tick: told how many images of a batch have been dealt with.
     """
     images = data.set_of(role, split)
-    order = np.sort(permutation(derive("inspection", role, split), 0, len(images))[:count])
-    return Picked(images, data.transform, order, data.eval_batch_size, device, tick)
+    order = np.sort(permutation(derive_seed("inspection", role, split), 0, len(images))[:count])
+    return PickedImages(images, data.transform, order, data.eval_batch_size, device, tick)
 
 
 @dataclass
-class Picked:
+class PickedImages:
     """Batches ``(B, C, H, W)`` float32 of chosen images, not augmented, as often as asked for."""
 
     images: ImagesOfDomain

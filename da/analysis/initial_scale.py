@@ -56,27 +56,29 @@ class Scales:
     weights: tuple[float, ...]
 
 
-def factor(values: Iterable[float]) -> float:
+def largest_over_smallest(values: Iterable[float]) -> float:
     """The largest over the smallest.
 
-    >>> factor([2.0, 1.0, 8.0])
+    >>> largest_over_smallest([2.0, 1.0, 8.0])
     8.0
     """
-    found = list(values)
-    return max(found) / min(found) if min(found) > 0 else float("inf")
+    numbers = list(values)
+    return max(numbers) / min(numbers) if min(numbers) > 0 else float("inf")
 
 
-def mean(values: Iterable[float]) -> float:
+def geometric_mean(values: Iterable[float]) -> float:
     """The geometric mean of positive numbers.
 
-    >>> mean([1.0, 4.0])
+    >>> geometric_mean([1.0, 4.0])
     2.0
     """
-    found = list(values)
-    return math.prod(found) ** (1 / len(found))
+    numbers = list(values)
+    return math.prod(numbers) ** (1 / len(numbers))
 
 
-def scales(model: nn.Module, images: Tensor, stages: Sequence[str], seed: int = 0) -> Scales:
+def measure_scales(
+    model: nn.Module, images: Tensor, stages: Sequence[str], seed: int = 0
+) -> Scales:
     """Measures a network in training mode with dropout off.
 
     Args:
@@ -101,13 +103,18 @@ def scales(model: nn.Module, images: Tensor, stages: Sequence[str], seed: int = 
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(out.shape, generator=generator).to(out)
     weights = [m.get_parameter("weight") for m in model.modules() if isinstance(m, CONVOLUTIONS)]
-    kept = [outputs[name] for name in stages]
-    found = torch.autograd.grad((out * direction).sum(), [*kept, *weights])
-    norms = [float(gradient.norm()) for gradient in found]
-    sides = [n * float(w.detach().norm()) for n, w in zip(norms[len(kept) :], weights, strict=True)]
+    ends_of_stages = [outputs[name] for name in stages]
+    gradients = torch.autograd.grad((out * direction).sum(), [*ends_of_stages, *weights])
+    norms = [float(gradient.norm()) for gradient in gradients]
+    sides = [
+        n * float(w.detach().norm())
+        for n, w in zip(norms[len(ends_of_stages) :], weights, strict=True)
+    ]
     return Scales(
-        forward=tuple(float(output.detach().std()) for output in kept),
-        backward=tuple(norm / norms[len(kept) - 1] for norm in norms[: len(kept)]),
+        forward=tuple(float(output.detach().std()) for output in ends_of_stages),
+        backward=tuple(
+            norm / norms[len(ends_of_stages) - 1] for norm in norms[: len(ends_of_stages)]
+        ),
         weights=tuple(sides),
     )
 
@@ -119,7 +126,7 @@ def _keep(outputs: dict[str, Tensor], name: str) -> Any:
     return hook
 
 
-def network(name: str, norm: str, seed: int = 0, **options: Any) -> nn.Module:
+def build_network(name: str, norm: str, seed: int = 0, **options: Any) -> nn.Module:
     """One of :data:`STAGES` from torchvision with random weights, under a normaliser."""
     if name not in STAGES:
         raise unknown("network", name, STAGES)
@@ -128,7 +135,7 @@ def network(name: str, norm: str, seed: int = 0, **options: Any) -> nn.Module:
     return normaliser(norm, **options).apply(model)
 
 
-def noise(batch: int, size: int, seed: int = 0) -> Tensor:
+def noise_images(batch: int, size: int, seed: int = 0) -> Tensor:
     """Images ``(batch, 3, size, size)`` of independent N(0, 1)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, 3, size, size, generator=generator)

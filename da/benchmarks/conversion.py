@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from da.errors import unknown
 from da.norms import WeightAlign, convert_pretrained
-from da.norms.folding import folded
-from da.norms.weight_align.conversion import compared
+from da.norms.folding import fold_batch_norms
+from da.norms.weight_align.conversion import compare_outputs
 from da.norms.weight_align.layers import Aligned
 from da.ops.seeding import seeded
 
@@ -47,7 +47,7 @@ class Measured(NamedTuple):
     layers: tuple[tuple[str, float], ...] = ()
 
 
-def network(name: str, images: Tensor) -> nn.Module:
+def build_network(name: str, images: Tensor) -> nn.Module:
     """A torchvision classifier with random weights, in evaluation mode.
 
     Scales and shifts of its batch norms are random, and their running statistics those of a few
@@ -68,7 +68,7 @@ def network(name: str, images: Tensor) -> nn.Module:
     return model.eval()
 
 
-def pictures(count: int, size: int, seed: int = 0) -> Tensor:
+def random_pictures(count: int, size: int, seed: int = 0) -> Tensor:
     """Random images with structure at every scale, as natural ones have it.
 
     Returns:
@@ -84,7 +84,7 @@ def pictures(count: int, size: int, seed: int = 0) -> Tensor:
     return total.sub_(total.mean()).div_(total.std())
 
 
-def measure(
+def measure_conversion(
     name: str,
     count: int,
     size: int,
@@ -97,44 +97,52 @@ def measure(
         name: of a torchvision model.
         count: of the images to convert on; a tenth of them is held out.
         size: of the images.
-        baselines: whether to compare with :func:`moments_matched` and plain alignment.
+        baselines: whether to compare with :func:`match_moments` and plain alignment.
         progress: see :func:`da.norms.convert_pretrained`.
     """
-    images = pictures(count, size)
-    model = network(name, images)
-    found, seconds, busy = timed(lambda: convert_pretrained(model, images, progress=progress))
-    layers = tuple((layer.name, layer.error) for layer in found.layers)
-    rows = [Measured("fitted", found.agreement, found.error, seconds, busy, peak(), layers)]
+    images = random_pictures(count, size)
+    model = build_network(name, images)
+    conversion, seconds, busy = time_call(
+        lambda: convert_pretrained(model, images, progress=progress)
+    )
+    layers = tuple((layer.name, layer.error) for layer in conversion.layers)
+    rows = [
+        Measured(
+            "fitted", conversion.agreement, conversion.error, seconds, busy, peak_memory(), layers
+        )
+    ]
     if baselines:
-        others = list(images[9::10].split(32))
-        rows += compare(model, images[:MATCHED_ON], others)
+        held_out = list(images[9::10].split(32))
+        rows += measure_simpler_ways(model, images[:MATCHED_ON], held_out)
     return rows
 
 
-def compare(model: nn.Module, images: Tensor, others: list[Tensor]) -> list[Measured]:
+def measure_simpler_ways(
+    model: nn.Module, images: Tensor, held_out: list[Tensor]
+) -> list[Measured]:
     """The two simpler ways: only the moments of each layer matched, and only aligned.
 
     Args:
         model: with batch norm, in evaluation mode.
         images: ``(B, C, H, W)`` to match moments on.
-        others: batches to measure on.
+        held_out: batches to measure on.
     """
     rows = []
     ways: dict[str, Callable[[], nn.Module]] = {
-        "moments matched": lambda: moments_matched(model, images),
+        "moments matched": lambda: match_moments(model, images),
         "only aligned": lambda: WeightAlign().apply(copy.deepcopy(model)),
     }
     for way, convert in ways.items():
-        converted, seconds, busy = timed(convert)
+        converted, seconds, busy = time_call(convert)
         converted.eval()
         with torch.no_grad():
-            error, agreement = compared(model, converted, others)
-        rows.append(Measured(way, agreement, error, seconds, busy, peak()))
+            error, agreement = compare_outputs(model, converted, held_out)
+        rows.append(Measured(way, agreement, error, seconds, busy, peak_memory()))
     return rows
 
 
 @torch.no_grad()
-def moments_matched(model: nn.Module, images: Tensor) -> nn.Module:
+def match_moments(model: nn.Module, images: Tensor) -> nn.Module:
     """The aligned network in which every layer's output has the original's mean and deviation.
 
     Filters are centred and no more; g and b of each layer, from the input on, give each channel
@@ -145,7 +153,7 @@ def moments_matched(model: nn.Module, images: Tensor) -> nn.Module:
         images: ``(B, C, H, W)``, in one batch.
     """
     converted = WeightAlign().apply(copy.deepcopy(model)).eval()
-    original = folded(copy.deepcopy(model), converted, None)
+    original = fold_batch_norms(copy.deepcopy(model), converted, None)
     aligned = {n: m for n, m in converted.named_modules() if isinstance(m, Aligned)}
     wanted: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -179,14 +187,14 @@ def moments_matched(model: nn.Module, images: Tensor) -> nn.Module:
 T = TypeVar("T")
 
 
-def timed(function: Callable[[], T]) -> tuple[T, float, float]:
+def time_call(function: Callable[[], T]) -> tuple[T, float, float]:
     """What a function returns, its seconds, and those that processors worked on it."""
     wall, busy = time.perf_counter(), time.process_time()
-    found = function()
-    return found, time.perf_counter() - wall, time.process_time() - busy
+    result = function()
+    return result, time.perf_counter() - wall, time.process_time() - busy
 
 
-def peak() -> int:
+def peak_memory() -> int:
     """The most memory that this process has held, in bytes."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most

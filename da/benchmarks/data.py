@@ -33,7 +33,7 @@ class Speed(NamedTuple):
     second: float
 
 
-def make_tree(root: Path, images: int) -> None:
+def write_image_tree(root: Path, images: int) -> None:
     """Writes domains a and b of JPEGs: crops of scikit-learn's two photographs, with noise."""
     from sklearn.datasets import load_sample_images
 
@@ -55,7 +55,7 @@ def make_tree(root: Path, images: int) -> None:
         Image.fromarray(noisy).save(folder / f"{i:05d}.jpg", quality=90)
 
 
-def image_folder(root: Path, batch: int, workers: int) -> Iterable[object]:
+def build_image_folder_loader(root: Path, batch: int, workers: int) -> Iterable[object]:
     """Both domains through ImageFolder, with the published transforms."""
     transform = v2.Compose(
         [
@@ -74,7 +74,7 @@ def image_folder(root: Path, batch: int, workers: int) -> Iterable[object]:
     )  # fmt: skip
 
 
-def measured(make: Callable[[], Iterable[object]], images: int) -> Speed:
+def measure_loader(make: Callable[[], Iterable[object]], images: int) -> Speed:
     """Two epochs of a loader; making it counts to the first."""
     start = time.perf_counter()
     loader = make()
@@ -88,7 +88,7 @@ def measured(make: Callable[[], Iterable[object]], images: int) -> Speed:
     return Speed(*(images / seconds for seconds in times))
 
 
-def race(
+def race_loaders(
     root: Path,
     images: int,
     batch: int,
@@ -100,7 +100,7 @@ def race(
     """Rounds of ``ImageFolder`` and of our loader with and without its cache, in turn.
 
     Args:
-        root: the tree of :func:`make_tree`.
+        root: the tree of :func:`write_image_tree`.
         images: how many of them an epoch takes.
         batch: images in a batch, of both domains together.
         workers: processes that load.
@@ -109,18 +109,18 @@ def race(
         progress: called after every measurement.
     """
     ways: dict[str, Callable[[], Iterable[object]]] = {
-        "ImageFolder": lambda: image_folder(root, batch, workers),
+        "ImageFolder": lambda: build_image_folder_loader(root, batch, workers),
         "with the cache": lambda: ours(workers, True),
         "without a cache": lambda: ours(workers, False),
     }
-    found: dict[str, list[Speed]] = {name: [] for name in ways}
+    speeds: dict[str, list[Speed]] = {name: [] for name in ways}
     for _, (name, make) in itertools.product(range(rounds), ways.items()):
-        found[name].append(measured(make, images))
+        speeds[name].append(measure_loader(make, images))
         progress()
-    return found
+    return speeds
 
 
-def ratios(found: dict[str, list[Speed]], name: str) -> Speed:
+def median_speedups(speeds: dict[str, list[Speed]], name: str) -> Speed:
     """How many times as fast as ImageFolder in the same round, medians."""
-    pairs = list(zip(found[name], found["ImageFolder"], strict=True))
+    pairs = list(zip(speeds[name], speeds["ImageFolder"], strict=True))
     return Speed(*(median(ours[i] / theirs[i] for ours, theirs in pairs) for i in range(2)))

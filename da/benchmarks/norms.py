@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 from da.norms import fold, normaliser
 from da.norms.weight_align import layers
 
@@ -74,7 +74,7 @@ class Classifier(nn.Module):
     def __init__(self, network: str, norm: str):
         super().__init__()
         torch.manual_seed(0)
-        self.backbone = normaliser(norm).apply(backbone(network))
+        self.backbone = normaliser(norm).apply(build_backbone(network))
         self.classifier = nn.Linear(self.backbone.num_features, CLASSES)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def naive_alignment(naive: bool = True) -> Iterator[None]:
         layers.align = fused
 
 
-def autocast(device: str, precision: Precision) -> torch.autocast:
+def autocast_where_asked(device: str, precision: Precision) -> torch.autocast:
     """bfloat16 autocast, or nothing."""
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
 
@@ -133,7 +133,7 @@ class Variant:
 
     def loss(self) -> Tensor:
         """The cross-entropy of a forward pass, with its graph."""
-        with naive_alignment(self.naive), autocast(self.device, self.case.precision):
+        with naive_alignment(self.naive), autocast_where_asked(self.device, self.case.precision):
             logits = self.model(self.images)
         return F.cross_entropy(logits.float(), self.labels)
 
@@ -147,7 +147,7 @@ class Variant:
     def infer(self) -> None:
         """One forward pass in evaluation mode."""
         self.folded.eval()
-        with naive_alignment(self.naive), autocast(self.device, self.case.precision):
+        with naive_alignment(self.naive), autocast_where_asked(self.device, self.case.precision):
             self.folded(self.images)
 
     def kept(self) -> int:
@@ -168,7 +168,7 @@ class Variant:
         return sum(size for address, size in storages.items() if address not in own)
 
 
-def timed(function: Callable[[], None], device: str) -> float:
+def time_call(function: Callable[[], None], device: str) -> float:
     """Seconds that a call takes, with all that it started on the device."""
     start = time.perf_counter()
     function()
@@ -177,7 +177,7 @@ def timed(function: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
-def measure(
+def measure_case(
     case: Case,
     variants: list[str],
     seconds: float,
@@ -200,12 +200,12 @@ def measure(
         By variant. Batch norm has no training step on maps of one pixel in a batch of one.
     """
     gc.collect()  # traced networks are full of cycles
-    found = {name: Measured([], [], 0) for name in variants}
+    measured = {name: Measured([], [], 0) for name in variants}
     ready = {name: Variant(name, case, device, compiled) for name in variants}
     able = {}
     for name, variant in ready.items():
         try:
-            found[name] = found[name]._replace(kept=variant.kept())
+            measured[name] = measured[name]._replace(kept=variant.kept())
             able[name] = variant
         except ValueError as error:  # PyTorch's: more than one value per channel is needed
             if "more than 1 value per channel" not in str(error):
@@ -218,17 +218,17 @@ def measure(
             for name in names[turn:] + names[:turn]:
                 step = ready[name].train if kind == "training" else ready[name].infer
                 with grad:
-                    spent = timed(step, device)
+                    spent = time_call(step, device)
                 if i >= WARM_UP:
-                    getattr(found[name], kind).append(spent)
+                    getattr(measured[name], kind).append(spent)
             i += 1
-    return found
+    return measured
 
 
-def ratio(values: list[float], base: list[float]) -> float | None:
+def median_ratio(values: list[float], base: list[float]) -> float | None:
     """The median of the ratios of paired rounds; None where one of them could not run.
 
-    >>> ratio([2.0, 3.0, 8.0], [1.0, 1.0, 2.0])
+    >>> median_ratio([2.0, 3.0, 8.0], [1.0, 1.0, 2.0])
     3.0
     """
     if not values or not base:

@@ -24,10 +24,11 @@ from pytorch_lightning.loggers import CSVLogger
 from rich.progress import track
 from torch import Tensor, nn
 
-from da.engine.evaluation import Recorder, Ticks
+from da.engine.evaluation import ProgressTicks, Recorder
 from da.engine.trainer import MethodTrainer
-from da.methods.dann import DANN, critic
-from da.networks.backbones.base import backbone as build_backbone
+from da.methods.critics import build_critic
+from da.methods.dann import DANN
+from da.networks.backbones.base import build_backbone
 from da.ops.gradient_reversal import gradient_reversal
 from da.ops.schedules import annealing, reversal_strength
 from da.types import Batch, Labelled, Unlabelled, View
@@ -67,7 +68,7 @@ class Cost(NamedTuple):
     cpu: float
 
 
-class Clocked:
+class ClockedBatches:
     """Batches that note the time whenever one is asked for.
 
     The time between two of them is all of a step: what the loop does around it, too.
@@ -87,13 +88,13 @@ class Clocked:
 
     def __iter__(self) -> Iterator[Batch]:
         self.marks = []
-        given = 0
-        while given < self.steps:
+        count = 0
+        while count < self.steps:
             for batch in self.batches:
-                if given == self.steps:
+                if count == self.steps:
                     break
-                self.marks.append(now())
-                given += 1
+                self.marks.append(read_clocks())
+                count += 1
                 yield batch
 
     def costs(self) -> list[Cost]:
@@ -102,7 +103,7 @@ class Clocked:
         return [Cost(b.wall - a.wall, b.cpu - a.cpu) for a, b in pairs]
 
 
-def now() -> Cost:
+def read_clocks() -> Cost:
     """Both clocks."""
     return Cost(time.perf_counter(), time.thread_time())
 
@@ -145,10 +146,10 @@ class PlainDANN(nn.Module):
             nn.Linear(width, 256, bias=False), nn.BatchNorm1d(256), nn.ReLU()
         )
         self.classifier = nn.Linear(256, CLASSES)
-        self.critic = critic(256, 1024)
+        self.critic = build_critic(256, 1024)
 
 
-def plain_loop(network: PlainDANN, batches: Clocked) -> None:
+def run_plain_loop(network: PlainDANN, batches: ClockedBatches) -> None:
     """DANN on joint batches with its schedules, as one would write it by hand."""
     optimiser = torch.optim.SGD(
         network.parameters(), lr=LR, momentum=0.9, weight_decay=1e-3, nesterov=True
@@ -170,12 +171,12 @@ def plain_loop(network: PlainDANN, batches: Clocked) -> None:
         optimiser.step()
 
 
-class Premade(L.LightningDataModule):
+class PremadeData(L.LightningDataModule):
     """As much of a data module as training without evaluation asks for."""
 
     evaluations = ()
 
-    def __init__(self, batches: Clocked, batch_size: int):
+    def __init__(self, batches: ClockedBatches, batch_size: int):
         super().__init__()
         self.batches = batches
         self.batch_size = batch_size
@@ -188,7 +189,9 @@ class Premade(L.LightningDataModule):
         return self.batches
 
 
-def fit_loop(module: DANN, data: Premade, precision: str, like: Like, folder: Path) -> None:
+def run_framework(
+    module: DANN, data: PremadeData, precision: str, like: Like, folder: Path
+) -> None:
     """Lightning's loop with this library's module.
 
     Args:
@@ -206,7 +209,7 @@ def fit_loop(module: DANN, data: Premade, precision: str, like: Like, folder: Pa
             )
         )
     if like == "ablate":
-        callbacks.append(Ticks(lambda _: None))
+        callbacks.append(ProgressTicks(lambda _: None))
     trainer = MethodTrainer(
         max_epochs=1,
         accelerator="cpu",
@@ -229,45 +232,45 @@ def fit_loop(module: DANN, data: Premade, precision: str, like: Like, folder: Pa
 Round = Callable[[], Cost]
 
 
-def plain_round(network: PlainDANN, batches: Iterable[Batch], steps: int) -> Cost:
+def time_plain_loop(network: PlainDANN, batches: Iterable[Batch], steps: int) -> Cost:
     """The median step of a short run of the plain loop."""
-    clocked = Clocked(batches, steps + 2)
-    plain_loop(network, clocked)
-    return median(clocked.costs())
+    clocked = ClockedBatches(batches, steps + 2)
+    run_plain_loop(network, clocked)
+    return median_cost(clocked.costs())
 
 
-def fit_round(
+def time_framework(
     module: DANN, batches: Iterable[Batch], steps: int, precision: str, like: Like, size: int
 ) -> Cost:
     """The median step of a short run of the framework; what it writes is thrown away."""
-    clocked = Clocked(batches, steps + 2)
+    clocked = ClockedBatches(batches, steps + 2)
     with tempfile.TemporaryDirectory() as folder:
-        fit_loop(module, Premade(clocked, size), precision, like, Path(folder))
+        run_framework(module, PremadeData(clocked, size), precision, like, Path(folder))
     gc.collect()  # a trainer is full of cycles, and holds an optimiser
-    return median(clocked.costs())
+    return median_cost(clocked.costs())
 
 
-def median(costs: Sequence[Cost]) -> Cost:
+def median_cost(costs: Sequence[Cost]) -> Cost:
     """Of both clocks."""
     return Cost(*(statistics.median(x) for x in zip(*costs, strict=True)))
 
 
-def interleaved(rounds: dict[str, Round], count: int) -> dict[str, list[Cost]]:
+def interleave_rounds(rounds: dict[str, Round], count: int) -> dict[str, list[Cost]]:
     """What every variant took in every round, each once per round, in turn.
 
     A drift of the machine's speed meets all of them. One round before is not counted.
     """
-    found: dict[str, list[Cost]] = {name: [] for name in rounds}
+    costs: dict[str, list[Cost]] = {name: [] for name in rounds}
     names = list(rounds)
     for i in track(range(count + 1), description="rounds", transient=True):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             cost = rounds[name]()
             if i:
-                found[name].append(cost)
-    return found
+                costs[name].append(cost)
+    return costs
 
 
-def flags(
+def compare_flags(
     backbone: str, batch: int, size: int, steps: int, rounds: int, compiled: bool
 ) -> dict[str, list[Cost]]:
     """The plain float32 loop, and the framework under each of ``FLAGS``.
@@ -282,18 +285,18 @@ def flags(
     """
     batches = random_batches(batch, size)
     variants: dict[str, Round] = {
-        PLAIN: partial(plain_round, PlainDANN(backbone), batches, steps),
+        PLAIN: partial(time_plain_loop, PlainDANN(backbone), batches, steps),
     }
     for name, (precision, options) in FLAGS.items():
         if compiled or "compile" not in options:
             module = DANN(num_classes=CLASSES, backbone=backbone, lr=LR, **options)
             variants[name] = partial(
-                fit_round, module, batches, steps, precision, "steps alone", batch
+                time_framework, module, batches, steps, precision, "steps alone", batch
             )
-    return interleaved(variants, rounds)
+    return interleave_rounds(variants, rounds)
 
 
-def overhead(
+def measure_overhead(
     batches: Iterable[Batch], batch: int, steps: int, rounds: int
 ) -> dict[str, list[Cost]]:
     """The plain loop and the framework in float32 on the small network of the digits.
@@ -305,19 +308,19 @@ def overhead(
         rounds: how many.
     """
     variants: dict[str, Round] = {
-        PLAIN: partial(plain_round, PlainDANN("digits_resnet"), batches, steps)
+        PLAIN: partial(time_plain_loop, PlainDANN("digits_resnet"), batches, steps)
     }
     for like in get_args(Like):
         module = DANN(num_classes=CLASSES, lr=LR)
-        variants[like] = partial(fit_round, module, batches, steps, "32-true", like, batch)
-    return interleaved(variants, rounds)
+        variants[like] = partial(time_framework, module, batches, steps, "32-true", like, batch)
+    return interleave_rounds(variants, rounds)
 
 
-def ratio(costs: Sequence[Cost], base: Sequence[Cost]) -> float:
+def median_speedup(costs: Sequence[Cost], base: Sequence[Cost]) -> float:
     """How many times as fast as ``base``, the median of the paired rounds."""
     return statistics.median(b.wall / c.wall for c, b in zip(costs, base, strict=True))
 
 
-def added(costs: Sequence[Cost], base: Sequence[Cost]) -> Cost:
+def median_added(costs: Sequence[Cost], base: Sequence[Cost]) -> Cost:
     """Seconds per step more than ``base``, medians of the paired rounds."""
-    return median([Cost(*map(sub, c, b)) for c, b in zip(costs, base, strict=True)])
+    return median_cost([Cost(*map(sub, c, b)) for c, b in zip(costs, base, strict=True)])

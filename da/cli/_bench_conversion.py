@@ -40,13 +40,13 @@ def main(argv: list[str]) -> int:
     import torch
     from rich.console import Console
 
-    from da.benchmarks.conversion import measure
-    from da.engine.training import machine
+    from da.benchmarks.conversion import measure_conversion
+    from da.engine.provenance import describe_machine
 
     torch.set_num_threads(options.threads)
     console = Console(highlight=False)
     with console.status(options.network) as status:
-        rows = measure(
+        rows = measure_conversion(
             options.network,
             options.images,
             options.size,
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
         print("\n".join(f"| {name} | {error:.4f} |" for name, error in rows[0].layers))
     print(
         f"\n{options.network}, {options.images} images of {options.size} × {options.size};"
-        f" {machine()}; {options.threads} thread(s), torch {torch.__version__}"
+        f" {describe_machine()}; {options.threads} thread(s), torch {torch.__version__}"
     )
     return 0
 

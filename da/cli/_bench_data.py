@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     import torch
     from rich.console import Console
 
-    from da.engine.training import machine
+    from da.engine.provenance import describe_machine
     from da.ops.files import write_atomically
     from da.reports.report import csv_text
 
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         "# How fast images arrive",
         "",
         f"- command: `{shlex.join(['python', 'run.py', 'bench', 'data', *argv])}`",
-        f"- machine: {machine()}; torch {torch.__version__}",
+        f"- machine: {describe_machine()}; torch {torch.__version__}",
         f"- {options.images} images, batches of {options.batch} + {options.batch}, median of "
         f"{options.rounds} rounds",
         "",
@@ -80,7 +80,7 @@ def measure(options: Any, workers: list[int]) -> list[dict[str, Any]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from da.benchmarks.data import make_tree, race, ratios
+    from da.benchmarks.data import median_speedups, race_loaders, write_image_tree
 
     rows = []
     scratch = Path(tempfile.mkdtemp(prefix="da-bench-"))
@@ -88,17 +88,17 @@ def measure(options: Any, workers: list[int]) -> list[dict[str, Any]]:
     try:
         with Progress(console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("measuring", total=1 + 3 * options.rounds * len(workers))
-            make_tree(scratch / "tree", options.images)
+            write_image_tree(scratch / "tree", options.images)
             bar.advance(task)
             steps = options.images // (2 * options.batch)
             for number in workers:
-                found = race(
+                found = race_loaders(
                     scratch / "tree", 2 * options.batch * steps, 2 * options.batch, number,
                     options.rounds, loaders(scratch, options.batch, steps),
                     lambda: bar.advance(task),
                 )  # fmt: skip
                 for name, speeds in found.items():
-                    ratio = ratios(found, name)
+                    ratio = median_speedups(found, name)
                     rows.append(
                         {
                             "workers": number,

@@ -42,8 +42,8 @@ def main(argv: list[str]) -> int:
     import torch
     from rich.console import Console
 
-    from da.benchmarks.norms import measure
-    from da.engine.training import machine
+    from da.benchmarks.norms import measure_case
+    from da.engine.provenance import describe_machine
     from da.ops.files import write_atomically
 
     cases, norms = cases_of(options), norms_of(options)
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--threads: expected a whole number from 1, got {options.threads}")
     torch.set_num_threads(options.threads or torch.get_num_threads())
     console = Console(highlight=False)
-    where = torch.cuda.get_device_name() if options.device == "cuda" else machine()
+    where = torch.cuda.get_device_name() if options.device == "cuda" else describe_machine()
     head = [
         "# What a normaliser costs",
         "",
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     rows: list[dict[str, Any]] = []
     for i, case in enumerate(cases):
         with console.status(f"{i} of {len(cases)} rows; {', '.join(map(str, case))}"):
-            found = measure(case, norms, options.seconds, options.device, options.compile)
+            found = measure_case(case, norms, options.seconds, options.device, options.compile)
         rows.append(row(case, found))
         console.print(line(rows[-1]), soft_wrap=True)
         write_atomically(out / "report.md", "\n".join([*head, *map(line, rows), ""]))
@@ -85,14 +85,14 @@ def cases_of(options: Any) -> list[Case]:
     """
     from da.benchmarks.norms import Case
     from da.grids.grid_file import names
-    from da.networks.backbones.base import backbone
+    from da.networks.backbones.base import build_backbone
 
     found: list[Case] = []
     for network in names(options.networks) or ():
         name, _, size = network.partition("@")
         if not size.isdecimal() or int(size) < 1:
             raise UserError(f"--networks: expected backbone@size such as resnet18@224: {network}")
-        backbone(name)  # a wrong name is refused before anything is measured
+        build_backbone(name)  # a wrong name is refused before anything is measured
         for precision in names(options.precisions) or ():
             if precision not in ("float32", "bfloat16"):
                 raise unknown("precision", precision, ("float32", "bfloat16"))
@@ -119,7 +119,7 @@ def norms_of(options: Any) -> list[str]:
 
 def row(case: Case, found: dict[str, Measured]) -> dict[str, Any]:
     """The figures of one case: milliseconds, and ratios to BN and to no normaliser."""
-    from da.benchmarks.norms import ratio
+    from da.benchmarks.norms import median_ratio
 
     cells: dict[str, Any] = case._asdict()
     for name, m in found.items():
@@ -127,7 +127,7 @@ def row(case: Case, found: dict[str, Measured]) -> dict[str, Any]:
             values = getattr(m, kind)
             cells[f"{name} {kind} ms"] = 1e3 * statistics.median(values) if values else None
             for base in ("bn", "none"):
-                cells[f"{name} {kind} / {base}"] = ratio(values, getattr(found[base], kind))
+                cells[f"{name} {kind} / {base}"] = median_ratio(values, getattr(found[base], kind))
         cells[f"{name} rounds"] = len(m.training)
         cells[f"{name} kept MB"] = m.kept / 1e6
     return cells

@@ -69,15 +69,21 @@ def _title(norm: str, options: dict[str, str]) -> str:
 def _measured(
     name: str, norm: str, norm_options: dict[str, str], seed: int, options: Any
 ) -> Scales:
-    from da.analysis.initial_scale import STAGES, network, noise, scales, source_images
+    from da.analysis.initial_scale import (
+        STAGES,
+        build_network,
+        measure_scales,
+        noise_images,
+        source_images,
+    )
 
-    model = network(name, norm, seed, **norm_options)
+    model = build_network(name, norm, seed, **norm_options)
     if options.data is None:
-        images = noise(options.batch, options.size, seed)
+        images = noise_images(options.batch, options.size, seed)
     else:
         domains = (options.source, options.target)
         images = source_images(options.data, *domains, options.batch, options.size, seed)
-    return scales(model, images, STAGES[name], seed)
+    return measure_scales(model, images, STAGES[name], seed)
 
 
 def _factor(values: Iterable[float]) -> str:
@@ -91,8 +97,8 @@ def show(rows: list[tuple[str, str, list[Scales]]], options: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from da.analysis.initial_scale import factor, mean
-    from da.engine.training import machine
+    from da.analysis.initial_scale import geometric_mean, largest_over_smallest
+    from da.engine.provenance import describe_machine
 
     images = "noise" if options.data is None else options.source
     table = Table(
@@ -112,17 +118,17 @@ def show(rows: list[tuple[str, str, list[Scales]]], options: Any) -> None:
         table.add_row(
             name,
             title,
-            f"{mean(s.forward[0] for s in found):.2g}",
-            f"{mean(s.forward[-1] for s in found):.2g}",
-            _factor(factor(s.forward) for s in found),
-            f"{mean(s.backward[0] for s in found):.2g}",
-            _factor(factor(s.backward) for s in found),
-            _factor(factor(s.weights) for s in found),
+            f"{geometric_mean(s.forward[0] for s in found):.2g}",
+            f"{geometric_mean(s.forward[-1] for s in found):.2g}",
+            _factor(largest_over_smallest(s.forward) for s in found),
+            f"{geometric_mean(s.backward[0] for s in found):.2g}",
+            _factor(largest_over_smallest(s.backward) for s in found),
+            _factor(largest_over_smallest(s.weights) for s in found),
         )
     console = Console()
     console.print(table)
     console.print(
         "forward: standard deviation of the activations leaving a stage; backward: norm of the "
         "gradient there; weights: ‖gradient‖ · ‖weight‖ of each convolution; factor: largest over "
-        f"smallest of the stages, the largest of the seeds; {machine()}"
+        f"smallest of the stages, the largest of the seeds; {describe_machine()}"
     )

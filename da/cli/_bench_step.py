@@ -50,11 +50,11 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
 
     from da.cli._lightning import quiet
-    from da.engine.training import machine
-    from da.networks.backbones.base import backbone
+    from da.engine.provenance import describe_machine
+    from da.networks.backbones.base import build_backbone
     from da.ops.files import write_atomically
 
-    backbone(options.backbone)  # a wrong name is refused before anything is measured
+    build_backbone(options.backbone)  # a wrong name is refused before anything is measured
     quiet()
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
     if options.threads:
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
         costs = overhead_rows(options) if options.overhead_rounds else []
     finally:
         torch.set_num_threads(threads)
-    text = report(gains, costs, options, argv, f"{machine()}; {threads} thread(s), torch "
+    text = report(gains, costs, options, argv, f"{describe_machine()}; {threads} thread(s), torch "
                   f"{torch.__version__}")  # fmt: skip
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -95,16 +95,16 @@ def refuse_sizes(options: Any) -> None:
 
 def flag_rows(options: Any) -> Rows:
     """One row for each set of flags."""
-    from da.benchmarks.step import PLAIN, flags, ratio
+    from da.benchmarks.step import PLAIN, compare_flags, median_speedup
 
     o = options
-    found = flags(o.backbone, o.batch, o.size, o.steps, o.rounds, o.compile)
+    found = compare_flags(o.backbone, o.batch, o.size, o.steps, o.rounds, o.compile)
     return [
         {
             "what": f"{o.backbone}@{o.size}, {o.batch} + {o.batch}",
             "loop": name,
             "ms": milliseconds(costs),
-            "times as fast": ratio(costs, found[PLAIN]),
+            "times as fast": median_speedup(costs, found[PLAIN]),
             "rounds": len(costs),
         }
         for name, costs in found.items()
@@ -113,7 +113,7 @@ def flag_rows(options: Any) -> Rows:
 
 def overhead_rows(options: Any) -> Rows:
     """One row for each way to run the small network, on noise made beforehand and on digits."""
-    from da.benchmarks.step import PLAIN, added, overhead, random_batches
+    from da.benchmarks.step import PLAIN, measure_overhead, median_added, random_batches
 
     steps, batch = options.overhead_steps, 32
     rows: Rows = []
@@ -121,9 +121,9 @@ def overhead_rows(options: Any) -> Rows:
         ("batches made beforehand", random_batches(batch, 32)),
         ("batches of the data", digits(batch, steps + 2)),
     ):
-        found = overhead(batches, batch, steps, options.overhead_rounds)
+        found = measure_overhead(batches, batch, steps, options.overhead_rounds)
         for name, costs in found.items():
-            more = added(costs, found[PLAIN])
+            more = median_added(costs, found[PLAIN])
             rows.append(
                 {
                     "what": what,

@@ -7,22 +7,25 @@ from typing import Any
 
 from da.cli._lightning import CLI, value_of
 from da.engine.checkpoints import (
-    current,
-    is_ours,
-    load_state,
+    is_own_checkpoint,
+    load_matching_state,
     load_weights,
     spec_of,
+    upgrade_checkpoint,
 )
 from da.errors import UserError
-from da.networks import foreign
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
+from da.networks.external_networks import map_network
+from da.networks.weight_files import unwrap_tensors
 from da.ops.tensor_files import read_tensors, write_checkpoint
+
+ADVICE = "give the .ckpt that fit wrote, or a file of torch.save(network.state_dict(), FILE)"
 
 #: Nothing is logged or saved where nothing is trained.
 TRAINER = {"logger": False, "enable_checkpointing": False}
 
 
-class Foreign(CLI):
+class ExternalNetworkCLI(CLI):
     """Builds the network that a file from elsewhere holds: the bottleneck's width is the file's.
 
     Args:
@@ -35,7 +38,7 @@ class Foreign(CLI):
 
     def __init__(self, args: list[str], path: str, content: Any, **kwargs: Any):
         self.path = path
-        self.tensors = foreign.tensors_of(content, path)
+        self.tensors = unwrap_tensors(content, "checkpoint", path, ADVICE)
         self.bottleneck = value_of("--model.bottleneck", args)
         super().__init__(args, **kwargs)
 
@@ -44,8 +47,8 @@ class Foreign(CLI):
         chosen = self.config["model"]["init_args"]
         if chosen["weights"] is not None:
             raise UserError(f"weights: '{self.path}' holds the weights; leave --model.weights out")
-        bare = backbone(chosen["backbone"])
-        self.parts = foreign.parts(
+        bare = build_backbone(chosen["backbone"])
+        self.parts = map_network(
             self.tensors, bare.state_dict(), bare.num_features, chosen["backbone"], self.path
         )
         if self.bottleneck not in (None, str(self.parts.width or "null")):
@@ -62,8 +65,8 @@ def from_checkpoint(
 ) -> tuple[CLI, str]:
     """The model and the data of a checkpoint, its settings overridden by the command line.
 
-    A file that ``fit`` did not write is taken apart by :mod:`da.networks.foreign`; its settings
-    are the defaults and what the command line says.
+    A file that ``fit`` did not write is taken apart by :mod:`da.networks.external_networks`; its
+    settings are the defaults and what the command line says.
 
     Args:
         args: the checkpoint's path first, then options.
@@ -82,17 +85,15 @@ def from_checkpoint(
             f"python {prog} CHECKPOINT [options]"
         )
     path = args[0]
-    content = read_tensors(
-        "checkpoint", path, "give the .ckpt that fit wrote, or a file with a state dict"
-    )
+    content = read_tensors("checkpoint", path, ADVICE)
     cli: CLI
-    if is_ours(content):
-        content = current(content, path)
+    if is_own_checkpoint(content):
+        content = upgrade_checkpoint(content, path)
         defaults = {**TRAINER, "precision": content["spec"].precision}  # as in training
         cli = CLI(args[1:], prog, description, content, extra, defaults)
         load_weights(cli.model, content, path)
     else:
-        cli = Foreign(
+        cli = ExternalNetworkCLI(
             args[1:],
             path,
             content,
@@ -103,7 +104,7 @@ def from_checkpoint(
         )
         norm = cli.model.hparams["norm"]
         advice = f"'{norm}' is not what it was trained with, or the data are others"
-        load_state(cli.model.network, cli.parts.state, path, advice)
+        load_matching_state(cli.model.network, cli.parts.state, path, advice)
         cli.model.prepare()  # its own parts, of the network as loaded
         print(cli.parts.said)
         cli.checkpoint = {"classes": list(cli.data.classes)}

@@ -30,12 +30,12 @@ from da.cli._option_names import options, refuse_unknown_options, trainer_option
 from da.cli._published import without_grids
 from da.data_sets import as_data_module, data_sets
 from da.engine.checkpoints import settings_of
-from da.engine.components import find_data, find_method, methods
+from da.engine.components import available_methods, find_data, find_method
 from da.engine.trainer import MethodTrainer
 from da.errors import UserError, unknown
 from da.methods.base import Method
-from da.networks import pretrained
-from da.networks.backbones.base import unloaded
+from da.networks.backbones.base import without_weights
+from da.networks.preprocessing import adopt_preprocessing
 from da.ops import yaml12
 from da.types import DataModule
 
@@ -74,10 +74,10 @@ class CLI(LightningCLI):
         self.checkpoint = checkpoint or {}
         self.extra = extra or {}
         known: dict[str, dict[str, type]] = {
-            "model": methods(),
+            "model": available_methods(),
             "data": data_sets(),
         }  # so that short names are known
-        set_loader("yaml", yaml12.load, exceptions=(yaml.YAMLError,))
+        set_loader("yaml", yaml12.parse_yaml, exceptions=(yaml.YAMLError,))
         quiet()
         try:
             super().__init__(
@@ -125,7 +125,7 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuses misspelt names of methods and data sets with the right ones, then parses."""
         for option, kind, known in (
-            ("--model", "method", methods()),
+            ("--model", "method", available_methods()),
             ("--data", "data set", data_sets()),
         ):
             name = value_of(option, args)
@@ -168,10 +168,12 @@ class CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds model, data and trainer; starting weights are not read where a state follows."""
-        with unloaded() if self.checkpoint or self.config.get("ckpt_path") else nullcontext():
+        with (
+            without_weights() if self.checkpoint or self.config.get("ckpt_path") else nullcontext()
+        ):
             super().instantiate_classes()
         chosen = self.model.hparams
-        pretrained.adopt(self.data, chosen["backbone"], chosen["weights"] or self.path)
+        adopt_preprocessing(self.data, chosen["backbone"], chosen["weights"] or self.path)
 
     @property
     def data(self) -> DataModule:

@@ -160,7 +160,7 @@ def configurations(args: list[str]) -> list[dict[str, Any]]:
         if not file.is_file():
             raise UserError(f"config: no file '{value}'; give a YAML file of options")
         try:
-            content: Any = yaml12.load(file.read_text(encoding="utf-8"))
+            content: Any = yaml12.parse_yaml(file.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             mark = getattr(error, "problem_mark", None)
             place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -194,7 +194,7 @@ def show(result: Result) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from da.engine.result import DEFAULT_SCORE, SELECTIONS, select
+    from da.engine.result import DEFAULT_SCORE, SELECTIONS, select_evaluation
 
     number = len(result.evaluations)
     title = f"{', '.join(result.sources)}->{result.target}, accuracy in percent"
@@ -207,7 +207,7 @@ def show(result: Result) -> None:
         "oracle": f"oracle (best of {number} on target labels)",
     }
     for selection in SELECTIONS:
-        chosen = select(result, "", selection)
+        chosen = select_evaluation(result, "", selection)
         if chosen is None:
             continue
         streams = [chosen.forms[""].get(name) for name in ("source/test", "target/test")]

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
 
-    from da.analysis.activation_figures import Network
-    from da.analysis.activations import Layer
+    from da.analysis.activation_figures import InspectedNetwork
+    from da.analysis.activations import LayerSpreads
     from da.cli._lightning import CLI
     from da.types import Role
 
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
         )
     if argv[0] not in (*WHAT, "-h", "--help"):
         raise unknown("inspection", argv[0], WHAT)
-    from da.analysis.activation_figures import Network, save
+    from da.analysis.activation_figures import InspectedNetwork, save_figure_and_table
     from da.reports.terminal import console
 
     networks = []
@@ -78,8 +78,8 @@ def main(argv: list[str]) -> int:
         method = ("" if path else "before ") + type(cli.model).__name__
         found = measure(cli, path)
         name, norm = path or BEFORE, cli.model.hparams["norm"]
-        networks.append(Network(name, cli.data.task, norm, method, found))
-    files = save(out, networks)
+        networks.append(InspectedNetwork(name, cli.data.task, norm, method, found))
+    files = save_figure_and_table(out, networks)
     show(console(), networks)
     print(f"written: {', '.join(map(str, files))}")
     return 0
@@ -120,7 +120,7 @@ def folder(name: str) -> Path:
     return out
 
 
-def measure(cli: CLI, path: str | None) -> list[Layer]:
+def measure(cli: CLI, path: str | None) -> list[LayerSpreads]:
     """Both domains' moments at every layer of a command's network.
 
     Without a checkpoint it is the network with which training would start. From random weights,
@@ -129,8 +129,8 @@ def measure(cli: CLI, path: str | None) -> list[Layer]:
     """
     from rich.progress import Progress
 
-    from da.analysis.activations import as_trained, layers, picked
-    from da.engine.evaluation import joined
+    from da.analysis.activations import measure_layers, pick_images, training_batches
+    from da.engine.evaluation import join_single_images
     from da.norms import batch_norms, reestimated
     from da.ops.acceleration import uncompiled
     from da.reports.terminal import console
@@ -151,20 +151,22 @@ def measure(cli: CLI, path: str | None) -> list[Layer]:
         task = bar.add_task(path or f"{module.hparams['norm']} {BEFORE}", total=passes * count)
 
         def shown(role: Role) -> Iterable[Tensor]:
-            return picked(data, role, split, count, module.device, lambda n: bar.advance(task, n))
+            return pick_images(
+                data, role, split, count, module.device, lambda n: bar.advance(task, n)
+            )
 
         source, target = shown("source"), shown("target")
-        seen = reestimated(network, joined(as_trained(module, source, target)))
+        seen = reestimated(network, join_single_images(training_batches(module, source, target)))
         precision = cli.trainer.precision_plugin.forward_context()
         with precision, uncompiled(module), seen if bare else nullcontext():
-            return layers(module, source, target)
+            return measure_layers(module, source, target)
 
 
-def show(target: Console, networks: list[Network]) -> None:
+def show(target: Console, networks: list[InspectedNetwork]) -> None:
     """Prints the layers of each network at which the domains are furthest apart."""
     from rich.table import Table
 
-    from da.analysis.activation_figures import rows
+    from da.analysis.activation_figures import layer_rows
 
     for network in networks:
         title = f"{network.norm}, {network.method}: where the domains are furthest apart"
@@ -173,7 +175,7 @@ def show(target: Console, networks: list[Network]) -> None:
         for column in ("means, in σ", "σ target / source", "running mean to source, target"):
             table.add_column(column, justify="right")
         at: dict[int, dict[tuple[str, str], dict[str, Any]]] = {}
-        for row in rows(network):
+        for row in layer_rows(network):
             at.setdefault(row["depth"], {})[row["point"], row["of"]] = row
         # A gap that is not a number sorts as the smallest.
         ordered = sorted(at.values(), key=lambda found: -max(0.0, found["out", "target"]["gap"]))

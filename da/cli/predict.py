@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
 
     from da.cli._checkpoints import from_checkpoint
     from da.cli.test import without_batch_norm
-    from da.engine.evaluation import evaluating, restated
+    from da.engine.evaluation import evaluating, restated_statistics
     from da.errors import UserError
     from da.norms import batch_norms
     from da.ops.files import write_atomically
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     rows.writerow(["file", "class", "probability"])
     count = 0
     precision = cli.trainer.precision_plugin.forward_context()
-    with precision, restated(module, data, form, shown), evaluating(module):
+    with precision, restated_statistics(module, data, form, shown), evaluating(module):
         for images, names in batches:
             p, k = torch.softmax(module(images.to(module.device)).float(), dim=1).max(dim=1)
             count += len(names)

@@ -73,7 +73,13 @@ def main(argv: list[str]) -> int:
     from da.adapters.base import adapter
     from da.cli._checkpoints import from_checkpoint, save_network
     from da.engine.checkpoints import columns_by_name
-    from da.engine.evaluation import FORMS, predict, predict_adapted, restated, scores
+    from da.engine.evaluation import (
+        FORMS,
+        predict_adapted,
+        predict_stream,
+        restated_statistics,
+        score_predictions,
+    )
     from da.ops import yaml12
     from da.ops.files import write_atomically
     from da.reports.terminal import console
@@ -85,7 +91,7 @@ def main(argv: list[str]) -> int:
     name, size = config["adapter"], config["adapter_batch"]
     if size < 1:
         raise UserError(f"adapter_batch: expected a whole number from 1, got {size}")
-    options = {k: yaml12.load(str(v)) for k, v in (config["adapter_options"] or {}).items()}
+    options = {k: yaml12.parse_yaml(str(v)) for k, v in (config["adapter_options"] or {}).items()}
     changed = adapter(name, options) if name else None
     data.prepare_data()
     data.setup("test")
@@ -94,10 +100,10 @@ def main(argv: list[str]) -> int:
     measured: dict[str, dict[str, dict[str, Any]]] = {}
     context = cli.trainer.precision_plugin.forward_context
     for form in forms:
-        with context(), restated(module, data, form):
+        with context(), restated_statistics(module, data, form):
             measured[form] = {
-                f"{role}/{split}": scores(
-                    in_order(predict(module, data.evaluation(role, split), role), columns),
+                f"{role}/{split}": score_predictions(
+                    in_order(predict_stream(module, data.evaluation(role, split), role), columns),
                     data.classes,
                 )
                 for role, split in data.test_evaluations
@@ -107,7 +113,7 @@ def main(argv: list[str]) -> int:
     if changed is not None:
         with context():
             measured[name] = {
-                f"{role}/{split}": scores(
+                f"{role}/{split}": score_predictions(
                     in_order(
                         predict_adapted(
                             module, changed, data.evaluation(role, split, size, data.seed), role

@@ -1,4 +1,4 @@
-"""Checkpoints of our own: what is in them, and how those of before read."""
+"""Checkpoints of our own: what is in them, and how older ones are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from da.engine.components import defaults_of, find_data, find_method, parameters_of
-from da.engine.spec import RunSpec, TrainerSettings, canonical
+from da.engine.spec import RunSpec, TrainerSettings, canonical_json
 from da.errors import UserError
 from da.methods.base import Method
 from da.methods.network_module import NetworkModule
@@ -39,11 +39,11 @@ class KeepRun(L.Callback):
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adds them."""
+        """Called by Lightning with what is about to be written; see :class:`KeepRun`."""
         checkpoint.update(self.content)
 
 
-def is_ours(content: Any) -> bool:
+def is_own_checkpoint(content: Any) -> bool:
     """Whether a file holds a training or a network of this library, and not one from elsewhere."""
     return (
         isinstance(content, dict)
@@ -56,26 +56,26 @@ def read_run(path: str) -> dict[str, Any]:
     """Reads a checkpoint to train on, without running any code in it.
 
     Raises:
-        UserError: where it is damaged, from elsewhere, or holds no training to go on with.
+        UserError: where it is damaged, from elsewhere, or holds no training to resume.
     """
     content = read_tensors("checkpoint", path, "give the .ckpt that a training wrote")
-    if not is_ours(content):
+    if not is_own_checkpoint(content):
         raise UserError(f"checkpoint: '{path}' holds no settings; it was not written by fit")
     if "optimizer_states" not in content:
         raise UserError(
-            f"checkpoint: '{path}' holds a network and no training to go on with; test and predict "
+            f"checkpoint: '{path}' holds a network and no training to resume; test and predict "
             "take it"
         )
     if "spec" not in content:
         raise UserError(
             f"checkpoint: '{path}' was written by an earlier version, whose trainings can't be "
-            "gone on with; test, predict and --model.weights take it"
+            "resumed; test, predict and --model.weights take it"
         )
-    return current(content, path)
+    return upgrade_checkpoint(content, path)
 
 
-def current(content: dict[str, Any], path: str) -> dict[str, Any]:
-    """A checkpoint of ours as this version writes them; those of before are translated.
+def upgrade_checkpoint(content: dict[str, Any], path: str) -> dict[str, Any]:
+    """Brings a checkpoint of ours into the form that this version writes.
 
     Args:
         content: of the file.
@@ -100,8 +100,8 @@ def current(content: dict[str, Any], path: str) -> dict[str, Any]:
     }
     settings = content["settings"]
     model = settings["model"]
-    kept = {k: v for k, v in model.get("init_args", {}).items() if k not in REMOVED}
-    settings = {**settings, "model": {**model, "init_args": kept}}
+    model_args = {k: v for k, v in model.get("init_args", {}).items() if k not in REMOVED}
+    settings = {**settings, "model": {**model, "init_args": model_args}}
     return {**content, "spec": spec_of(settings), "state_dict": state}
 
 
@@ -112,15 +112,17 @@ def spec_of(settings: Mapping[str, Any]) -> RunSpec:
         settings: ``model`` and ``data`` with ``class_path`` and ``init_args``,
             ``seed_everything``, and ``trainer``.
     """
-    kind, args = class_of(settings["model"])
-    data, data_args = class_of(settings["data"])
+    kind, args = short_class_and_arguments(settings["model"])
+    data, data_args = short_class_and_arguments(settings["data"])
     method, data_kind = find_method(kind), find_data(data)
     args = without_defaults(args, method)
     shared = parameters_of(NetworkModule).keys() - OPTIONS_OF_THE_RUN
     trainer = settings.get("trainer") or {}
-    known = {k: trainer[k] for k in TrainerSettings.model_fields if trainer.get(k) is not None}
+    trainer_settings = {
+        k: trainer[k] for k in TrainerSettings.model_fields if trainer.get(k) is not None
+    }
     if "check_val_every_n_epoch" in trainer:  # null says something: batches are counted on
-        known["check_val_every_n_epoch"] = trainer["check_val_every_n_epoch"]
+        trainer_settings["check_val_every_n_epoch"] = trainer["check_val_every_n_epoch"]
     lr = args.get("lr")
     if lr is None:
         lr = 0.01 if args.get("weights") else 0.1
@@ -147,7 +149,7 @@ def spec_of(settings: Mapping[str, Any]) -> RunSpec:
         threads=None,
         precision=full_precision(trainer.get("precision")),
         device=str(trainer.get("accelerator") or "auto"),
-        trainer=TrainerSettings(**known),
+        trainer=TrainerSettings(**trainer_settings),
     )
 
 
@@ -186,7 +188,7 @@ def full_precision(value: Any) -> str:
     return PRECISIONS.get(text, text)
 
 
-def class_of(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def short_class_and_arguments(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The short name of a class, where it is one on disk, and its arguments."""
     path = part["class_path"]
     package, _, name = path.rpartition(".")
@@ -236,7 +238,7 @@ def load_weights(module: Method, content: Mapping[str, Any], path: str) -> None:
 
     Args:
         module: changed in place.
-        content: of :func:`current`.
+        content: of :func:`upgrade_checkpoint`.
         path: of the file, for messages.
     """
     spec: RunSpec = content["spec"]
@@ -246,16 +248,20 @@ def load_weights(module: Method, content: Mapping[str, Any], path: str) -> None:
             f"'{module.hparams['norm']}'; where none is given it is the checkpoint's"
         )
     options, now = spec.norm_options, module.hparams["norm_options"] or {}
-    if canonical(options) != canonical(now):
+    if canonical_json(options) != canonical_json(now):
         raise UserError(
             f"checkpoint: '{path}' was trained with norm_options {options}, the model has {now}; "
             "where none are given they are the checkpoint's"
         )
     module.prepare()
-    load_state(module, content["state_dict"], path, "give the model's options as it was trained")
+    load_matching_state(
+        module, content["state_dict"], path, "give the model's options as it was trained"
+    )
 
 
-def load_state(module: nn.Module, state: Mapping[str, Tensor], path: str, advice: str) -> None:
+def load_matching_state(
+    module: nn.Module, state: Mapping[str, Tensor], path: str, advice: str
+) -> None:
     """Puts tensors into a module, refusing those that don't fit.
 
     Args:

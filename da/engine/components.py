@@ -17,7 +17,7 @@ METHODS = "da.methods"
 
 
 @cache
-def methods() -> dict[str, type[Method]]:
+def available_methods() -> dict[str, type[Method]]:
     """Every method on disk, by class name."""
     return subclasses(METHODS, Method)
 

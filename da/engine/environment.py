@@ -37,7 +37,7 @@ class OneProcess(LightningEnvironment):
         return True
 
     def world_size(self) -> int:
-        """One."""
+        """Always 1."""
         return 1
 
     def set_world_size(self, size: int) -> None:

@@ -21,7 +21,7 @@ from da.errors import Diverged
 from da.methods.base import Method
 from da.norms import aligned_once, batch_norms, reestimated
 from da.ops.optimisation import lr_over_norm2
-from da.selection.base import Evidence, score
+from da.selection.base import Evidence, find_score
 from da.types import DataModule, Domains, Labelled, Predictions, Role, Segment, Split
 
 OfDomains = tuple[Tensor, Domains]
@@ -32,7 +32,7 @@ OfDomains = tuple[Tensor, Domains]
 FORMS: dict[str, Role] = {"source-stats": "source", "target-stats": "target"}
 
 
-def scores(
+def score_predictions(
     predictions: Predictions, classes: Sequence[str], by_class: bool = False
 ) -> dict[str, Any]:
     """What is kept of the predictions of one stream.
@@ -82,19 +82,22 @@ def score_streams(
         names: of the label-free scores.
         forwarder: forwards what a score needs and no evaluation shows.
     """
-    kept = {
-        name: scores(p, data.classes, by_class=name == "target/test")
+    scores = {
+        name: score_predictions(p, data.classes, by_class=name == "target/test")
         for name, p in predictions.items()
     }
     place = data.same_as.get("target/validation", "target/validation")
-    if place not in kept:
+    if place not in scores:
         place = "target/test"
-    kept[place]["label_free"] = label_free(predictions, place, data, names, forwarder)
+    scores[place]["label_free"] = label_free_scores(predictions, place, data, names, forwarder)
     # What holds the same images has the same scores.
-    return {**kept, **{name: kept[same] for name, same in data.same_as.items() if same in kept}}
+    return {
+        **scores,
+        **{name: scores[same] for name, same in data.same_as.items() if same in scores},
+    }
 
 
-def label_free(
+def label_free_scores(
     predictions: Mapping[str, Predictions],
     place: str,
     data: DataModule,
@@ -102,7 +105,7 @@ def label_free(
     forwarder: Forwarder,
 ) -> dict[str, float | None]:
     """Scores by name, None where one is not a number. They see no label of the target."""
-    chosen = {name: score(name) for name in names}
+    chosen = {name: find_score(name) for name in names}
     source: dict[Split, Predictions] = {}
     for split in {split for one in chosen.values() for split in one.needs}:
         stream = data.same_as.get(f"source/{split}", f"source/{split}")
@@ -136,7 +139,7 @@ class Forwarder:
     def predict(self, role: Role, split: Split) -> Predictions:
         """Predictions on one split of a domain."""
         with self.context():
-            return predict(self.module, self.data.evaluation(role, split), role)
+            return predict_stream(self.module, self.data.evaluation(role, split), role)
 
     def images(self, stream: str) -> Iterator[Tensor]:
         """Batches ``(B, C, H, W)`` of a stream, ``"target/test"``, in its own order."""
@@ -148,11 +151,11 @@ class Forwarder:
     def logits(self, batches: Iterable[Tensor]) -> Tensor:
         """Logits ``(N, K)`` float32 on the CPU of images of the target that a score has made."""
         with self.context(), evaluating(self.module):
-            found = [
+            logits = [
                 self.module.activations(images.to(self.module.device)).logits.float().cpu()
                 for images in batches
             ]
-        return torch.cat(found)
+        return torch.cat(logits)
 
 
 @contextmanager
@@ -168,7 +171,9 @@ def evaluating(module: torch.nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def predict(module: Method, loader: Iterable[Labelled], domain: str = "target") -> Predictions:
+def predict_stream(
+    module: Method, loader: Iterable[Labelled], domain: str = "target"
+) -> Predictions:
     """Runs the evaluated network over one stream."""
     out: list[tuple[Tensor, Tensor, Tensor]] = []
     with evaluating(module):
@@ -179,7 +184,7 @@ def predict(module: Method, loader: Iterable[Labelled], domain: str = "target") 
     return Predictions(logits, labels, features)
 
 
-def restated(
+def restated_statistics(
     module: Method, data: DataModule, form: str, images: Iterable[Tensor] | None = None
 ) -> Any:
     """Context in which batch norms of the evaluated network have the statistics of a form.
@@ -197,15 +202,16 @@ def restated(
     batches = data.images(domain, "train") if images is None else images
     on_device = (x.to(module.device) for x in batches)
     return reestimated(
-        module.evaluated(), joined((x, (Segment(domain, len(x)),)) for x in on_device)
+        module.evaluated(), join_single_images((x, (Segment(domain, len(x)),)) for x in on_device)
     )
 
 
-def joined(batches: Iterable[OfDomains]) -> Iterator[OfDomains]:
+def join_single_images(batches: Iterable[OfDomains]) -> Iterator[OfDomains]:
     """The same images, a batch of one joined to the batch before: it has no statistics.
 
     >>> batches = [(torch.zeros(n, 2), (Segment("source", n),)) for n in (4, 4, 1)]
-    >>> [(len(images), [part.size for part in domains]) for images, domains in joined(batches)]
+    >>> joined = join_single_images(batches)
+    >>> [(len(images), [part.size for part in domains]) for images, domains in joined]
     [(4, [4]), (5, [4, 1])]
     """
     held: OfDomains | None = None
@@ -272,7 +278,7 @@ class Recorder(L.Callback):
         self._since = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on with."""
+        """What a resumed run continues from: the evaluations and times so far."""
         return {
             "history": self.history,
             "seconds": self.seconds,
@@ -281,10 +287,10 @@ class Recorder(L.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with it."""
+        """Continues from what :meth:`state_dict` kept."""
         vars(self).update(state_dict)
 
-    def _lap(self, name: str) -> None:
+    def _stop_clock(self, name: str) -> None:
         now = time.perf_counter()
         self.seconds[name] += now - self._since
         self._since = now
@@ -294,9 +300,9 @@ class Recorder(L.Callback):
         self._since = time.perf_counter()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Ends it."""
+        """Adds the time since the last evaluation to the training's."""
         if not trainer.sanity_checking:
-            self._lap("training")
+            self._stop_clock("training")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Scores what the module collected, then the other forms of the network."""
@@ -315,7 +321,7 @@ class Recorder(L.Callback):
         forms = {"": score_streams(predictions, data, self.score_names, forwarder)}
         if self.forms and batch_norms(pl_module.evaluated()):
             for form in FORMS:
-                with plugin.forward_context(), restated(pl_module, data, form):
+                with plugin.forward_context(), restated_statistics(pl_module, data, form):
                     again = {
                         name: forwarder.predict(role, split)
                         for name, (role, split) in zip(names, data.evaluations, strict=True)
@@ -326,17 +332,17 @@ class Recorder(L.Callback):
         )
         self.lr_over_norm2.append(lr_over_norm2(pl_module.optimizers()))
         self.feature_deviation = predictions.get("source/test", pl_module.predictions[0]).deviation
-        self._lap("evaluation")
+        self._stop_clock("evaluation")
 
 
-class Ticks(L.Callback):
+class ProgressTicks(L.Callback):
     """Reports the finished part of a run, from 0 to 1, after every step."""
 
     def __init__(self, report: Callable[[float], None]):
         self.report = report
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Reports."""
+        """Reports the share of the run that is done, from 0 to 1."""
         steps = trainer.estimated_stepping_batches
         if math.isfinite(steps):
             self.report(trainer.global_step / max(1, int(steps)))

@@ -14,7 +14,7 @@ import da
 
 
 @cache
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Versions of what a result depends on, and a hash of this library's own code."""
     packages = ["torch", "torchvision", "pytorch-lightning", "numpy", "scikit-learn"]
     with suppress(PackageNotFoundError):  # optional
@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 
 @cache
-def machine() -> str:
+def describe_machine() -> str:
     """Processor, cores and system, in words."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")

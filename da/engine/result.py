@@ -69,7 +69,10 @@ class Seconds(_Strict):
 
 
 class Conversion(_Strict):
-    """How pretrained weights became those of a WA network, see :mod:`da.networks.pretrained`."""
+    """How pretrained weights became those of a WA network.
+
+    See :mod:`da.networks.pretrained_conversion`.
+    """
 
     on: Literal["source", "both"]
     images: int = Field(gt=0)
@@ -139,12 +142,12 @@ class Failure(_Strict):
     """Those before it diverged."""
 
 
-def validation(streams: dict[str, Scores]) -> Scores:
+def validation_scores(streams: dict[str, Scores]) -> Scores:
     """The target's validation images, or its test images where there are no others."""
     return streams.get("target/validation", streams["target/test"])
 
 
-def select(
+def select_evaluation(
     result: Result, form: str, selection: Selection, score: str = DEFAULT_SCORE
 ) -> Evaluation | None:
     """The evaluation that a selection picks, or None where it can't tell.
@@ -164,8 +167,10 @@ def select(
     if selection == "oracle":
         values = [e.forms[form]["target/test"].accuracy for e in result.evaluations]
     else:
-        values = [validation(e.forms[form]).label_free.get(score) for e in result.evaluations]
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
+        values = [
+            validation_scores(e.forms[form]).label_free.get(score) for e in result.evaluations
+        ]
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
         return None
-    return result.evaluations[values.index(max(known))]
+    return result.evaluations[values.index(max(numbers))]

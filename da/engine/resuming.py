@@ -30,7 +30,7 @@ def refuse_other_spec(now: RunSpec, before: RunSpec, path: str) -> None:
     Raises:
         UserError: naming the first setting that differs.
     """
-    new, old = flattened(now), flattened(before)
+    new, old = flatten_spec(now), flatten_spec(before)
     for key in sorted({*new, *old}):
         if new.get(key) != old.get(key):
             raise UserError(
@@ -39,26 +39,26 @@ def refuse_other_spec(now: RunSpec, before: RunSpec, path: str) -> None:
             )
 
 
-def flattened(spec: RunSpec) -> dict[str, Any]:
+def flatten_spec(spec: RunSpec) -> dict[str, Any]:
     """What has to be the same, by the name that the command line has for it."""
     content = spec.model_dump(mode="json")
     method_args = without_defaults(
         {**spec.model_args, **spec.method_args}, find_method(spec.method)
     )
     data_args = without_defaults(spec.data_args, find_data(spec.data))
-    found: dict[str, Any] = {"model": spec.method, "data": spec.data}
-    found |= {f"model.{key}": value for key, value in method_args.items()}
-    found |= {f"data.{k}": v for k, v in data_args.items() if k not in NOT_OF_THE_DATA}
-    found |= {f"trainer.{key}": value for key, value in content["trainer"].items()}
+    flat: dict[str, Any] = {"model": spec.method, "data": spec.data}
+    flat |= {f"model.{key}": value for key, value in method_args.items()}
+    flat |= {f"data.{k}": v for k, v in data_args.items() if k not in NOT_OF_THE_DATA}
+    flat |= {f"trainer.{key}": value for key, value in content["trainer"].items()}
     for name in ("source", "target", "batch_size", "steps_per_epoch"):
-        found[f"data.{name}"] = content[name]
+        flat[f"data.{name}"] = content[name]
     for name in ("norm", "norm_options", "lr"):
-        found[f"model.{name}"] = content[name]
-    found |= {"trainer.precision": spec.precision, "seed_everything": spec.seed}
-    return {key: value for key, value in found.items() if key not in LENGTH}
+        flat[f"model.{name}"] = content[name]
+    flat |= {"trainer.precision": spec.precision, "seed_everything": spec.seed}
+    return {key: value for key, value in flat.items() if key not in LENGTH}
 
 
-def described(data: DataModule) -> dict[str, Any]:
+def describe_images(data: DataModule) -> dict[str, Any]:
     """What a checkpoint keeps of the images: the manifest, and of either domain's training images
     their number and a checksum, to say which of them have changed."""
     sets = {}
@@ -70,25 +70,25 @@ def described(data: DataModule) -> dict[str, Any]:
 
 
 def refuse_other_data(now: dict[str, Any], before: dict[str, Any] | None, path: str) -> None:
-    """Refuses to go on with other images; some checkpoints don't say which theirs were.
+    """Refuses to resume on other images; some checkpoints don't say which theirs were.
 
     Args:
-        now: of :func:`described`.
+        now: of :func:`describe_images`.
         before: content of the checkpoint, if any.
         path: of the checkpoint, for the message.
     """
     manifest = now["data_manifest"]
     if not before or before.get("data_manifest", manifest) == manifest:
         return
-    if "data_sets" not in before:  # of before manifests were of contents
+    if "data_sets" not in before:  # written before manifests described contents
         log.warning("'%s' is older than the record of images: they are not compared", path)
         return
     changes = []
     for name, (number, checksum) in now["data_sets"].items():
-        old, known = before["data_sets"].get(name, (number, checksum))
-        if old != number:
-            changes.append(f"{name}: {old} images then, {number} now")
-        elif known != checksum:
+        old_number, old_checksum = before["data_sets"].get(name, (number, checksum))
+        if old_number != number:
+            changes.append(f"{name}: {old_number} images then, {number} now")
+        elif old_checksum != checksum:
             changes.append(f"{name}: {number} images as then, but not the same")
     said = "; ".join(changes) or "files were added, removed or changed"
     raise UserError(

@@ -132,7 +132,7 @@ class RunSpec(_Settings):
             settings["model_args"].pop("weights", None)
         settings["trainer"] = self.trainer.changed()
         settings["defaults_version"] = DEFAULTS_VERSION
-        return hashlib.sha256(canonical(settings).encode()).hexdigest()[:16]
+        return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         return (
@@ -141,10 +141,10 @@ class RunSpec(_Settings):
         )
 
 
-def canonical(value: object) -> str:
+def canonical_json(value: object) -> str:
     """JSON that is equal for equal settings: sorted keys, no spaces, 1.0 written as 1.
 
-    >>> canonical({"b": 1.0, "a": (True, None)})
+    >>> canonical_json({"b": 1.0, "a": (True, None)})
     '{"a":[true,null],"b":1}'
     """
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)

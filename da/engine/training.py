@@ -17,12 +17,12 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from da.engine.checkpoint_io import VerifiedCheckpointIO
 from da.engine.checkpoints import KeepRun, read_run
 from da.engine.components import find_data, find_method
-from da.engine.evaluation import Recorder, Ticks
+from da.engine.evaluation import ProgressTicks, Recorder
 from da.engine.last_evaluation import LastEvaluation
 from da.engine.monitors import CheckMonitors, refuse_unknown_monitors
-from da.engine.provenance import machine, versions
+from da.engine.provenance import describe_machine, package_versions
 from da.engine.result import Result
-from da.engine.resuming import described, refuse_other_data, refuse_other_spec
+from da.engine.resuming import describe_images, refuse_other_data, refuse_other_spec
 from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
 from da.engine.trainer_settings import (
@@ -33,8 +33,8 @@ from da.engine.trainer_settings import (
 )
 from da.errors import UserError
 from da.methods.base import Method
-from da.networks import pretrained
-from da.networks.backbones.base import unloaded
+from da.networks.backbones.base import without_weights
+from da.networks.preprocessing import adopt_preprocessing, describe_preprocessing
 from da.types import DataModule
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def train(
         UserError: if the settings don't fit together.
     """
     directory = Path(directory)
-    before = Path(checkpoint) if checkpoint else usable(directory / LAST)
+    before = Path(checkpoint) if checkpoint else usable_checkpoint(directory / LAST)
     training = Training(spec, before, root)
     if not loggers:
         return training.run(directory, progress)
@@ -110,12 +110,12 @@ class Training:
         self.before = read_run(str(checkpoint)) if checkpoint else None
         if self.before:
             refuse_other_spec(spec, self.before["spec"], str(checkpoint))
-        with unloaded() if self.before else nullcontext():
-            self.module, self.data = build(spec, root)
+        with without_weights() if self.before else nullcontext():
+            self.module, self.data = build_method_and_data(spec, root)
         self.data.prepare_data()
         self.data.setup("fit")  # so that bad data is refused before anything is written
         # Not after: files may go once the cache holds them.
-        self.images = described(self.data)
+        self.images = describe_images(self.data)
         refuse_other_data(self.images, self.before, str(checkpoint))
         self.module.refuse_batch_of_one(self.data.batch_size)
         refuse_stages_without_end(spec, len(self.module.stages()), spec.method)
@@ -153,7 +153,7 @@ class Training:
             LastEvaluation(),
         ]
         if progress is not None:
-            own.append(Ticks(progress))
+            own.append(ProgressTicks(progress))
         if keep:
             own.append(
                 LastCheckpoint(
@@ -206,7 +206,7 @@ class Training:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(directory / "checkpoints")
         trainer = self.trainer(directory, progress, **kwargs)
-        with threads(self.spec.threads):
+        with torch_threads(self.spec.threads):
             trainer.fit(
                 self.module,
                 datamodule=cast(L.LightningDataModule, self.data),
@@ -262,15 +262,15 @@ class Training:
                 "clipped_fraction": (
                     sum(module.clipped) / len(module.clipped) if module.clipped else None
                 ),
-                "versions": versions(),
-                "preprocessing": pretrained.prepared(self.data),
+                "versions": package_versions(),
+                "preprocessing": describe_preprocessing(self.data),
                 "data_manifest": self.images["data_manifest"],
-                "machine": machine(),
+                "machine": describe_machine(),
             }
         )
 
 
-def build(spec: RunSpec, root: str | None = None) -> tuple[Method, DataModule]:
+def build_method_and_data(spec: RunSpec, root: str | None = None) -> tuple[Method, DataModule]:
     """The method and the data of a specification.
 
     Args:
@@ -305,11 +305,11 @@ def build(spec: RunSpec, root: str | None = None) -> tuple[Method, DataModule]:
         )
     except TypeError as error:
         raise UserError(f"{spec.method}: {error}") from error
-    pretrained.adopt(data, module.hparams["backbone"], module.hparams["weights"])
+    adopt_preprocessing(data, module.hparams["backbone"], module.hparams["weights"])
     return module, data
 
 
-def usable(checkpoint: Path) -> Path | None:
+def usable_checkpoint(checkpoint: Path) -> Path | None:
     """The checkpoint if it can be read; a damaged one is named and removed."""
     if not checkpoint.exists():
         return None
@@ -327,7 +327,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 @contextmanager
-def threads(number: int | None) -> Iterator[None]:
+def torch_threads(number: int | None) -> Iterator[None]:
     """Within this block torch computes in so many threads; None for as many as it does."""
     before = torch.get_num_threads()
     if number is not None:

@@ -130,14 +130,14 @@ def _domains(tasks: Any, data: type[DataSet], data_args: dict[str, Any]) -> tupl
 def _short_names(grid: Grid) -> dict[str, str]:
     """The short name of every name in the grid."""
     from da.norms import short_name as short_norm
-    from da.selection.base import PACKAGE, Score, score
+    from da.selection.base import PACKAGE, Score, find_score
 
     methods = [*grid.methods, *(m for one in grid.overrides for m in one.methods or ())]
     names = {grid.data: name_of_data(find_data(grid.data))}
     names |= {name: name_of_method(find_method(name)) for name in methods}
     names |= {name: short_norm(name) for name in grid.norms}
     names |= {
-        name: short_name(type(score(name)), PACKAGE, Score)  # type: ignore[type-abstract]
+        name: short_name(type(find_score(name)), PACKAGE, Score)  # type: ignore[type-abstract]
         for name in (*grid.scores, grid.score)
     }
     return names
@@ -235,7 +235,7 @@ def _check_norms(settings: dict[str, Any], problems: Problems) -> None:
 
 def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -> None:
     from da.methods.base import Method
-    from da.networks.pretrained import start
+    from da.networks.pretrained_conversion import conversion_plan
 
     defaults = {name: parameter.default for name, parameter in parameters_of(Method).items()}
     swept = {
@@ -247,16 +247,16 @@ def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -
     points = [dict(zip(swept, point, strict=True)) for point in itertools.product(*values)]
     for point in points:
         named = {"norm": norm, "norm_options": options}
-        start({**defaults, **_options_of(settings, "model"), **point, **named})
+        conversion_plan({**defaults, **_options_of(settings, "model"), **point, **named})
 
 
 def _check_scores(settings: dict[str, Any], problems: Problems) -> None:
-    from da.selection.base import score
+    from da.selection.base import find_score
 
     named = {"scores": _names(settings.get("scores")), "score": _names(settings.get("score"))}
     for key, names in named.items():
         for name in names:
-            problems.of(key, lambda: score(name))  # noqa: B023
+            problems.of(key, lambda: find_score(name))  # noqa: B023
 
 
 def _unknown_options(where: str, options: Any, owner: type, set_by_the_grid: set[str]) -> list[str]:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from da.errors import UserError
 from da.methods.network_module import NetworkModule
 from da.methods.updates import Sharpness, Step
-from da.networks import pretrained
 from da.networks.network import split_activations
+from da.networks.pretrained_conversion import convert_backbone
 from da.norms import normaliser
 from da.norms.base import tell_domains
 from da.norms.weight_align.sharing import aligned_once
 from da.ops.acceleration import without_autocast
-from da.ops.seeding import derive
+from da.ops.seeding import derive_seed
 from da.types import Activations, Batch, DataModule, Domains, Predictions, Role, Segment, View
 
 __all__ = ["Method", "Needs", "Sharpness", "Stage", "Step"]
@@ -163,7 +163,7 @@ class Method(NetworkModule, ABC):
         if self.hparams["forward_mode"] == "separate" and len(groups) > 1:
             with aligned_once(network):
                 return [network(images, domain) for images, domain in groups]
-        domains = segments(groups)
+        domains = domain_segments(groups)
         joint = network(torch.cat([images for images, _ in groups]), domains)
         return split_activations(joint, [segment.size for segment in domains])
 
@@ -177,15 +177,15 @@ class Method(NetworkModule, ABC):
         if self.hparams["forward_mode"] == "separate" and len(groups) > 1:
             with aligned_once(part):
                 return [self._told(part, x, (Segment(d, len(x)),)) for x, d in groups]
-        domains = segments(groups)
+        domains = domain_segments(groups)
         joint = self._told(part, torch.cat([features for features, _ in groups]), domains)
         return list(joint.split([segment.size for segment in domains]))
 
     @staticmethod
     def _told(part: nn.Module, x: Tensor, domains: Domains) -> Tensor:
         tell_domains(part, domains)
-        found: Tensor = part(x)
-        return found
+        output: Tensor = part(x)
+        return output
 
     # Preparation.
 
@@ -226,14 +226,16 @@ class Method(NetworkModule, ABC):
 
     def convert(self, data: DataModule) -> None:
         """Keeps the function of pretrained weights under WeightAlign: before training, and once."""
-        if self.start is not None and self.converted is None:
+        if self.conversion_plan is not None and self.converted is None:
             device = self._trainer.strategy.root_device if self._trainer else self.device
-            self.converted = pretrained.convert(self.network.backbone, self.start, data, device)
+            self.converted = convert_backbone(
+                self.network.backbone, self.conversion_plan, data, device
+            )
 
     def on_train_epoch_start(self) -> None:
         """Reseeds dropout and its like, so that a run that is resumed goes on as it would have."""
         torch.manual_seed(
-            derive(self.hparams["seed"], self.hparams["task"], "noise", self.current_epoch)
+            derive_seed(self.hparams["seed"], self.hparams["task"], "noise", self.current_epoch)
         )
         self._enter_stage()
         self.start_epoch()
@@ -281,6 +283,6 @@ class Method(NetworkModule, ABC):
         return Predictions(logits, None, features)
 
 
-def segments(groups: Sequence[tuple[Tensor, str]]) -> Domains:
+def domain_segments(groups: Sequence[tuple[Tensor, str]]) -> Domains:
     """Which samples of the groups, one after another, are of which domain."""
     return tuple(Segment(domain, len(x)) for x, domain in groups)

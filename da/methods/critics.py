@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 
-def critic(features: int, width: int) -> nn.Sequential:
+def build_critic(features: int, width: int) -> nn.Sequential:
     """Three layers from features ``(B, features)`` to one logit per sample ``(B, 1)``."""
     # No bias where batch norm follows: it would be subtracted again and never move.
     return nn.Sequential(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from da.errors import UserError
 from da.methods.base import Method
-from da.methods.critics import critic
+from da.methods.critics import build_critic
 from da.ops.gradient_reversal import gradient_reversal
 from da.ops.schedules import reversal_strength
 from da.types import Activations, Batch
@@ -57,7 +57,7 @@ class DANN(Method):
     def build(self) -> None:
         """Builds the critic."""
         width = self.hparams["critic_width"]
-        self.critic = self.part("critic", lambda: critic(self.num_features, width))
+        self.critic = self.part("critic", lambda: build_critic(self.num_features, width))
 
     def adaptation(
         self, source: Activations, target: Activations, batch: Batch

@@ -1,4 +1,4 @@
-"""A Lightning module without what Lightning does in every step for no one."""
+"""A Lightning module without the work that Lightning does in every step and nobody reads."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Unprofiled(PassThroughProfiler):
     nothing = nullcontext()
 
     def profile(self, action_name: str) -> Any:
-        """Nothing."""
+        """Yields at once and measures nothing."""
         return self.nothing
 
 
 class LeanModule(L.LightningModule):
-    """A Lightning module without what Lightning does in every step for no one.
+    """A Lightning module without the work that Lightning does in every step and nobody reads.
 
     A call of ``log`` takes about 0.3 ms, and four of them more than the rest of what Lightning adds
     to a step: what a training step logs is kept only where it is read.

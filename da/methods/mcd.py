@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.methods.base import Method, Step
-from da.methods.network_module import bottleneck_of
+from da.methods.network_module import build_bottleneck
 from da.networks.network import Network
 from da.ops.acceleration import without_autocast
 from da.types import Activations, Batch
@@ -116,7 +116,7 @@ class MCD(Method):
         if h["bottleneck"] is not None:
             self.second_bottleneck = self.part(
                 "second_bottleneck",
-                lambda: bottleneck_of(backbone.num_features, h["bottleneck"]),
+                lambda: build_bottleneck(backbone.num_features, h["bottleneck"]),
                 covered_as="bottleneck",
             )
         self.second_classifier = self.part(

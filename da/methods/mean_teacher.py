@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from da.errors import UserError
 from da.methods.base import Method, Needs, Step
 from da.networks.network import Network
-from da.ops.acceleration import accelerated, without_autocast
+from da.ops.acceleration import accelerate, without_autocast
 from da.types import Batch
 
 
@@ -30,7 +30,7 @@ def rate_of_average(step: int, alpha: float) -> float:
 
 
 @torch.no_grad()
-def average(teacher: nn.Module, student: nn.Module, alpha: float) -> None:
+def update_average(teacher: nn.Module, student: nn.Module, alpha: float) -> None:
     """θ' ← alpha · θ' + (1 - alpha) · θ (Tarvainen & Valpola 2017, eq. 1), in place.
 
     Running statistics are averaged like parameters, as in French et al.'s corrected code
@@ -49,7 +49,7 @@ def average(teacher: nn.Module, student: nn.Module, alpha: float) -> None:
             ours.lerp_(theirs, 1.0 - alpha)
 
 
-def confident(teacher: Tensor, threshold: float) -> Tensor:
+def confidence_mask(teacher: Tensor, threshold: float) -> Tensor:
     """Which samples the teacher is sure of: ``(B,)`` float, 1 where max softmax > threshold.
 
     Args:
@@ -137,7 +137,7 @@ class MeanTeacher(Method):
         self.teacher = copy.deepcopy(self.network).requires_grad_(False)
         h = self.hparams
         for part in self.teacher.children():  # copies aren't compiled
-            accelerated(part, h["channels_last"], h["compile"])
+            accelerate(part, h["channels_last"], h["compile"])
 
     def evaluated(self) -> Network:
         """The teacher; before it is made, the network that it will be a copy of."""
@@ -147,7 +147,9 @@ class MeanTeacher(Method):
         """One update of the student, and then of the teacher."""
         yield Step(lambda: self.losses(batch))
         step = self.batches_done + 1
-        average(self.teacher, self.network, rate_of_average(step, self.hparams["teacher_alpha"]))
+        update_average(
+            self.teacher, self.network, rate_of_average(step, self.hparams["teacher_alpha"])
+        )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the source, consistency and class balance on the target."""
@@ -157,7 +159,7 @@ class MeanTeacher(Method):
         with torch.no_grad():
             teacher = self.teacher(weak, "target")
         with without_autocast(student.features):
-            mask = confident(teacher.logits, self.hparams["confidence"])
+            mask = confidence_mask(teacher.logits, self.hparams["confidence"])
             weight = self.hparams["trade_off"] * self.ramp
             terms = {"consistency": consistency_loss(student.logits, teacher.logits, mask)}
             if self.hparams["class_balance"]:
@@ -175,5 +177,5 @@ class MeanTeacher(Method):
     def ramp(self) -> float:
         """The factor on the target's losses at this point of the run, in (0, 1]."""
         length = self.hparams["ramp_up"]
-        rest = max(0.0, 1.0 - self.progress / length) if length else 0.0
-        return math.exp(-5.0 * rest**2)
+        remaining = max(0.0, 1.0 - self.progress / length) if length else 0.0
+        return math.exp(-5.0 * remaining**2)

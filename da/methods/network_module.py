@@ -10,14 +10,17 @@ from torch import Tensor, nn
 
 from da.errors import UserError, unknown
 from da.methods.updates import UpdatingModule
-from da.networks import pretrained
-from da.networks.backbones.base import backbone as build_backbone
+from da.networks.backbones.base import build_backbone as build_backbone
 from da.networks.network import Network
-from da.networks.pretrained import Calibration
+from da.networks.pretrained_conversion import (
+    Calibration,
+    conversion_plan,
+    read_trained_backbone,
+)
 from da.networks.weight_files import WeightFile, load_weight_file
 from da.norms import Normaliser, batch_norms, normaliser
-from da.norms.weight_align.sharing import Shared, share, unshare
-from da.ops.acceleration import accelerated
+from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
+from da.ops.acceleration import accelerate
 from da.ops.optimisation import parameter_groups
 from da.ops.schedules import annealing
 from da.ops.seeding import seeded
@@ -113,15 +116,15 @@ class NetworkModule(UpdatingModule):
         if weight_decay < 0:
             raise UserError(f"weight_decay: expected a number from 0, got {weight_decay}")
         normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
-        trained = pretrained.trained_here(self.hparams)
-        self.start = None if trained else pretrained.start(self.hparams)
+        trained = read_trained_backbone(self.hparams)
+        self.conversion_plan = None if trained else conversion_plan(self.hparams)
         self.converted: dict[str, Any] | None = None
         self.rates: dict[str, float] = {}
         self.network = self._build_network(num_classes, trained)
         self.predictions: list[Predictions] = []
         self._collected: list[list[tuple[Tensor, Tensor, Tensor]]] = []
         self._steps: int | None = None
-        self._evaluating: list[Shared] = []
+        self._evaluating: list[SharedWeight] = []
 
     def _build_network(self, num_classes: int, trained: WeightFile | None) -> Network:
         h = self.hparams
@@ -133,13 +136,13 @@ class NetworkModule(UpdatingModule):
         bottleneck: nn.Module = nn.Identity()
         if h["bottleneck"] is not None:
             features, out = width, h["bottleneck"]
-            bottleneck = self.part("bottleneck", lambda: bottleneck_of(features, out))
+            bottleneck = self.part("bottleneck", lambda: build_bottleneck(features, out))
             width = out
         self.num_features = width
         # The last classifier is left as it is under every normaliser.
         with seeded(h["seed"], h["task"], "classifier"):
             classifier = self.build_classifier(width, num_classes)
-        accelerated(classifier, h["channels_last"], h["compile"])
+        accelerate(classifier, h["channels_last"], h["compile"])
         return Network(backbone, bottleneck, classifier, self.taps(), h["channels_last"])
 
     def part(
@@ -167,7 +170,7 @@ class NetworkModule(UpdatingModule):
                 module = self._normaliser(kind).apply(module)
         if rate != 1.0:
             self.rates[name] = rate
-        return accelerated(module, self.hparams["channels_last"], self.hparams["compile"])
+        return accelerate(module, self.hparams["channels_last"], self.hparams["compile"])
 
     def _normaliser(self, part: str) -> Normaliser:
         """The normaliser of a part; layers are included and excluded by name in the backbone."""
@@ -194,14 +197,14 @@ class NetworkModule(UpdatingModule):
 
     def activations(self, images: Tensor, domain: str = "target") -> Activations:
         """Features ``(B, F)`` and logits ``(B, K)`` of images ``(B, C, H, W)``, as evaluated."""
-        found: Activations = self.evaluated()(images, domain)
-        return found
+        activations: Activations = self.evaluated()(images, domain)
+        return activations
 
     @property
     def data(self) -> DataModule:
         """The data module of the run."""
-        found: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]
-        return found
+        data: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data
 
     def refuse_batch_of_one(self, batch_size: int) -> None:
         """Batch norm has no statistics of one image; on feature maps PyTorch says nothing.
@@ -245,11 +248,11 @@ class NetworkModule(UpdatingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the result says of the whole run."""
-        kept = ("initial_loss", "clipped", "converted")
-        checkpoint["run"] = {name: getattr(self, name) for name in kept}
+        of_the_run = ("initial_loss", "clipped", "converted")
+        checkpoint["run"] = {name: getattr(self, name) for name in of_the_run}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on with it: a resumed run began where the first one did."""
+        """Restores it: a resumed run began where the first one did."""
         vars(self).update(checkpoint.get("run", {}))
 
     # Evaluation.
@@ -257,18 +260,20 @@ class NetworkModule(UpdatingModule):
     def on_validation_epoch_start(self) -> None:
         """Starts collecting, with weights that are aligned once."""
         self._collected = []
-        self._evaluating = share(self.evaluated())
+        self._evaluating = begin_sharing(self.evaluated())
 
     def on_validation_epoch_end(self) -> None:
         """Gathers predictions per stream, in the order of the loaders."""
-        unshare(self._evaluating)
+        end_sharing(self._evaluating)
         self.predictions = [
             Predictions(torch.cat(x), torch.cat(y), torch.cat(f))
             for x, y, f in (zip(*parts, strict=True) for parts in self._collected)
         ]
-        for (role, split), found in zip(self.data.evaluations, self.predictions, strict=False):
-            assert found.labels is not None  # for the type checker
-            correct = torch.eq(found.logits.argmax(dim=1), found.labels).float().mean()
+        for (role, split), predictions in zip(
+            self.data.evaluations, self.predictions, strict=False
+        ):
+            assert predictions.labels is not None  # for the type checker
+            correct = torch.eq(predictions.logits.argmax(dim=1), predictions.labels).float().mean()
             self.log(f"accuracy/{role}/{split}", correct, prog_bar=split == "test")
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -318,7 +323,7 @@ class NetworkModule(UpdatingModule):
         }
 
 
-def bottleneck_of(features: int, width: int) -> nn.Sequential:
+def build_bottleneck(features: int, width: int) -> nn.Sequential:
     """Features ``(B, features)`` to ``(B, width)``, batch norm in between."""
     # No bias where batch norm follows: it would be subtracted again and never move.
     return nn.Sequential(nn.Linear(features, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())

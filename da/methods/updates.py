@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from da.errors import Diverged, UserError
 from da.methods.lean_module import LeanModule
-from da.norms.weight_align.sharing import Shared, share, unshare
+from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
 from da.ops.acceleration import without_autocast
 
 
@@ -84,7 +84,7 @@ class UpdatingModule(LeanModule):
         self.clipped: list[bool] = []
         self.initial_loss: float | None = None
         self._batch_number: int | None = None
-        self._shared: list[Shared] = []
+        self._shared: list[SharedWeight] = []
         self._noted: Counter[str] = Counter()
 
     def setup(self, stage: str) -> None:
@@ -155,7 +155,7 @@ class UpdatingModule(LeanModule):
         if number == 0:
             optimiser.step()  # counted by Lightning: one a batch
         else:
-            self.trainer.strategy.optimizer_step(optimiser.optimizer, _nothing, self)
+            self.trainer.strategy.optimizer_step(optimiser.optimizer, _do_nothing, self)
         return total
 
     def _backward(self, step: Step, scale: float) -> Tensor:
@@ -173,9 +173,9 @@ class UpdatingModule(LeanModule):
         parameters = [p for p in self.parameters() if p.requires_grad]
         at = reduce(torch.add, (losses[name] for name in sharp))
         gradients = torch.autograd.grad(at, parameters, retain_graph=True, allow_unused=True)
-        rest = [loss for name, loss in losses.items() if name not in sharp]
-        if rest:
-            self._differentiate(reduce(torch.add, rest), scale)
+        other_terms = [loss for name, loss in losses.items() if name not in sharp]
+        if other_terms:
+            self._differentiate(reduce(torch.add, other_terms), scale)
         with perturbed(parameters, gradients, step.sharpness.radius), frozen_statistics(self):
             logging, self.logging = self.logging, False  # what is read is of the pass at w
             again = step.compute()
@@ -212,11 +212,11 @@ class UpdatingModule(LeanModule):
         if parts is None:
             yield
             return
-        known = dict(self.named_modules())
+        modules = dict(self.named_modules())
         for part in parts:
-            if part not in known:
+            if part not in modules:
                 raise RuntimeError(f"{type(self).__name__} has no part '{part}' to update")
-        chosen = {id(p) for part in parts for p in known[part].parameters()}
+        chosen = {id(p) for part in parts for p in modules[part].parameters()}
         frozen = [p for p in self.parameters() if p.requires_grad and id(p) not in chosen]
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -231,12 +231,12 @@ class UpdatingModule(LeanModule):
         # Where gradients are scaled (float16), those held back would be so after the others are
         # not any more.
         if self.updates.accumulate_grad_batches > 1 and self.trainer.precision != "16-mixed":
-            self._shared += share(self, micro_batches=True)
+            self._shared += begin_sharing(self, micro_batches=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes the micro-batches' gradients through the alignment, once; then clips."""
         if self._shared:
-            unshare(self._shared)
+            end_sharing(self._shared)
             self._shared = []
         self._clip()
 
@@ -270,7 +270,7 @@ class UpdatingModule(LeanModule):
             )
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """The closure of an optimiser whose gradients are there."""
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from da.errors import unknown
 from da.norms.base import tell_domains
-from da.ops.acceleration import in_full, laid_out
+from da.ops.acceleration import set_memory_layout, to_full_precision
 from da.types import Activations, Domains, Segment
 
 
@@ -39,10 +39,10 @@ class Network(nn.Module):
         self.classifier = classifier
         self.taps = tuple(taps)
         self.channels_last = channels_last
-        known = dict(self.named_modules())
+        modules = dict(self.named_modules())
         for tap in self.taps:
-            if tap not in known:
-                raise unknown("tap", tap, known)
+            if tap not in modules:
+                raise unknown("tap", tap, modules)
 
     def forward(self, images: Tensor, domains: Domains | str = "target") -> Activations:
         """Features ``(B, F)``, logits ``(B, K)`` and taps of images ``(B, C, H, W)``.
@@ -56,20 +56,20 @@ class Network(nn.Module):
             domains = (Segment(domains, len(images)),)
         tell_domains(self, domains)
         with self._tapped() as taps:
-            images = laid_out(images, self.channels_last)
+            images = set_memory_layout(images, self.channels_last)
             features = self.bottleneck(self.backbone(images))
             logits = self.classifier(features)
-        return Activations(in_full(features), in_full(logits), taps)
+        return Activations(to_full_precision(features), to_full_precision(logits), taps)
 
     @contextmanager
     def _tapped(self) -> Iterator[dict[str, Tensor]]:
-        found: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         if not self.taps:
-            yield found
+            yield outputs
             return
 
         def keep(name: str, output: Tensor) -> None:
-            found[name] = in_full(output)
+            outputs[name] = to_full_precision(output)
 
         hooks = [
             self.get_submodule(name).register_forward_hook(
@@ -78,7 +78,7 @@ class Network(nn.Module):
             for name in self.taps
         ]
         try:
-            yield found
+            yield outputs
         finally:
             for hook in hooks:
                 hook.remove()

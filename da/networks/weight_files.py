@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.networks.foreign import WRAPPERS, prefixes
 from da.ops.tensor_files import read_tensors
+
+#: Where training scripts put a network's tensors beside their optimiser's and their epoch.
+WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 
 ADVICE = "give a .pth, .pt or .safetensors file with a state dict, a checkpoint, or 'imagenet'"
 
@@ -39,7 +42,7 @@ def read_weight_file(path: str) -> WeightFile:
     """
     content = read_tensors("weights", path, ADVICE)
     norm, options = _normaliser_of(content)
-    return WeightFile(path, _tensors_of(content, path), norm, options)
+    return WeightFile(path, unwrap_tensors(content, "weights", path, ADVICE), norm, options)
 
 
 def _normaliser_of(content: Any) -> tuple[str | None, dict[str, Any]]:
@@ -57,17 +60,51 @@ def _normaliser_of(content: Any) -> tuple[str | None, dict[str, Any]]:
     return (norm, options) if covered and norm != "bn" else (None, {})
 
 
-def _tensors_of(content: Any, path: str) -> dict[str, Tensor]:
+def unwrap_tensors(content: Any, kind: str, path: str, advice: str) -> dict[str, Tensor]:
+    """The tensors of a file by name, without what a training script put around them.
+
+    Args:
+        content: of the file.
+        kind: what the file is to the user, ``"weights"``; begins the error.
+        path: of the file, for the error.
+        advice: what to give instead; ends the error.
+
+    Raises:
+        UserError: where no network's tensors are in it, or those of several.
+
+    >>> import torch
+    >>> file = {"epoch": 3, "model": {"fc.weight": torch.zeros(2, 3)}}
+    >>> list(unwrap_tensors(file, "weights", "a.pth", ADVICE))
+    ['fc.weight']
+    """
     for _ in range(len(WRAPPERS)):
         if not isinstance(content, dict):
             break
         if content and all(isinstance(value, Tensor) for value in content.values()):
             return {str(name): value for name, value in content.items()}
         inside = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
-        if len(inside) != 1:
-            break
-        content = content[inside[0]]
-    raise UserError(f"weights: '{path}' holds no state dict of tensors")
+        if len(inside) > 1:
+            raise UserError(
+                f"{kind}: '{path}' holds {' and '.join(inside)}, either could be the network; "
+                "save one of them alone"
+            )
+        content = content[inside[0]] if inside else None
+    raise UserError(f"{kind}: '{path}' holds no state dict of tensors; {advice}")
+
+
+def count_prefixes(names: Iterable[str], wanted: Collection[str]) -> Counter[str]:
+    """How many of the wanted names stand behind each prefix.
+
+    >>> count_prefixes(["module.fc.weight", "module.fc.bias", "fc.bias"], ["fc.weight", "fc.bias"])
+    Counter({'module.': 2, '': 1})
+    """
+    counts: Counter[str] = Counter()
+    for name in names:
+        parts = name.split(".")
+        for i in range(len(parts)):
+            if ".".join(parts[i:]) in wanted:
+                counts["".join(f"{part}." for part in parts[:i])] += 1
+    return counts
 
 
 def load_weight_file(model: nn.Module, file: WeightFile, ignore: tuple[str, ...] = ()) -> None:
@@ -108,7 +145,7 @@ def load_weight_file(model: nn.Module, file: WeightFile, ignore: tuple[str, ...]
 
 def _prefix_of(file: WeightFile, needed: Collection[str], network: str) -> str:
     """The prefix behind which most of the names are; the empty one where none has more."""
-    counts = prefixes(file.tensors, set(needed))
+    counts = count_prefixes(file.tensors, set(needed))
     whole = sorted(prefix for prefix, number in counts.items() if number == len(needed))
     if len(whole) > 1:
         places = ", ".join(f"'{prefix}…'" for prefix in whole)

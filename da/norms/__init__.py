@@ -6,7 +6,7 @@ from typing import Any
 
 from da.discovery import find_class
 from da.errors import unknown
-from da.norms.base import ActivationNormaliser, Normaliser, available, options_of
+from da.norms.base import ActivationNormaliser, Normaliser, available_normalisers, options_of
 from da.norms.running_statistics import batch_norms, reestimated
 from da.norms.weight_align.conversion import Conversion, LayerError, convert_pretrained
 from da.norms.weight_align.layers import align, fold, naive_align
@@ -32,13 +32,13 @@ __all__ = [
 ]
 
 
-def names() -> list[str]:
+def normaliser_names() -> list[str]:
     """The short names of all normalisers, those composed with WeightAlign included.
 
-    >>> {"bn", "gn", "wa", "wa+bn", "wa+gn"} <= set(names())
+    >>> {"bn", "gn", "wa", "wa+bn", "wa+gn"} <= set(normaliser_names())
     True
     """
-    kinds = available()
+    kinds = available_normalisers()
     composed = [f"wa+{name}" for name, kind in kinds.items() if kind.composes]
     return sorted([*kinds, *composed])
 
@@ -47,7 +47,7 @@ def normaliser(name: str, **options: Any) -> Normaliser:
     """The normaliser of a short name, or of a class of one's own by its dotted path.
 
     Args:
-        name: one of :func:`names`; ``"wa+gn"`` is WeightAlign with group norm. Or
+        name: one of :func:`normaliser_names`; ``"wa+gn"`` is WeightAlign with group norm. Or
             ``"package.module.Class"``, of a subclass of :class:`Normaliser`.
         options: its own, see the class; those of ``"wa+gn"`` are of both.
 
@@ -57,10 +57,10 @@ def normaliser(name: str, **options: Any) -> Normaliser:
     if "." in name:
         own = find_class(name, "da.norms", Normaliser, "normaliser")  # type: ignore[type-abstract]
         return _with_options(own, name, options)
-    if name not in names():
-        raise unknown("normaliser", name, names())
+    if name not in normaliser_names():
+        raise unknown("normaliser", name, normaliser_names())
     first, _, activation = name.partition("+")
-    kind = available()[first]
+    kind = available_normalisers()[first]
     if issubclass(kind, WeightAlign):
         if "activation" in options:
             raise unknown(f"option of {name}", "activation", _without_activation(kind))
@@ -77,7 +77,7 @@ def short_name(name: str) -> str:
     if "." not in name:
         return name
     kind = find_class(name, "da.norms", Normaliser, "normaliser")  # type: ignore[type-abstract]
-    on_disk = [short for short, other in available().items() if other is kind]
+    on_disk = [short for short, other in available_normalisers().items() if other is kind]
     return on_disk[0] if on_disk else f"{kind.__module__}.{kind.__qualname__}"
 
 

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from da.discovery import subclasses
 from da.errors import UserError
 from da.norms.flow import Flow
-from da.norms.surgery import BATCH_NORMS, affine, removable, replace, title
+from da.norms.surgery import (
+    BATCH_NORMS,
+    affine_parameters,
+    removable_batch_norms,
+    replace_modules,
+    title_of_model,
+)
 from da.norms.tracing import CONVOLUTIONS, NORMS
 from da.types import Domains
 
@@ -96,25 +102,25 @@ class ActivationNormaliser(Normaliser):
             dimensions: of the maps: 1 (and vectors), 2 or 3.
         """
 
-    def instead(self, norm: nn.Module) -> nn.Module:
+    def replacement_for(self, norm: nn.Module) -> nn.Module:
         """What stands where the batch norm ``norm`` was."""
         new = self.build(int(norm.num_features), BATCH_NORMS[type(norm)])  # type: ignore[arg-type]
-        new.weight, new.bias = affine(norm)
+        new.weight, new.bias = affine_parameters(norm)
         return new.train(norm.training)
 
-    def swaps(self, norms: Iterable[nn.Module]) -> dict[nn.Module, nn.Module]:
+    def replacements(self, norms: Iterable[nn.Module]) -> dict[nn.Module, nn.Module]:
         """What stands in the place of each batch norm."""
-        return {norm: self.instead(norm) for norm in norms}
+        return {norm: self.replacement_for(norm) for norm in norms}
 
     def insertions(
-        self, model: nn.Module, flow: Flow, kept: Collection[nn.Module] = ()
+        self, model: nn.Module, flow: Flow, excluded: Collection[nn.Module] = ()
     ) -> dict[nn.Module, nn.Module]:
-        """Each convolution without a normaliser (but those in ``kept``), with one after it."""
+        """Each convolution without a normaliser (but those in ``excluded``), with one after it."""
         if not self.insert:
             return {}
         norms = [m for m in model.modules() if isinstance(m, NORMS)]
-        done = flow.leads_to(norms, sums=True) | flow.gates() | set(kept)
-        bare = [m for m in flow.calls if isinstance(m, CONVOLUTIONS) and m not in done]
+        covered = flow.leads_to(norms, sums=True) | flow.gates() | set(excluded)
+        bare = [m for m in flow.calls if isinstance(m, CONVOLUTIONS) and m not in covered]
         return {layer: nn.Sequential(layer, self._after(layer)) for layer in bare}
 
     def _after(self, layer: nn.Module) -> nn.Module:
@@ -124,20 +130,20 @@ class ActivationNormaliser(Normaliser):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """See :meth:`Normaliser.apply`."""
-        norms = removable(model)
+        norms = removable_batch_norms(model)
         inserted = self.insertions(model, Flow.of(model, self.example)) if self.insert else {}
         if not norms and not inserted:
             raise UserError(
-                f"{title(model)} has no batch norm for '{self.name}' to replace; use 'bn' to leave"
-                " it as it is, or insert=True for a normaliser after each bare convolution"
+                f"{title_of_model(model)} has no batch norm for '{self.name}' to replace; use 'bn'"
+                " to leave it as it is, or insert=True for a normaliser after each bare convolution"
             )
-        return replace(model, self.swaps(norms) | inserted)
+        return replace_modules(model, self.replacements(norms) | inserted)
 
 
-def available() -> dict[str, type[Normaliser]]:
+def available_normalisers() -> dict[str, type[Normaliser]]:
     """The normalisers in this folder by their short names."""
-    found = subclasses("da.norms", Normaliser)
-    return {kind.name: kind for kind in sorted(found.values(), key=lambda kind: kind.name)}
+    kinds = subclasses("da.norms", Normaliser)
+    return {kind.name: kind for kind in sorted(kinds.values(), key=lambda kind: kind.name)}
 
 
 def options_of(kind: type[Normaliser]) -> list[str]:

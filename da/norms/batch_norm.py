@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from da.errors import UserError
 from da.norms.base import ActivationNormaliser
 from da.norms.flow import Flow
-from da.norms.surgery import replace
+from da.norms.surgery import replace_modules
 
 _KINDS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
@@ -37,7 +37,7 @@ class BatchNorm(ActivationNormaliser):
         """See :meth:`ActivationNormaliser.build`."""
         return _KINDS[dimensions](channels)
 
-    def instead(self, norm: nn.Module) -> nn.Module:
+    def replacement_for(self, norm: nn.Module) -> nn.Module:
         """The batch norm itself."""
         return norm
 
@@ -45,4 +45,4 @@ class BatchNorm(ActivationNormaliser):
         """Returns the model as it is, but for what ``insert`` asks for."""
         if not self.insert:
             return model
-        return replace(model, self.insertions(model, Flow.of(model, self.example)))
+        return replace_modules(model, self.insertions(model, Flow.of(model, self.example)))

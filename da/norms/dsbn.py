@@ -106,6 +106,6 @@ class DomainSpecificBatchNorm(ActivationNormaliser):
         """See :meth:`ActivationNormaliser.build`; scale and shift are those of each domain."""
         return DomainBatchNorm(BatchNorm().build(channels, dimensions))
 
-    def instead(self, norm: nn.Module) -> nn.Module:
+    def replacement_for(self, norm: nn.Module) -> nn.Module:
         """Two batch norms that start as ``norm`` is, in every setting and statistic."""
         return DomainBatchNorm(norm)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.norms.tracing import Node, is_layer, reason, recorded, traced
+from da.norms.tracing import Node, first_line_of, is_layer, record_calls, trace_calls
 
 
-class Moments(NamedTuple):
+class ActivationMoments(NamedTuple):
     """What an activation φ makes of z ~ N(0, 1); a gate multiplies all three by its square.
 
     Attributes:
@@ -53,28 +53,31 @@ class Flow:
             example: an input of the model; by default what its ``example`` method gives, if any.
         """
         try:
-            return cls(traced(model))
+            return cls(trace_calls(model))
         except Exception as error:  # whatever a model's own forward raises on a symbolic input
             if example is None and callable(own := getattr(model, "example", None)):
                 example = own()
             if example is None:
                 raise UserError(
                     f"{type(model).__name__} can't be traced to see which layer feeds which"
-                    f" ({reason(error)}); give one input as example=... so that it is run instead"
+                    f" ({first_line_of(error)}); give one input as example=... so that it is run"
+                    " instead"
                 ) from error
         where = next(model.parameters(), example)
-        return cls(recorded(model, example.to(where.device)))
+        return cls(record_calls(model, example.to(where.device)))
 
     def gates(self) -> set[nn.Module]:
         """The modules of squeeze-and-excitation gates: those between a global average of a tensor
         and the product with that same tensor (Hu et al. 2018, figure 1)."""
-        found: set[nn.Module] = set()
+        modules: set[nn.Module] = set()
         for node in self.nodes:
             if node.name in _PRODUCTS and len(node.inputs) == 2:
                 first, second = node.inputs
                 for gate, gated in ((first, second), (second, first)):
-                    found.update(m for n in _gate(gate, gated) if (m := n.module) is not None)
-        return found
+                    modules.update(
+                        m for n in _calls_of_gate(gate, gated) if (m := n.module) is not None
+                    )
+        return modules
 
     def leads_to(self, ends: Collection[nn.Module], sums: bool = False) -> set[nn.Module]:
         """The modules whose output goes nowhere but, by every path, into one of ``ends``.
@@ -87,7 +90,7 @@ class Flow:
         for node in reversed(self.nodes):
             good[node] = bool(node.users) and all(
                 user.module in ends
-                or ((_carries(user) or (sums and user.name == "add")) and good[user])
+                or ((_carries_channels(user) or (sums and user.name == "add")) and good[user])
                 for user in node.users
             )
         return {m for m, calls in self.calls.items() if all(good[call] for call in calls)}
@@ -98,7 +101,7 @@ class Flow:
         Of the two tensors of a sum, the branch is the one with more layers of its own; the other
         is the shortcut. Sums with as many on either side are no residual blocks.
         """
-        found = []
+        last_layers = []
         for node in self.nodes:
             if node.name == "add" and len(node.inputs) == 2:
                 first, second = (_ancestors(source) for source in node.inputs)
@@ -109,10 +112,10 @@ class Flow:
                 if len(own[0]) != len(own[1]):
                     last = max(own, key=len)[-1]
                     assert last is not None  # for the type checker: it is one of `layers`
-                    found.append(last)
-        return found
+                    last_layers.append(last)
+        return last_layers
 
-    def moments(self, layer: nn.Module) -> Moments:
+    def moments(self, layer: nn.Module) -> ActivationMoments:
         """The moments of what a layer takes in, given that activations take in N(0, 1).
 
         They are the activation's own, and 1 where the input is an image or linear. Pooling and
@@ -120,12 +123,12 @@ class Flow:
         squeeze-and-excitation lets through what its last activation gives for 0, as it does at the
         start: its layers see averages over a map, and those of zero-mean filters are about 0.
         """
-        return _mean(
-            [_moments(call.inputs[0]) for call in self.calls.get(layer, []) if call.inputs]
+        return _mean_moments(
+            [_moments_of_call(call.inputs[0]) for call in self.calls.get(layer, []) if call.inputs]
         )
 
 
-def feeder(call: Node) -> Node | None:
+def sole_feeder(call: Node) -> Node | None:
     """The call of the layer that alone feeds this call and feeds nothing else."""
     source = call.inputs[0] if call.inputs else None
     while source is not None and isinstance(source.module, nn.Identity) and len(source.users) == 1:
@@ -158,12 +161,12 @@ _ACTIVATIONS = (
 _FUNCTIONS = ("leaky_relu", "clamp", "clamp_min", *(name.lower() for name in _ACTIVATIONS))
 
 
-def _carries(node: Node) -> bool:
+def _carries_channels(node: Node) -> bool:
     """Whether the channels pass as they are, at most pooled, dropped or set side by side."""
     return node.name in _CARRIERS or isinstance(node.module, _CARRIER_MODULES)
 
 
-def _gate(gate: Node, gated: Node) -> list[Node]:
+def _calls_of_gate(gate: Node, gated: Node) -> list[Node]:
     """The calls between ``gated`` and ``gate`` where they are one chain with an average in it."""
     chain = []
     while gate is not gated and len(gate.inputs) == 1:
@@ -175,41 +178,43 @@ def _gate(gate: Node, gated: Node) -> list[Node]:
 
 
 def _ancestors(node: Node) -> set[Node]:
-    found = {node}
+    ancestors = {node}
     waiting = [node]
     while waiting:
         for source in waiting.pop().inputs:
-            if source not in found:
-                found.add(source)
+            if source not in ancestors:
+                ancestors.add(source)
                 waiting.append(source)
-    return found
+    return ancestors
 
 
-def _mean(parts: list[Moments]) -> Moments:
-    return Moments(*(sum(values) / len(parts) for values in zip(*parts, strict=True)))
+def _mean_moments(parts: list[ActivationMoments]) -> ActivationMoments:
+    return ActivationMoments(*(sum(values) / len(parts) for values in zip(*parts, strict=True)))
 
 
 def _is_activation(node: Node) -> bool:
     return type(node.module).__name__ in _ACTIVATIONS or node.name in _FUNCTIONS
 
 
-def _moments(node: Node) -> Moments:
+def _moments_of_call(node: Node) -> ActivationMoments:
     if _is_activation(node):
         assert node.function is not None  # for the type checker: modules and functions have one
         return _gaussian_moments(node.function, node.module)
     if node.name in _PRODUCTS and len(node.inputs) == 2:
         first, second = node.inputs
         for gate, gated in ((first, second), (second, first)):
-            if chain := _gate(gate, gated):
-                opening = _opening(chain)
-                return Moments(*(opening**2 * moment for moment in _moments(gated)))
-        return Moments()
-    if (_carries(node) or node.name in _PADS) and node.inputs:
-        return _mean([_moments(source) for source in node.inputs])
-    return Moments()
+            if chain := _calls_of_gate(gate, gated):
+                opening = _initial_gate_value(chain)
+                return ActivationMoments(
+                    *(opening**2 * moment for moment in _moments_of_call(gated))
+                )
+        return ActivationMoments()
+    if (_carries_channels(node) or node.name in _PADS) and node.inputs:
+        return _mean_moments([_moments_of_call(source) for source in node.inputs])
+    return ActivationMoments()
 
 
-def _opening(chain: list[Node]) -> float:
+def _initial_gate_value(chain: list[Node]) -> float:
     """What a gate lets through at the start: its last activation at 0 (½ for a sigmoid)."""
     last = next((node for node in chain if _is_activation(node)), None)
     if last is None or last.function is None:
@@ -218,7 +223,9 @@ def _opening(chain: list[Node]) -> float:
         return float(last.function(torch.zeros(1)).mean()) or 1.0
 
 
-def _gaussian_moments(function: Callable[[Tensor], Tensor], module: nn.Module | None) -> Moments:
+def _gaussian_moments(
+    function: Callable[[Tensor], Tensor], module: nn.Module | None
+) -> ActivationMoments:
     """The moments for z ~ N(0, 1), by the midpoint rule over ±10."""
     z = (torch.arange(-10_000, 10_000, dtype=torch.float64) + 0.5) * 1e-3
     density = (torch.exp(-0.5 * z**2) / math.sqrt(2 * math.pi) * 1e-3)[:, None]
@@ -234,4 +241,4 @@ def _gaussian_moments(function: Callable[[Tensor], Tensor], module: nn.Module | 
         (value * density).sum(0) for value in (values, values.square(), slopes.square())
     )
     variance = second - first.square()
-    return Moments(float(second.mean()), float(variance.mean()), float(slope.mean()))
+    return ActivationMoments(float(second.mean()), float(variance.mean()), float(slope.mean()))

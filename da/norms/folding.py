@@ -7,11 +7,17 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.norms.flow import Flow
-from da.norms.surgery import Affine, affine, replace, sole_feeders, title
+from da.norms.surgery import (
+    Affine,
+    affine_parameters,
+    replace_modules,
+    sole_feeders,
+    title_of_model,
+)
 from da.norms.weight_align.layers import Aligned
 
 
-def folded(model: nn.Module, converted: nn.Module, example: Tensor | None) -> nn.Module:
+def fold_batch_norms(model: nn.Module, converted: nn.Module, example: Tensor | None) -> nn.Module:
     """The original network with every batch norm that ``converted`` lacks folded away.
 
     Those that a layer takes over go into its weight and bias; the others become the affine that
@@ -27,7 +33,7 @@ def folded(model: nn.Module, converted: nn.Module, example: Tensor | None) -> nn
     names = {name: (m, converted.get_submodule(name)) for name, m in model.named_modules()}
     layers = {old for old, new in names.values() if isinstance(new, Aligned)}
     gone: dict[nn.Module, tuple[Tensor, Tensor]] = {
-        old: _function(old, name, model)
+        old: _scale_and_shift(old, name, model)
         for name, (old, new) in names.items()
         if isinstance(old, nn.modules.batchnorm._BatchNorm) and type(new) is not type(old)
     }
@@ -46,18 +52,18 @@ def folded(model: nn.Module, converted: nn.Module, example: Tensor | None) -> nn
             swaps[old] = Affine(nn.Parameter(scale), nn.Parameter(shift))
         elif old in gone:
             swaps[old] = nn.Identity()
-    return replace(model, swaps)
+    return replace_modules(model, swaps)
 
 
-def _function(
+def _scale_and_shift(
     norm: nn.modules.batchnorm._BatchNorm, name: str, model: nn.Module
 ) -> tuple[Tensor, Tensor]:
     """Scale and shift, ``(C,)`` each, that a batch norm computes with its running statistics."""
     if norm.running_mean is None or norm.running_var is None:
         raise UserError(
-            f"'{name}' of {title(model)} has no running statistics, so what it computes depends on"
-            " the batch and can't be converted; train it with track_running_stats=True"
+            f"'{name}' of {title_of_model(model)} has no running statistics, so what it computes"
+            " depends on the batch and can't be converted; train it with track_running_stats=True"
         )
-    weight, bias = affine(norm)
+    weight, bias = affine_parameters(norm)
     scale = weight * torch.rsqrt(norm.running_var + norm.eps)
     return scale, bias - norm.running_mean * scale

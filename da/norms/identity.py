@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from da.norms.base import Normaliser
 from da.norms.flow import Flow
 from da.norms.surgery import (
-    affine,
-    copied,
-    refuse_others,
-    removable,
-    replace,
+    affine_parameters,
+    copy_parameter,
+    refuse_other_normalisers,
+    removable_batch_norms,
+    replace_modules,
+    replacements_of_removed,
     sole_feeders,
-    without,
 )
 from da.norms.tracing import is_layer
 
@@ -41,8 +41,8 @@ class NoNormaliser(Normaliser):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """See :meth:`Normaliser.apply`."""
-        refuse_others(model, self.name)
-        norms = removable(model)
+        refuse_other_normalisers(model, self.name)
+        norms = removable_batch_norms(model)
         if not norms:
             return model
         flow = Flow.of(model, self.example)
@@ -50,9 +50,9 @@ class NoNormaliser(Normaliser):
         layers -= {m for m in layers if getattr(m, "transposed", False)}
         fed = sole_feeders(flow, norms, layers)
         for layer, norm in fed.items():
-            scale, shift = affine(norm)
+            scale, shift = affine_parameters(norm)
             weight = layer.get_parameter("weight")
             with torch.no_grad():
                 weight.mul_(scale.to(weight).view(-1, *(1 for _ in weight.shape[1:])))
-            layer.register_parameter("bias", copied(shift, weight))
-        return replace(model, without(norms, set(fed.values())))
+            layer.register_parameter("bias", copy_parameter(shift, weight))
+        return replace_modules(model, replacements_of_removed(norms, set(fed.values())))

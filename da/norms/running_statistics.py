@@ -57,7 +57,7 @@ def reestimated(
             module.training = module in norms
         for norm in norms:
             norm.reset_running_stats()
-        _accumulate(model, norms, batches)
+        _accumulate_statistics(model, norms, batches)
         for module in modes:
             module.training = False
         yield model
@@ -70,7 +70,7 @@ def reestimated(
             module.training = mode
 
 
-def _accumulate(
+def _accumulate_statistics(
     model: nn.Module,
     norms: list[nn.modules.batchnorm._BatchNorm],
     batches: Iterable[Tensor | tuple[Tensor, Any]],

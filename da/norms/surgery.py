@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.norms.flow import Flow, feeder
+from da.norms.flow import Flow, sole_feeder
 from da.norms.tracing import NORMS
 
 # The batch norms that surgery replaces: these very classes, with the dimensions of their maps.
@@ -42,33 +42,33 @@ class Affine(nn.Module):
         return str(len(self.weight))
 
 
-def affine(norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
+def affine_parameters(norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
     """Scale and shift of a batch norm, ``(C,)`` each: its own parameters, or new ones that do
     nothing where it has none."""
-    given = norm._parameters
+    own = norm._parameters
     where = next((t.device for t in norm.buffers()), None)
     size = int(norm.num_features)  # type: ignore[arg-type]
-    weight, bias = given.get("weight"), given.get("bias")
+    weight, bias = own.get("weight"), own.get("bias")
     return (
         nn.Parameter(torch.ones(size, device=where)) if weight is None else weight,
         nn.Parameter(torch.zeros(size, device=where)) if bias is None else bias,
     )
 
 
-def copied(parameter: Tensor, like: Tensor) -> nn.Parameter:
+def copy_parameter(parameter: Tensor, like: Tensor) -> nn.Parameter:
     """A parameter of its own with the same values, of the dtype and device of ``like``."""
     values = parameter.detach().to(like, copy=True)
     return nn.Parameter(values, requires_grad=parameter.requires_grad)
 
 
-def without(
+def replacements_of_removed(
     norms: Iterable[nn.Module], absorbed: Collection[nn.Module]
 ) -> dict[nn.Module, nn.Module]:
     """What stands where batch norms were removed: nothing where a layer took over the affine."""
-    return {n: nn.Identity() if n in absorbed else Affine(*affine(n)) for n in norms}
+    return {n: nn.Identity() if n in absorbed else Affine(*affine_parameters(n)) for n in norms}
 
 
-def replace(model: nn.Module, swaps: Mapping[nn.Module, nn.Module]) -> nn.Module:
+def replace_modules(model: nn.Module, swaps: Mapping[nn.Module, nn.Module]) -> nn.Module:
     """Puts modules in the place of others, wherever those stand: the one traversal.
 
     A module that is shared stands in several places; all of them get the same new one.
@@ -87,35 +87,39 @@ def replace(model: nn.Module, swaps: Mapping[nn.Module, nn.Module]) -> nn.Module
     return swaps.get(model, model)
 
 
-def removable(model: nn.Module, kept: Collection[nn.Module] = ()) -> list[nn.Module]:
-    """The batch norms of a model, without those in ``kept``.
+def removable_batch_norms(
+    model: nn.Module, excluded: Collection[nn.Module] = ()
+) -> list[nn.Module]:
+    """The batch norms of a model, without those in ``excluded``.
 
     Raises:
         UserError: where a module keeps running statistics in a way that is not known.
     """
-    found = []
+    batch_norms = []
     for name, module in model.named_modules():
-        if module in kept:
+        if module in excluded:
             continue
         if type(module) in BATCH_NORMS:
-            found.append(module)
+            batch_norms.append(module)
         elif isinstance(module, nn.modules.batchnorm._BatchNorm) or "running_mean" in dict(
             module.named_buffers(recurse=False)
         ):
             raise UserError(
-                f"'{name}' of {title(model)} is a {type(module).__name__}, and only torch.nn's"
-                " own batch norms can be replaced; build the network with those"
+                f"'{name}' of {title_of_model(model)} is a {type(module).__name__}, and only"
+                " torch.nn's own batch norms can be replaced; build the network with those"
             )
-    return found
+    return batch_norms
 
 
-def refuse_others(model: nn.Module, by: str, kept: Collection[nn.Module] = ()) -> None:
-    """Refuses a network with other normalisers than batch norm, but for those in ``kept``."""
+def refuse_other_normalisers(
+    model: nn.Module, by: str, excluded: Collection[nn.Module] = ()
+) -> None:
+    """Refuses a network with other normalisers than batch norm, but for those in ``excluded``."""
     for name, module in model.named_modules():
         batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if _normalises(module) and not batch and module not in kept:
+        if _normalises(module) and not batch and module not in excluded:
             raise UserError(
-                f"{title(model)} has another normaliser than batch norm ('{name}' is a"
+                f"{title_of_model(model)} has another normaliser than batch norm ('{name}' is a"
                 f" {type(module).__name__}), which '{by}' does not remove;"
                 " use 'bn' to leave the network as it is"
             )
@@ -140,16 +144,16 @@ def sole_feeders(
     Returns:
         Layer to batch norm. A batch norm that is shared stands beside several layers.
     """
-    found: dict[nn.Module, nn.Module] = {}
+    followed_by: dict[nn.Module, nn.Module] = {}
     for norm in norms:
-        sources = [feeder(call) for call in flow.calls.get(norm, [])]
+        sources = [sole_feeder(call) for call in flow.calls.get(norm, [])]
         fed = [s.module for s in sources if s is not None and s.module in layers]
         every = [call for layer in fed if layer is not None for call in flow.calls[layer]]
         if sources and len(fed) == len(sources) and set(every) == set(sources):
-            found.update((layer, norm) for layer in fed if layer is not None)
-    return found
+            followed_by.update((layer, norm) for layer in fed if layer is not None)
+    return followed_by
 
 
-def title(model: nn.Module) -> str:
+def title_of_model(model: nn.Module) -> str:
     """How errors name a model."""
     return type(model).__name__

@@ -71,7 +71,7 @@ class _Tracer(fx.Tracer):
         return _is_leaf(m)
 
 
-def _twin(model: nn.Module) -> tuple[nn.Module, dict[nn.Module, nn.Module]]:
+def _copy_to_inspect(model: nn.Module) -> tuple[nn.Module, dict[nn.Module, nn.Module]]:
     """A copy to look at, since a forward may leave things behind on its module.
 
     Returns:
@@ -84,9 +84,9 @@ def _twin(model: nn.Module) -> tuple[nn.Module, dict[nn.Module, nn.Module]]:
     return twin, dict(zip(twin.modules(), model.modules(), strict=True))
 
 
-def traced(model: nn.Module) -> list[Node]:
+def trace_calls(model: nn.Module) -> list[Node]:
     """The calls as symbolic tracing sees them, in training mode, where nothing is left out."""
-    twin, originals = _twin(model)
+    twin, originals = _copy_to_inspect(model)
     root = nn.Sequential(twin)  # so that the model may be a single layer
     for module in root.modules():
         module.training = True
@@ -102,7 +102,7 @@ def traced(model: nn.Module) -> list[Node]:
             method = call.op == "call_method"
             function = getattr(Tensor, call.target) if method else call.target
             node.name = _canonical(call.target if method else function.__name__)
-            node.function = _bound(function, call.args[1:], call.kwargs)
+            node.function = _bind_arguments(function, call.args[1:], call.kwargs)
         nodes[call] = node
     return list(nodes.values())
 
@@ -117,7 +117,9 @@ def _is_shape(call: fx.Node, nodes: dict[fx.Node, Node]) -> bool:
     return bool(call.all_input_nodes) and not any(s in nodes for s in call.all_input_nodes)
 
 
-def _bound(function: Callable[..., Any], args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+def _bind_arguments(
+    function: Callable[..., Any], args: Any, kwargs: Any
+) -> Callable[[Tensor], Tensor]:
     return lambda x: function(x, *args, **{k: v for k, v in kwargs.items() if k != "input"})
 
 
@@ -128,39 +130,39 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, originals: dict[nn.Module, nn.Module]) -> None:
         self.originals = originals
         self.nodes: list[Node] = []
-        self.made: dict[int, Node] = {}
-        self.kept: list[Tensor] = []  # a freed tensor's identity could come back
+        self.producers: dict[int, Node] = {}
+        self.alive: list[Tensor] = []  # a freed tensor's identity could come back
         self.depth = 0
 
-    def add(self, node: Node, taken: Any, given: Any) -> None:
-        node.inputs = [self.made[id(t)] for t in _tensors(taken) if id(t) in self.made]
+    def add(self, node: Node, inputs: Any, outputs: Any) -> None:
+        node.inputs = [self.producers[id(t)] for t in _tensors(inputs) if id(t) in self.producers]
         self.nodes.append(node)
-        for tensor in _tensors(given):
-            self.made[id(tensor)] = node
-            self.kept.append(tensor)
+        for tensor in _tensors(outputs):
+            self.producers[id(tensor)] = node
+            self.alive.append(tensor)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
         # What gives no tensor (a shape, a device) carries no activation.
-        if not self.depth and any(True for _ in _tensors(given)):
+        if not self.depth and any(True for _ in _tensors(output)):
             name = _canonical(getattr(func, "__name__", "")) or "function"
-            node = Node(name=name, function=_bound(func, args[1:], kwargs or {}))
-            self.add(node, (args, kwargs), given)
-        return given
+            node = Node(name=name, function=_bind_arguments(func, args[1:], kwargs or {}))
+            self.add(node, (args, kwargs), output)
+        return output
 
     def enter(self, *_: Any) -> None:
         self.depth += 1
 
-    def leave(self, module: nn.Module, args: Any, kwargs: Any, given: Any) -> None:
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self.depth -= 1
         if not self.depth:
             original = self.originals[module]
-            self.add(Node(module=original, function=original.forward), (args, kwargs), given)
+            self.add(Node(module=original, function=original.forward), (args, kwargs), output)
 
 
-def recorded(model: nn.Module, example: Tensor) -> list[Node]:
+def record_calls(model: nn.Module, example: Tensor) -> list[Node]:
     """The calls of one run of an example, in evaluation mode, where one image is enough."""
-    twin, originals = _twin(model)
+    twin, originals = _copy_to_inspect(model)
     recorder = _Recorder(originals)
     for leaf in filter(_is_leaf, twin.modules()):
         leaf.register_forward_pre_hook(recorder.enter)
@@ -168,17 +170,17 @@ def recorded(model: nn.Module, example: Tensor) -> list[Node]:
     recorder.add(Node(), (), example)
     try:
         with torch.no_grad(), recorder:
-            given = twin.eval()(example)
+            output = twin.eval()(example)
     except Exception as error:  # whatever a model's own forward raises
         raise UserError(
             f"{type(model).__name__} can't run the example of shape {tuple(example.shape)}"
-            f" ({reason(error)}); give an input that its forward accepts"
+            f" ({first_line_of(error)}); give an input that its forward accepts"
         ) from error
-    recorder.add(Node(), given, ())
+    recorder.add(Node(), output, ())
     return recorder.nodes
 
 
-def reason(error: Exception) -> str:
+def first_line_of(error: Exception) -> str:
     """The first line of what an exception says."""
     return next(iter(str(error).strip().splitlines()), repr(error))
 

@@ -20,7 +20,7 @@ M = TypeVar("M", bound=nn.Module)
 GRAPHS = 256
 
 
-def accelerated(part: M, channels_last: bool, compiled: bool) -> M:
+def accelerate(part: M, channels_last: bool, compiled: bool) -> M:
     """Part of a network, changed in place: neither its parameters' values nor names change.
 
     Args:
@@ -38,7 +38,7 @@ def accelerated(part: M, channels_last: bool, compiled: bool) -> M:
     return part
 
 
-def laid_out(images: Tensor, channels_last: bool) -> Tensor:
+def set_memory_layout(images: Tensor, channels_last: bool) -> Tensor:
     """The same images ``(B, C, H, W)``, in torch.channels_last where asked for."""
     return images.contiguous(memory_format=torch.channels_last) if channels_last else images
 
@@ -49,7 +49,7 @@ def refuse_without_compiler() -> None:
 
     try:
         cpp_builder.get_cpp_compiler()
-    except Exception as error:  # of a class that is nobody's to name
+    except Exception as error:  # its class is private to torch
         raise UserError(
             "compile: torch.compile needs a C++ compiler, and there is none; install one (g++ or "
             "clang++), name it in the environment as CXX, or turn it off with --model.compile false"
@@ -69,14 +69,14 @@ def uncompiled(model: nn.Module) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def autocasting(x: Tensor) -> bool:
+def is_autocasting(x: Tensor) -> bool:
     """Whether operations on ``x`` run in autocast's lower precision."""
     return torch.is_autocast_enabled(x.device.type)
 
 
-def in_full(x: Tensor) -> Tensor:
+def to_full_precision(x: Tensor) -> Tensor:
     """What a network puts out under autocast, in float32; other tensors as they are."""
-    return x.float() if autocasting(x) else x
+    return x.float() if is_autocasting(x) else x
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
@@ -85,4 +85,4 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     Entropies, distances and the losses of critics are small differences of large numbers, and on
     a CPU autocast would leave ``softplus`` and ``log_softmax`` to bfloat16's 8 bits.
     """
-    return torch.autocast(x.device.type, enabled=False) if autocasting(x) else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if is_autocasting(x) else nullcontext()

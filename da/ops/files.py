@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def alone(lock: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def exclusive_lock(lock: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Waits until no other process is in such a block for the same file, where locks work.
 
     The kernel frees the lock of a process that ends in any way.
@@ -87,7 +87,7 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with suppress(OSError):  # its writer, or another process that cleans up, was faster
+        with suppress(OSError):  # its writer, or another process that cleans up, removed it first
             if time.time() - left.stat().st_mtime > _STALE:
                 left.unlink()
 

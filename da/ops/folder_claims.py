@@ -22,7 +22,7 @@ def claim_folder(folder: Path) -> Path:
 
     Of several processes that want the same folder, on one machine or on several, exactly one gets
     it: who makes the file :data:`CLAIM` in it. That stays, also after a kill; what the run wrote is
-    then gone on with (see :func:`hold_folder`) or left alone, but never mixed with another run's.
+    then resumed (see :func:`hold_folder`) or left alone, but never mixed with another run's.
 
     Returns:
         The folder.

@@ -16,7 +16,7 @@ class Spread(NamedTuple):
     std: Tensor
 
 
-class Moments:
+class ChannelMoments:
     """Mean and deviation of each channel over samples and positions, batch by batch.
 
     Batches are merged in float64 by the update of Chan, Golub and LeVeque (1983), which
@@ -59,16 +59,16 @@ class Moments:
 
 
 def domain_gap(source: Spread, target: Spread) -> float:
-    """The mean over channels of |μ_s − μ_t| / σ, see :func:`distance`.
+    """The mean over channels of |μ_s − μ_t| / σ, see :func:`channel_distance`.
 
     >>> one, two = torch.ones(3), 2 * torch.ones(3)
     >>> domain_gap(Spread(one, one), Spread(two, one))
     1.0
     """
-    return distance(source.mean, target.mean, source, target)
+    return channel_distance(source.mean, target.mean, source, target)
 
 
-def distance(one: Tensor, other: Tensor, source: Spread, target: Spread) -> float:
+def channel_distance(one: Tensor, other: Tensor, source: Spread, target: Spread) -> float:
     """The mean over channels of |one − other| / σ with σ² = (σ_s² + σ_t²) / 2.
 
     Channels that vary in neither domain are left out; nan where none is left.
@@ -94,7 +94,7 @@ def deviation_ratio(std: Tensor, reference: Tensor) -> float:
     return ratios.mean().exp().item() if len(ratios) else math.nan
 
 
-def share(mean: Tensor, source: Spread, target: Spread) -> float:
+def mixing_share(mean: Tensor, source: Spread, target: Spread) -> float:
     """The t with which (1 − t) μ_s + t μ_t comes nearest to a mean, over channels in units of σ.
 
     0 is the source's own mean, 1 the target's, ½ the mean of both; below 0 and above 1 it is
@@ -105,7 +105,7 @@ def share(mean: Tensor, source: Spread, target: Spread) -> float:
         source, target: of what it is subtracted from; σ as in :func:`domain_gap`.
 
     >>> zero, one = torch.zeros(3), torch.ones(3)
-    >>> share(0.25 * one, Spread(zero, one), Spread(one, one))
+    >>> mixing_share(0.25 * one, Spread(zero, one), Spread(one, one))
     0.25
     """
     way = _standardised(target.mean - source.mean, source, target)

@@ -39,7 +39,7 @@ def write_sealed(path: Path, content: Mapping[str, Any], indent: int | None = 1)
         ValueError: NaN or infinity, which JSON can't hold, or a field of the checksum's name.
         OSError: it can't be written; see there.
     """
-    write_atomically(path, sealed_text(content, indent))
+    write_atomically(path, seal_json(content, indent))
 
 
 def read_sealed(path: Path, kind: str, advice: str) -> Sealed:
@@ -54,7 +54,7 @@ def read_sealed(path: Path, kind: str, advice: str) -> Sealed:
         UserError: there is no such file, or it is not as it was written.
     """
     try:
-        return unsealed(path.read_bytes())
+        return parse_sealed(path.read_bytes())
     except FileNotFoundError:
         reason = f"no file '{path}'"
     except OSError as error:
@@ -64,10 +64,10 @@ def read_sealed(path: Path, kind: str, advice: str) -> Sealed:
     raise UserError(f"{kind}: {reason}; {advice}")
 
 
-def sealed_text(content: Mapping[str, Any], indent: int | None = 1) -> bytes:
+def seal_json(content: Mapping[str, Any], indent: int | None = 1) -> bytes:
     """The bytes of a file; see :func:`write_sealed`.
 
-    >>> unsealed(sealed_text({"accuracy": 0.5, "task": "a→b"}))
+    >>> parse_sealed(seal_json({"accuracy": 0.5, "task": "a→b"}))
     Sealed(content={'accuracy': 0.5, 'task': 'a→b'}, sealed=True)
     """
     # As it will be read, so that the checksum is of the same: tuples and numbers as keys change.
@@ -81,14 +81,16 @@ def sealed_text(content: Mapping[str, Any], indent: int | None = 1) -> bytes:
     return f"{text}\n".encode(errors="backslashreplace")
 
 
-def unsealed(text: bytes) -> Sealed:
+def parse_sealed(text: bytes) -> Sealed:
     """What the bytes of a file say; layout and the spelling of a number don't count.
 
     Raises:
         ValueError: they are no JSON object, or not what the checksum is of; says so in one line.
     """
     try:
-        content = json.loads(text, parse_constant=_refuse, object_pairs_hook=_without_doubles)
+        content = json.loads(
+            text, parse_constant=_refuse_constant, object_pairs_hook=_without_doubles
+        )
     except (ValueError, RecursionError) as error:
         raise ValueError("it is cut short or no JSON") from error
     if not isinstance(content, dict):
@@ -115,7 +117,7 @@ def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _refuse(constant: str) -> NoReturn:
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 

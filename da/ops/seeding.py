@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 
-def derive(*parts: object) -> int:
+def derive_seed(*parts: object) -> int:
     """A seed in ``[0, 2**63)`` from a sequence of names and numbers, the same on every machine.
 
-    >>> derive(0, "rendered->optical", "source") == derive(0, "rendered->optical", "target")
+    >>> task = "rendered->optical"
+    >>> derive_seed(0, task, "source") == derive_seed(0, task, "target")
     False
     """
     text = "\x1f".join(str(part) for part in parts)
@@ -41,7 +42,7 @@ def uniforms(
     generators) once per component; one call serves a whole batch.
 
     Args:
-        key: the seed of the stream, see :func:`derive`.
+        key: the seed of the stream, see :func:`derive_seed`.
         cycles: ``(B,)`` int64, the pass over the data in which each sample is drawn.
         indices: ``(B,)`` int64, the samples.
         draws: numbers per sample.
@@ -64,5 +65,5 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def seeded(*parts: object) -> Iterator[None]:
     """Runs a block under torch's CPU random state seeded by name, and restores it afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(*parts))
+        torch.manual_seed(derive_seed(*parts))
         yield

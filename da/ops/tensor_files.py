@@ -69,14 +69,14 @@ def read_tensors(kind: str, path: str, advice: str) -> Any:
     place = Path(path).expanduser()
     if not place.is_file():
         raise UserError(f"{kind}: no file '{path}'; {advice}")
-    refuse_unsafe(kind)
+    refuse_unsafe_loading(kind)
     try:
         if place.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(place)
         with place.open("rb") as file:  # the same file is verified and read, whatever is renamed
-            verify(file)
+            verify_checksums(file)
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except Damaged as error:
@@ -90,7 +90,7 @@ def read_tensors(kind: str, path: str, advice: str) -> Any:
         raise UserError(f"{kind}: '{path}' can't be read: {reason}; {advice}") from error
 
 
-def verify(file: BinaryIO) -> None:
+def verify_checksums(file: BinaryIO) -> None:
     """Compares a file with the checksums that it carries; one without any passes.
 
     Args:
@@ -147,7 +147,7 @@ def _is_whole(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
     return True
 
 
-def refuse_unsafe(kind: str) -> None:
+def refuse_unsafe_loading(kind: str) -> None:
     """Refuses to read anything where torch.load was told to run what files hold.
 
     Args:

@@ -21,7 +21,7 @@ MOST_LEVELS = 50
 """Settings within settings."""
 
 
-class Loader(yaml.SafeLoader):
+class Yaml12Loader(yaml.SafeLoader):
     """PyYAML's safe loader, which follows YAML 1.1, with the booleans and numbers of YAML 1.2.
 
     It refuses a key that is given twice, and what is larger or deeper than any file of settings.
@@ -81,19 +81,19 @@ def _refuse(problem: str, event: Any) -> None:
 
 
 _REPLACED = {f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "timestamp")}
-Loader.yaml_implicit_resolvers = {
+Yaml12Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-Loader.add_implicit_resolver(
+Yaml12Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-Loader.add_implicit_resolver(
+Yaml12Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int",
     re.compile(r"^(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)$"),
     list("-+0123456789"),
 )
-Loader.add_implicit_resolver(
+Yaml12Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
         r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
@@ -103,27 +103,27 @@ Loader.add_implicit_resolver(
 )
 #: Those of JSON, and `<<`; no dates, sets or bytes, which no setting takes.
 _CORE = ("null", "bool", "int", "float", "str", "seq", "map")
-Loader.yaml_constructors = {
+Yaml12Loader.yaml_constructors = {
     tag: constructor
     for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
     if tag is None or tag.rpartition(":")[2] in _CORE
 }
-Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_integer)
+Yaml12Loader.add_constructor("tag:yaml.org,2002:int", Yaml12Loader.construct_integer)
 
 
-def load(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
     """Parses one YAML document.
 
     Raises:
         yaml.YAMLError: it is broken, or larger or deeper than settings are.
 
-    >>> load("{norm: no, lr: 1e-3, seed: 0, keep: true, day: 2026-01-02}")
+    >>> parse_yaml("{norm: no, lr: 1e-3, seed: 0, keep: true, day: 2026-01-02}")
     {'norm': 'no', 'lr': 0.001, 'seed': 0, 'keep': True, 'day': '2026-01-02'}
     """
     if len(text) > MOST_BYTES:
         raise yaml.YAMLError(f"more than {MOST_BYTES:,} characters")
     try:
-        return yaml.load(text, Loader=Loader)
+        return yaml.load(text, Loader=Yaml12Loader)
     except (ValueError, KeyError) as error:  # of a tag on what it is not: !!float x, !!bool x
         raise yaml.YAMLError(" ".join(str(error).split())) from None
 
@@ -140,7 +140,7 @@ def read_yaml(path: Path) -> Any:
                 f"{path}: expected a file of settings, got one of {path.stat().st_size:,} bytes "
                 f"(at most {MOST_BYTES:,})"
             )
-        return load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)

@@ -11,7 +11,7 @@ from da.engine.result import (
     Evaluation,
     Result,
     Selection,
-    select,
+    select_evaluation,
 )
 from da.grids.plan import Entry, Plan
 from da.grids.store import State, Store
@@ -52,7 +52,7 @@ class Run:
         """The evaluation that a selection picks, None where it can't tell."""
         if self.result is None or form not in self.result.forms:
             return None
-        return select(self.result, form, selection, self.score)
+        return select_evaluation(self.result, form, selection, self.score)
 
     def accuracy(
         self, form: str, selection: Selection, stream: str = "target/test"

@@ -49,12 +49,12 @@ class Score(ABC):
         """The score."""
 
 
-def scores() -> dict[str, type[Score]]:
+def available_scores() -> dict[str, type[Score]]:
     """Every score on disk, by class name."""
     return subclasses(PACKAGE, Score)
 
 
-def score(name: str) -> Score:
+def find_score(name: str) -> Score:
     """The score of a class name, ``"InformationMaximisation"``, or of a dotted path.
 
     Raises:

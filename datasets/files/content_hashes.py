@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from da.ops.files import cache_folder
-from da.ops.sealed_json import unsealed, write_sealed
+from da.ops.sealed_json import parse_sealed, write_sealed
 
 from ..files.decoding import unreadable
 from ..files.parallel import in_parallel
@@ -75,7 +75,7 @@ def _read(index: Path) -> dict[str, list]:
     One wrong hash would let a changed image pass for what it was, or the other way round.
     """
     try:
-        content, sealed = unsealed(index.read_bytes())
+        content, sealed = parse_sealed(index.read_bytes())
         if not sealed:
             raise ValueError("it has no checksum")
         return content["files"]

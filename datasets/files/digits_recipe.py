@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from da.ops.seeding import derive, permutation, uniforms
+from da.ops.seeding import derive_seed, permutation, uniforms
 
 VERSION = 4
 """Counts up whenever an image changes, so that no cache of an older recipe is ever read."""
@@ -193,7 +193,7 @@ def _draw_domain(
     images, labels, splits, origins = [], [], [], []
     names = list_fonts()
     for number, split in enumerate(SPLITS):
-        key = derive("digits", _SEED, name, split)
+        key = derive_seed("digits", _SEED, name, split)
         index = np.arange(counts[split])
         draws = uniforms(key, np.zeros_like(index), index, 16)
         for i in index:
@@ -267,7 +267,7 @@ def sketched() -> Made:
     """1,000 digits as unsteady grey strokes through drawn skeletons, on noise (development)."""
 
     def draw(_: str, digit: int, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
-        key = derive("digits", _SEED, "sketched", digit, *draws)
+        key = derive_seed("digits", _SEED, "sketched", digit, *draws)
         canvas = Image.new("L", (GLYPH, GLYPH))
         for stroke, points in enumerate(_SKELETONS[digit]):
             n = len(points)
@@ -316,7 +316,7 @@ def load_handwritten() -> tuple[_Hand, _Hand]:
     ranks = np.empty(len(labels))
     for digit in range(10):
         members = np.flatnonzero(labels == digit)
-        order = permutation(derive("digits", _SEED, "handwritten", digit), 0, len(members))
+        order = permutation(derive_seed("digits", _SEED, "handwritten", digit), 0, len(members))
         ranks[members[order]] = (np.arange(len(members)) + 0.5) / len(members)
     order = np.lexsort((labels, ranks))
 
@@ -379,7 +379,7 @@ def photo() -> Made:
     ink = np.clip(2 * enlarge_ink(hand.ink, 28, Image.Resampling.BICUBIC) - 0.5, 0, 1)
     images = np.empty((len(ink) * CROPS, 3, SIZE, SIZE), np.uint8)
     index = np.arange(len(images))
-    key = derive("digits", _SEED, "photo")
+    key = derive_seed("digits", _SEED, "photo")
     draws = uniforms(key, np.zeros_like(index), index, 4)
     for i in index:
         which = int(draws[i, 3] * len(_load_photographs()))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from da.errors import UserError
-from da.ops.seeding import derive, permutation
+from da.ops.seeding import derive_seed, permutation
 from da.types import Check, Origin
 
 from ..base import DomainData, Role, Split
@@ -51,7 +51,7 @@ def choose_held_out(labels: NDArray[np.int64], share: float, key: int) -> NDArra
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         count = min(max(1, round(share * len(members))), len(members) - 1)
-        chosen[members[permutation(derive(key, label), 0, len(members))[:count]]] = True
+        chosen[members[permutation(derive_seed(key, label), 0, len(members))[:count]]] = True
     return chosen
 
 
@@ -289,7 +289,9 @@ class FileData(DomainData):
         """The images of a split, as positions in the whole."""
         chosen = np.ones(len(labels), bool)
         if role == "source" and self.validation and self._list_of(split) != "test":
-            held = choose_held_out(labels, self.validation, derive(self.seed, domain, "validation"))
+            held = choose_held_out(
+                labels, self.validation, derive_seed(self.seed, domain, "validation")
+            )
             if not held.any():
                 raise UserError(
                     f"validation is {self.validation}, but no class of '{domain}' has two images: "

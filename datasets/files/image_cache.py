@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
-from da.ops.files import SPARE, alone, cache_folder
+from da.ops.files import SPARE, cache_folder, exclusive_lock
 
 from ..files.array_cache import Arrays, read_arrays, write_arrays
 from ..files.content_hashes import content_hashes, digest
@@ -170,7 +170,7 @@ def cached(
     place = cache_folder() / "images" if folder is None else folder
     name = digest(str(files.root.resolve()), len(files), tuple(files.reading))[:16]
     try:
-        with alone(place / f"{name}.lock"):
+        with exclusive_lock(place / f"{name}.lock"):
             return _opened(files, place, limit_gb, workers)
     except OSError as error:
         log.warning("no cache of decoded images in '%s' (%s)", place, error.strerror or error)

@@ -17,7 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from da.ops.files import alone
+from da.ops.files import exclusive_lock
 
 _LINE = 2**26
 """Bytes below which a line that says how far it is would be noise."""
@@ -63,10 +63,10 @@ def _lines(title: str, total: int | None, done: int) -> Callable[[int], None]:
 
 @contextmanager
 def in_turn(lock: Path, what: str) -> Iterator[None]:
-    """As :func:`da.ops.files.alone`, and says so where another process is first."""
+    """As :func:`da.ops.files.exclusive_lock`, and says so where another process is first."""
 
     def say() -> None:
         print(f"waiting for another process: {what}", file=sys.stderr, flush=True)
 
-    with alone(lock, say):
+    with exclusive_lock(lock, say):
         yield

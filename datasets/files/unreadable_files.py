@@ -8,7 +8,7 @@ import numpy as np
 
 from da.errors import UserError
 from da.ops.files import cache_folder
-from da.ops.sealed_json import unsealed, write_sealed
+from da.ops.sealed_json import parse_sealed, write_sealed
 
 from ..files.checking import named, unreadable
 from ..files.image_probe import touched
@@ -62,7 +62,7 @@ def _known(files: FileImages) -> list[int]:
         return sorted(unreadable(files))
     path = cache_folder() / "unreadable" / f"{key}.json"
     try:
-        content, sealed = unsealed(path.read_bytes())
+        content, sealed = parse_sealed(path.read_bytes())
         if not sealed:
             raise ValueError("it has no checksum")
         return [int(i) for i in content["unreadable"]]

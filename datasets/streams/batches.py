@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from da.ops.seeding import derive, permutation, uniforms
+from da.ops.seeding import derive_seed, permutation, uniforms
 from da.types import Batch, Labelled, Unlabelled, View
 
 from ..files.image_sets import FileImages, Images, ImageSet
@@ -63,10 +63,10 @@ def pick_balanced(key: int, positions: NDArray[np.int64], members: Sequence[NDAr
     blocks, places = np.divmod(positions, len(members))
     cycles, indices = np.empty_like(positions), np.empty_like(positions)
     for row, (block, place) in enumerate(zip(blocks.tolist(), places.tolist(), strict=True)):
-        label = int(_order(derive(key, "classes"), block, len(members))[place])
+        label = int(_order(derive_seed(key, "classes"), block, len(members))[place])
         cycle, offset = divmod(block, len(members[label]))
         cycles[row] = cycle
-        order = _order(derive(key, "class", label), cycle, len(members[label]))
+        order = _order(derive_seed(key, "class", label), cycle, len(members[label]))
         indices[row] = members[label][order[offset]]
     return Picks(cycles, indices)
 
@@ -81,7 +81,7 @@ def choose_fixed_subset(
         domain: its name.
         most: how many; None for all.
     """
-    order = permutation(derive(0, domain, "evaluation"), 0, len(indices))
+    order = permutation(derive_seed(0, domain, "evaluation"), 0, len(indices))
     return np.sort(indices[order[:most]])
 
 
@@ -109,7 +109,7 @@ class Stream:
         self.data = data
         self.transform = transform
         self.key = key
-        self.augmentation_key = derive(key, "augmentation")
+        self.augmentation_key = derive_seed(key, "augmentation")
         self.batch_size = batch_size
         self.augment = augment
         self.members = (
@@ -141,7 +141,7 @@ class Stream:
         if not self.augment or name == "plain":
             return self.transform.prepare(images)
         first = name == "weak" and not repeat
-        key = self.augmentation_key if first else derive(self.augmentation_key, name, repeat)
+        key = self.augmentation_key if first else derive_seed(self.augmentation_key, name, repeat)
         if name == "weak":
             return self.transform.augment(images, uniforms(key, *picks, self.transform.draws))
         draws = uniforms(key, *picks, self.transform.strong_draws)

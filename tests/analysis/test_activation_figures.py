@@ -6,8 +6,14 @@ import pytest
 import torch
 from PIL import Image
 
-from da.analysis.activation_figures import COLUMNS, Network, draw, rows, save
-from da.analysis.activations import Layer
+from da.analysis.activation_figures import (
+    COLUMNS,
+    InspectedNetwork,
+    draw_figure,
+    layer_rows,
+    save_figure_and_table,
+)
+from da.analysis.activations import LayerSpreads
 from da.ops.moments import Spread
 
 
@@ -25,14 +31,14 @@ def network(norm="bn", depth=4, seed=0, **given):
         kind = "" if bare else "BatchNorm2d"
         running = None if bare else spread(random, 3 + i)
         name = f"backbone.blocks.{i}.conv"
-        layers.append(Layer(name, "convolution", kind, into, into if bare else out, running))
+        layers.append(LayerSpreads(name, "convolution", kind, into, into if bare else out, running))
     settings = {"name": f"{norm}.ckpt", "task": "a->b", "norm": norm, "method": "DANN", **given}
-    return Network(layers=layers, **settings)
+    return InspectedNetwork(layers=layers, **settings)
 
 
 def test_a_row_says_what_the_moments_are():
     found = network()
-    table = rows(found)
+    table = layer_rows(found)
     assert len(table) == 4 * 4 + 3
     for row in table:
         layer = found.layers[row["depth"] - 1]
@@ -64,14 +70,14 @@ def test_a_row_says_what_the_moments_are():
 
 def test_the_files_hold_the_values_and_are_the_same_every_time(tmp_path):
     networks = [network(), network("wa", seed=1)]
-    files = save(tmp_path / "one", networks)
+    files = save_figure_and_table(tmp_path / "one", networks)
     assert sorted(f.name for f in files) == [f"activations.{e}" for e in ("csv", "png", "svg")]
-    for file in save(tmp_path / "two", networks):
+    for file in save_figure_and_table(tmp_path / "two", networks):
         assert file.read_bytes() == (tmp_path / "one" / file.name).read_bytes()
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == sorted(f.name for f in files)
     with (tmp_path / "one" / "activations.csv").open() as file:
         found = list(csv.DictReader(file))
-    expected = [row for n in networks for row in rows(n)]
+    expected = [row for n in networks for row in layer_rows(n)]
     assert len(found) == len(expected)
     for text, row in zip(found, expected, strict=True):
         for key, value in row.items():
@@ -97,12 +103,12 @@ def lines_of(axis):
 
 def test_the_lines_are_the_values():
     networks = [network(), network("wa", depth=6, seed=1)]
-    axes = np.array(draw(networks).axes).reshape(4, 2)
+    axes = np.array(draw_figure(networks).axes).reshape(4, 2)
     for column, found in zip(axes.T, networks, strict=True):
         for axis in column:
             low, high = axis.get_ylim()
             assert all(((low <= y) & (y <= high)).all() for y in lines_of(axis).values())
-        table = rows(found)
+        table = layer_rows(found)
 
         def of(name, key, point="into", table=table):
             return [r[key] for r in table if (r["of"], r["point"]) == (name, point)]
@@ -126,7 +132,7 @@ def test_the_lines_are_the_values():
 
 
 def titles(networks):
-    return [axis.get_title() for axis in draw(networks).axes[: len(networks)]]
+    return [axis.get_title() for axis in draw_figure(networks).axes[: len(networks)]]
 
 
 def test_titles_tell_networks_apart():
@@ -138,7 +144,7 @@ def test_titles_tell_networks_apart():
 
 def test_the_legend_names_the_domains_where_all_are_the_same():
     def legend(networks):
-        return [text.get_text() for text in draw(networks).legends[0].get_texts()]
+        return [text.get_text() for text in draw_figure(networks).legends[0].get_texts()]
 
     assert "source (a)" in legend([network()])
     assert "batch norm's running statistics" in legend([network()])
@@ -148,11 +154,11 @@ def test_the_legend_names_the_domains_where_all_are_the_same():
 
 def test_deep_networks_are_named_at_a_few_layers_and_constant_ones_are_drawn(tmp_path):
     deep = network(depth=105)
-    assert len(draw([deep]).axes[-1].get_xticks()) <= 16
+    assert len(draw_figure([deep]).axes[-1].get_xticks()) <= 16
     dead = network()
     for pair in (dead.layers[0].into, dead.layers[0].out):
         for moments in pair.values():
             moments.std.zero_()
-    save(tmp_path, [dead])
+    save_figure_and_table(tmp_path, [dead])
     text = (tmp_path / "activations.csv").read_text()
     assert not re.search("nan|None", text)

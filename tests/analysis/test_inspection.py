@@ -7,7 +7,13 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from da.analysis.activations import as_trained, channels_of, layers, normalises, watching
+from da.analysis.activations import (
+    channels_of,
+    measure_layers,
+    normalises,
+    training_batches,
+    watch_layers,
+)
 from da.methods.dann import DANN
 from da.methods.source_only import SourceOnly
 from da.norms import batch_norms, normaliser, reestimated
@@ -67,7 +73,7 @@ def by_hand(module, x):
 @pytest.mark.parametrize("norm", NORMS)
 def test_moments_are_numpys_before_and_after_the_normaliser(norm, images):
     module = small(norm)
-    found = layers(module, images[0].split(5), images[1].split(5))
+    found = measure_layers(module, images[0].split(5), images[1].split(5))
     with torch.no_grad():
         expected = {"source": by_hand(module, images[0]), "target": by_hand(module, images[1])}
     assert [layer.name for layer in found] == list(expected["source"])
@@ -91,7 +97,7 @@ def test_moments_are_numpys_before_and_after_the_normaliser(norm, images):
 
 def test_running_statistics_are_batch_norms_and_evaluation_normalises_with_them(images):
     module = small("bn")
-    for layer in layers(module, *([x] for x in images))[:-1]:
+    for layer in measure_layers(module, *([x] for x in images))[:-1]:
         assert not layer.name.startswith("network.")
         path, _, last = layer.name.rpartition(".")
         name = {"conv1": f"{path}.bn1", "conv2": f"{path}.bn2", "0": f"{path}.1"}[last]
@@ -112,7 +118,7 @@ def test_the_network_stays_as_it_is(norm, training, images):
     module = small(norm).train(training)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     twin = copy.deepcopy(module)
-    first = layers(module, *([x] for x in images))
+    first = measure_layers(module, *([x] for x in images))
     assert module.training == training
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -125,10 +131,10 @@ def test_the_network_stays_as_it_is(norm, training, images):
         torch.manual_seed(0)
         assert torch.equal(module(images[1]), expected)
     if norm == "wa":  # and within the block it computes the same
-        with torch.no_grad(), watching(module):
+        with torch.no_grad(), watch_layers(module):
             assert torch.equal(module(images[1]), expected)
     if not training:
-        again = layers(module, *([x] for x in images))
+        again = measure_layers(module, *([x] for x in images))
         for a, b in zip(first, again, strict=True):
             assert torch.equal(a.out["source"].mean, b.out["source"].mean)
 
@@ -136,7 +142,7 @@ def test_the_network_stays_as_it_is(norm, training, images):
 def test_hooks_go_when_the_network_fails(images):
     module = small("bn")
     with pytest.raises(RuntimeError):
-        layers(module, [images[0]], [torch.zeros(2, 7, 32, 32)])
+        measure_layers(module, [images[0]], [torch.zeros(2, 7, 32, 32)])
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
@@ -162,7 +168,7 @@ def test_shared_modules_and_norms_behind_an_activation_in_place(images):
     torch.manual_seed(0)
     model = Twice().eval()
     model.norm.running_mean.fill_(0.3)
-    found = {layer.name: layer for layer in layers(model, *(x.split(4) for x in images))}
+    found = {layer.name: layer for layer in measure_layers(model, *(x.split(4) for x in images))}
     assert list(found) == ["conv", "late", "last"]
     assert found["last"].kind == "normaliser"
     assert found["late"].norm == ""
@@ -191,7 +197,7 @@ def test_a_network_whose_norms_come_before_its_layers(norm):
     model = torchvision.models.DenseNet(8, (2, 2), 8, num_classes=3)
     model = normaliser(norm).apply(model).eval()
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    found = layers(model, [x], [x + 1])
+    found = measure_layers(model, [x], [x + 1])
     assert [layer.kind for layer in found].count("convolution") == 1 + 2 * 4 + 1
     norms = [layer for layer in found if layer.kind == "normaliser"]
     assert bool(norms) == (norm != "wa")
@@ -218,8 +224,8 @@ def test_channels_of_layer_norms_and_what_is_no_normaliser():
 def test_statistics_before_training_come_from_what_training_would_show(kind, mode, images):
     module = kind(num_classes=4, task="a->b", forward_mode=mode)
     halves = [x.split(6) for x in images]
-    with reestimated(module.evaluated(), as_trained(module, *halves)):
-        stem = layers(module, *halves)[0]
+    with reestimated(module.evaluated(), training_batches(module, *halves)):
+        stem = measure_layers(module, *halves)[0]
     source, target = stem.into["source"], stem.into["target"]
     if kind is SourceOnly:
         mean, square = source.mean, source.std**2
@@ -249,7 +255,7 @@ def test_the_network_is_told_which_domain_it_sees(images):
     module = small("bn", DANN)
     module.network.bottleneck.append(Noting())
     told = module.network.bottleneck[-1].told
-    layers(module, images[0].split(8), [images[1]])
+    measure_layers(module, images[0].split(8), [images[1]])
     sizes = [("source", 8), ("source", 4), ("target", 12)]
     assert told == [(Segment(*pair),) for pair in sizes]
 
@@ -266,7 +272,7 @@ def test_batches_before_training_say_which_samples_are_of_which_domain(
     kind, mode, expected, images
 ):
     module = kind(num_classes=4, task="a->b", forward_mode=mode)
-    batches = list(as_trained(module, *(x.split(8) for x in images)))
+    batches = list(training_batches(module, *(x.split(8) for x in images)))
     assert [[tuple(part) for part in domains] for _, domains in batches] == expected
     for shown, domains in batches:
         of_either = dict(zip(("source", "target"), images, strict=True))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import run
-from da.benchmarks.conversion import compare, moments_matched, pictures
+from da.benchmarks.conversion import match_moments, measure_simpler_ways, random_pictures
 from da.errors import UserError
 from da.norms.weight_align.layers import Aligned
 
@@ -42,11 +42,11 @@ def test_what_cannot_be_measured_is_refused(options: str, message: str) -> None:
 
 
 def test_pictures_have_structure_at_every_scale() -> None:
-    images = pictures(20, 32)
+    images = random_pictures(20, 32)
     assert images.shape == (20, 3, 32, 32)
     assert abs(float(images.mean())) < 1e-5
     assert float(images.std()) == pytest.approx(1, abs=1e-3)
-    assert torch.equal(images, pictures(20, 32))
+    assert torch.equal(images, random_pictures(20, 32))
     coarse, fine = (
         float(nn.functional.avg_pool2d(images, side).var() - rest)
         for side, rest in ((8, 0.0), (2, float(nn.functional.avg_pool2d(images, 8).var())))
@@ -77,16 +77,16 @@ def test_matched_moments_are_those_of_the_original() -> None:
         *(nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6), nn.ReLU()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)),
     )
-    images = pictures(32, 16)
+    images = random_pictures(32, 16)
     model(images)
     model.eval()
-    converted = moments_matched(model, images)
+    converted = match_moments(model, images)
     aligned = [n for n, m in converted.named_modules() if isinstance(m, Aligned)]
     assert aligned == ["0", "3"]
     found, wanted = outputs(converted, images, aligned), outputs(model, images, ["1", "4"])
     for mine, theirs in zip(found.values(), wanted.values(), strict=True):
         torch.testing.assert_close(mine.mean((0, 2, 3)), theirs.mean((0, 2, 3)), atol=1e-4, rtol=0)
         torch.testing.assert_close(mine.std((0, 2, 3)), theirs.std((0, 2, 3)), rtol=1e-3, atol=0)
-    rows = compare(model, images, [pictures(10, 16, seed=1)])
+    rows = measure_simpler_ways(model, images, [random_pictures(10, 16, seed=1)])
     assert [row.way for row in rows] == ["moments matched", "only aligned"]
     assert rows[0].error < rows[1].error

@@ -139,9 +139,9 @@ def test_both_loops_of_bench_step_train_the_same(tmp_path):
     network.load_state_dict(
         {name.removeprefix("network."): v for name, v in module.state_dict().items()}
     )
-    bench_step.plain_loop(network, bench_step.Clocked(batches, 5))
-    clocked = bench_step.Clocked(batches, 5)
-    bench_step.fit_loop(module, bench_step.Premade(clocked, 4), "32-true", "fit", tmp_path)
+    bench_step.run_plain_loop(network, bench_step.ClockedBatches(batches, 5))
+    clocked = bench_step.ClockedBatches(batches, 5)
+    bench_step.run_framework(module, bench_step.PremadeData(clocked, 4), "32-true", "fit", tmp_path)
     assert len(clocked.costs()) == 3
     for (name, p), q in zip(module.named_parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6, msg=name)

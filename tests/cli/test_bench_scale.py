@@ -4,7 +4,13 @@ import re
 
 import pytest
 
-from da.analysis.initial_scale import STAGES, factor, network, noise, scales
+from da.analysis.initial_scale import (
+    STAGES,
+    build_network,
+    largest_over_smallest,
+    measure_scales,
+    noise_images,
+)
 from da.cli._bench_scale import main
 from da.errors import UserError
 
@@ -14,18 +20,21 @@ def test_the_table_holds_what_was_measured(capsys, monkeypatch):
     words = "--networks resnet18 --options he:depth --size 32 --batch 4 --seeds 5"
     assert main(words.split()) == 0
     out = capsys.readouterr().out
-    found = scales(
-        network("resnet18", "wa", 5, residual="depth"), noise(4, 32, 5), STAGES["resnet18"], 5
+    found = measure_scales(
+        build_network("resnet18", "wa", 5, residual="depth"),
+        noise_images(4, 32, 5),
+        STAGES["resnet18"],
+        5,
     )
     row = next(line for line in out.splitlines() if "wa he, depth" in line)
     cells = [cell.strip() for cell in row.split("│")[3:-1]]
     assert cells == [
         f"{found.forward[0]:.2g}",
         f"{found.forward[-1]:.2g}",
-        f"{factor(found.forward):.1f}",
+        f"{largest_over_smallest(found.forward):.1f}",
         f"{found.backward[0]:.2g}",
-        f"{factor(found.backward):.1f}",
-        f"{factor(found.weights):.1f}",
+        f"{largest_over_smallest(found.backward):.1f}",
+        f"{largest_over_smallest(found.weights):.1f}",
     ]
     assert "│ bn " in out
 

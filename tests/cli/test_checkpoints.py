@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import run
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 
 CLASSES = ("blue", "green", "red")
 SHORT = ["--data.steps_per_epoch", "3", "--trainer.max_epochs", "1"]
@@ -238,7 +238,7 @@ def test_a_form_is_kept_in_a_checkpoint_that_any_command_takes(
         assert (a["file"], a["class"]) == (b["file"], b["class"])
         assert float(a["probability"]) == pytest.approx(float(b["probability"]), abs=1e-5)
     said = refused("fit --ckpt_path adabn.ckpt")
-    assert "holds a network and no training to go on with; test and predict take it" in said
+    assert "holds a network and no training to resume; test and predict take it" in said
 
 
 @pytest.fixture(scope="module")
@@ -447,7 +447,7 @@ def read_scores(call, line, folder):
 
 
 def test_a_fine_tuned_network_needs_its_starting_weights_no_more(tmp_path, call):
-    torch.save(backbone("digits_resnet").state_dict(), tmp_path / "start.pth")
+    torch.save(build_backbone("digits_resnet").state_dict(), tmp_path / "start.pth")
     line = "fit --model.weights start.pth --data.steps_per_epoch 3 --trainer.max_epochs"
     call(f"{line} 1 --out run")
     (tmp_path / "start.pth").unlink()

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 import run
-from da.engine.components import methods
+from da.engine.components import available_methods
 from da.engine.run_folder import read_failure
-from da.norms import names
+from da.norms import normaliser_names
 
 ROOT = Path(__file__).parents[2]
 SHORT = ["--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"]
@@ -42,8 +42,8 @@ def call(tmp_path, monkeypatch, capfd):
     return run_it
 
 
-METHODS = f"One of: {', '.join(sorted(methods()))}"
-NORMS = ", ".join(names())
+METHODS = f"One of: {', '.join(sorted(available_methods()))}"
+NORMS = ", ".join(normaliser_names())
 
 OPTIONS = {
     # domains

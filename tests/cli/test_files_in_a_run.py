@@ -14,7 +14,7 @@ from PIL import Image
 
 from da.engine.resuming import refuse_other_data
 from da.engine.spec import RunSpec
-from da.engine.training import build, train
+from da.engine.training import build_method_and_data, train
 from da.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -198,6 +198,6 @@ def test_a_cell_of_a_grid_is_done_from_the_cache_and_names_the_file_without(
         with pytest.raises(UserError, match=r"b/dog/2\.jpg' can't be read: No such file"):
             train(cell, tmp_path, lose)
         return
-    whole = build(cell)[1].manifest
+    whole = build_method_and_data(cell)[1].manifest
     assert train(cell, tmp_path, lose).data_manifest == whole
     assert not lost.exists()

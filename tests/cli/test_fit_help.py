@@ -7,26 +7,26 @@ from pathlib import Path
 
 import pytest
 
+import da.norms
 import run
 from da.cli._fit_help import COMMON, backbone_names, class_names, normaliser_names
 from da.data_sets import data_sets
-from da.engine.components import defaults_of, methods
-from da.networks.backbones.base import families
-from da.norms import names
+from da.engine.components import available_methods, defaults_of
+from da.networks.backbones.base import backbone_families
 from datasets.digits import Digits
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_names_are_those_on_disk():
-    assert class_names("da/methods", "Method") == sorted(methods())
+    assert class_names("da/methods", "Method") == sorted(available_methods())
     assert class_names("datasets", "LightningDataModule") == sorted(data_sets())
-    assert normaliser_names() == names()
-    assert set(families()) <= set(backbone_names())
+    assert normaliser_names() == da.norms.normaliser_names()
+    assert set(backbone_families()) <= set(backbone_names())
 
 
 def test_the_defaults_are_those_of_the_code():
-    model, data = defaults_of(methods()["SourceOnly"]), defaults_of(Digits)
+    model, data = defaults_of(available_methods()["SourceOnly"]), defaults_of(Digits)
     for option, (default, _) in COMMON.items():
         part, _, name = option.removeprefix("--").partition(".")
         if part not in ("model", "data") or name == "lr":

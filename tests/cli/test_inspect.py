@@ -9,7 +9,7 @@ from PIL import Image
 
 import run
 from da.cli._checkpoints import from_checkpoint
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 
 SHORT = [
     *("--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"),
@@ -133,7 +133,7 @@ def test_pretrained_weights_keep_their_statistics_and_are_converted(
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.manual_seed(0)
-    network = backbone("digits_resnet")
+    network = build_backbone("digits_resnet")
     network.stem[1].running_mean.fill_(0.25)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     options = ["--model.weights", "weights.pth", "--model.conversion_images", 12, *data]

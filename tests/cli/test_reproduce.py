@@ -15,7 +15,7 @@ from da.grids.grid_file import find_config, read_grid
 from da.grids.validation import check, ready
 from da.methods import dann
 from da.methods.base import Method
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 from da.ops.sealed_json import read_sealed
 from da.reports.references import AVERAGE, config, published, read
 from datasets.domainnet import DomainNet
@@ -190,7 +190,7 @@ def test_a_fit_has_the_published_rates_and_reversal_at_every_step(
     """With the published settings as they are, and a small network with weights of its own."""
     monkeypatch.chdir(tmp_path)
     tree(tmp_path / "data", Office31, ("amazon", "webcam"), "{domain}/images")
-    torch.save(backbone("digits_resnet").state_dict(), "weights.pth")
+    torch.save(build_backbone("digits_resnet").state_dict(), "weights.pth")
     reverse, before, strengths, seen = dann.gradient_reversal, {1: 1000, 1000: 5000}, [], {}
 
     def reversing(features, strength):

@@ -6,17 +6,17 @@ from torch import nn
 
 from da.discovery import subclasses
 from da.errors import UserError
-from da.networks.backbones.base import Backbone, backbone, families
+from da.networks.backbones.base import Backbone, backbone_families, build_backbone
 from da.ops.seeding import seeded
 
-NAMES = list(families())
+NAMES = list(backbone_families())
 #: Built and run for real; the others on the meta device, which knows shapes and computes nothing.
 SMALL = ["digits_resnet", "dtn", "lenet", "resnet18"]
 
 
 def on_meta(name):
     with torch.device("meta"):
-        return backbone(name)
+        return build_backbone(name)
 
 
 def test_names_are_unique_and_known():
@@ -48,7 +48,7 @@ def test_it_is_built_as_published_and_without_a_classifier(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_features_are_finite_and_every_parameter_gets_a_gradient(name):
     with seeded(0, name):
-        model = backbone(name)
+        model = build_backbone(name)
         images = torch.randn(4, 3, 32, 32)
         features = model(images)
     assert features.shape == (4, model.num_features)
@@ -64,7 +64,7 @@ def test_features_are_finite_and_every_parameter_gets_a_gradient(name):
 def test_a_seed_gives_the_weights(name):
     def built(seed):
         with seeded(seed, "backbone"):
-            return backbone(name).state_dict()
+            return build_backbone(name).state_dict()
 
     first, again, other = built(0), built(0), built(1)
     assert all(torch.equal(first[k], again[k]) for k in first)
@@ -74,9 +74,9 @@ def test_a_seed_gives_the_weights(name):
 
 @pytest.mark.parametrize("name", ["digits_resnet", "dtn", "lenet"])
 def test_its_own_weights_go_through_a_file(name, tmp_path):
-    model = backbone(name)
+    model = build_backbone(name)
     torch.save(model.state_dict(), tmp_path / "a.pth")
-    other = backbone(name, str(tmp_path / "a.pth"))
+    other = build_backbone(name, str(tmp_path / "a.pth"))
     for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
@@ -84,5 +84,5 @@ def test_its_own_weights_go_through_a_file(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_that_do_not_exist_are_refused(name):
     with pytest.raises(UserError, match=r"no file 'no\.pth'") as caught, torch.device("meta"):
-        backbone(name, "no.pth")
+        build_backbone(name, "no.pth")
     assert "\n" not in str(caught.value)

@@ -7,13 +7,13 @@ import pytorch_lightning as L
 import torch
 from short_runs import digits, fit, small
 
-from da.engine.components import methods
+from da.engine.components import available_methods
 from da.errors import UserError
 from da.methods.base import Method
 from da.networks.network import Network
-from da.norms import names
+from da.norms import normaliser_names
 
-METHODS = methods()
+METHODS = available_methods()
 
 
 def build(name: str, **options) -> Method:
@@ -185,7 +185,7 @@ def test_gradients_are_averaged_over_batches_or_that_is_refused_by_name(name):
             fit(module, accumulate_grad_batches=2)
 
 
-@pytest.mark.parametrize("norm", names())
+@pytest.mark.parametrize("norm", normaliser_names())
 def test_copies_are_independent(norm, batch):
     module = build("SourceOnly", norm=norm).eval()
     twin = copy.deepcopy(module)

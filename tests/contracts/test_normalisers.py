@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.norms import Normaliser, names, normaliser
-from da.norms.base import available, tell_domains
+from da.norms import Normaliser, normaliser, normaliser_names
+from da.norms.base import available_normalisers, tell_domains
 from da.types import Segment
 
 
@@ -54,7 +54,7 @@ def images(seed: int, batch: int = 8) -> Tensor:
     return torch.randn(batch, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(params=names())
+@pytest.fixture(params=normaliser_names())
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -117,9 +117,9 @@ def test_a_wrong_option_is_refused_by_name(name: str) -> None:
 
 
 def test_files_and_names_agree() -> None:
-    kinds = available()
+    kinds = available_normalisers()
     assert all(issubclass(kind, Normaliser) and kind.name == key for key, kind in kinds.items())
     files = [kind.__module__ for kind in kinds.values()]
     assert len(files) == len(set(files))
     composed = {f"wa+{key}" for key, kind in kinds.items() if kind.composes}
-    assert set(names()) == set(kinds) | composed
+    assert set(normaliser_names()) == set(kinds) | composed

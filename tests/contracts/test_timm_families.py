@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from da.errors import UserError
-from da.networks.backbones.base import Backbone, backbone
+from da.networks.backbones.base import Backbone, build_backbone
 from da.norms import batch_norms, normaliser
 from da.norms.weight_align.layers import Aligned
 from da.ops.seeding import seeded
@@ -34,7 +34,7 @@ CASES = [
 @cache
 def built(name: str) -> Backbone:
     with seeded(0, name):
-        return backbone(f"timm/{name}")
+        return build_backbone(f"timm/{name}")
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES, ids=lambda value: value)
@@ -79,14 +79,14 @@ def test_batch_norms_are_torchs_own_and_start_at_one(name: str) -> None:
     ],
 )
 def test_other_normalisers_are_named_and_left(name: str, kind: str) -> None:
-    model = backbone(f"timm/{name}")
+    model = build_backbone(f"timm/{name}")
     with pytest.raises(UserError, match=rf"another normaliser.*'network\..*' is a {kind}.*'bn'"):
         normaliser("wa").apply(model)
 
 
 def test_a_model_that_cannot_be_traced_is_run_on_its_own_example() -> None:
     with torch.device("meta"):
-        model = normaliser("wa").apply(backbone("timm/vgg11_bn"))
+        model = normaliser("wa").apply(build_backbone("timm/vgg11_bn"))
     aligned = [m for m in model.modules() if isinstance(m, Aligned)]
     assert len(aligned) == 10
     assert not batch_norms(model)

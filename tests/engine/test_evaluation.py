@@ -13,13 +13,13 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
 from da.engine.evaluation import (
     FORMS,
+    ProgressTicks,
     Recorder,
-    Ticks,
     evaluating,
-    joined,
-    predict,
-    restated,
-    scores,
+    join_single_images,
+    predict_stream,
+    restated_statistics,
+    score_predictions,
 )
 from da.engine.trainer import MethodTrainer
 from da.errors import Diverged
@@ -41,7 +41,7 @@ def scored(logits, labels, by_class=False):
     """The scores of predictions, with letters as the names of the classes."""
     features = torch.zeros(len(logits), 1)
     names = "abcdefghij"[: logits.shape[1]]
-    return scores(Predictions(logits, labels, features), tuple(names), by_class)
+    return score_predictions(Predictions(logits, labels, features), tuple(names), by_class)
 
 
 @pytest.mark.parametrize(("n", "classes"), [(300, 10), (57, 3), (1, 2)])
@@ -100,7 +100,7 @@ def test_prediction_covers_every_image_once_in_evaluation_mode(data):
     module = module_of(backbone="dtn").train()  # with dropout
     before = {k: v.clone() for k, v in module.state_dict().items()}
     loader = data.test_dataloader()[1]
-    found = predict(module, loader)
+    found = predict_stream(module, loader)
     assert module.training
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
     assert np.array_equal(found.labels.numpy(), data.set_of("target", "test").labels)
@@ -135,7 +135,7 @@ def test_a_form_changes_statistics_alone_and_is_undone(form, data):
         layer.running_mean.uniform_(-1, 1)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     modes = {name: m.training for name, m in module.named_modules()}
-    with restated(module, data, form):
+    with restated_statistics(module, data, form):
         inside = {k: v.clone() for k, v in module.state_dict().items()}
     changed = {k for k in before if not torch.equal(before[k], inside[k])}
     means = {f"{name}.running_mean" for name in batch_norms(module)}
@@ -153,7 +153,7 @@ def test_the_form_of_a_domain_has_the_statistics_of_that_domain(data):
         images = torch.cat(list(data.images(role, "train")))
         with torch.no_grad():
             maps = copy.deepcopy(first)(images).transpose(0, 1).flatten(1)
-        with restated(module, data, form):
+        with restated_statistics(module, data, form):
             layer = module.network.backbone.stem[1]
             torch.testing.assert_close(layer.running_mean, maps.mean(1), rtol=1e-4, atol=1e-4)
             # Averages over batches of the variance within each: close to that of all images.
@@ -177,14 +177,14 @@ def test_the_network_is_told_of_which_domain_the_images_are(form, data):
     module = module_of()
     noting = Noting()
     module.network.bottleneck.append(noting)
-    with restated(module, data, form):
+    with restated_statistics(module, data, form):
         assert noting.told == {FORMS[form]}
     noting.told.clear()
-    with restated(module, data, "", images=[torch.randn(2, 3, 32, 32)]):
+    with restated_statistics(module, data, "", images=[torch.randn(2, 3, 32, 32)]):
         assert noting.told == {"target"}
     for role, loader in zip(("source", "target"), data.test_dataloader(), strict=True):
         noting.told.clear()
-        predict(module, loader, role)
+        predict_stream(module, loader, role)
         assert noting.told == {role}
 
 
@@ -192,7 +192,7 @@ def test_a_last_image_alone_is_joined_to_the_batch_before_with_its_domain():
     images = torch.arange(6.0)[:, None]
     of = {1: (Segment("target", 1),), 2: (Segment("source", 2),), 3: (Segment("source", 3),)}
     batches = [(x, of[len(x)]) for x in images.split([3, 2, 1])]
-    (first, _), (last, domains) = joined(batches)
+    (first, _), (last, domains) = join_single_images(batches)
     assert first.flatten().tolist() == [0, 1, 2]
     assert last.flatten().tolist() == [3, 4, 5]
     assert domains == (Segment("source", 2), Segment("target", 1))
@@ -237,7 +237,7 @@ def test_the_recorder_scores_every_stream_in_every_form_after_every_epoch(norm):
     data, parts = Digits(batch_size=16, steps_per_epoch=4), []
     recorder = Recorder(score_names=["InformationMaximisation"])
     module = module_of(norm)
-    run(module, data, recorder, Ticks(parts.append))
+    run(module, data, recorder, ProgressTicks(parts.append))
     assert parts == pytest.approx([i / 8 for i in range(1, 9)])
     assert [(e["epoch"], e["step"]) for e in recorder.history] == [(1, 4), (2, 8)]
     forms = ["", *FORMS] if "bn" in norm else [""]
@@ -249,10 +249,10 @@ def test_the_recorder_scores_every_stream_in_every_form_after_every_epoch(norm):
             assert entry["forms"][""][name]["n"] == len(data.set_of(role, split))
     # The last entry is what the trained network gives now, in each form.
     for form in forms:
-        with restated(module, data, form):
+        with restated_statistics(module, data, form):
             for name, loader in zip(STREAMS, data.val_dataloader(), strict=True):
-                p = predict(module, loader, name.partition("/")[0])
-                expected = scores(p, data.classes)
+                p = predict_stream(module, loader, name.partition("/")[0])
+                expected = score_predictions(p, data.classes)
                 found = dict(recorder.history[-1]["forms"][form][name])
                 by_class = found.pop("per_class", None)
                 assert (by_class is not None) == (name == "target/test")
@@ -307,7 +307,7 @@ class Mirrored(Score):
 
 
 def test_a_score_may_look_at_images_and_have_others_predicted(monkeypatch):
-    monkeypatch.setattr("da.engine.evaluation.score", lambda name: Mirrored())
+    monkeypatch.setattr("da.engine.evaluation.find_score", lambda name: Mirrored())
     recorder = Recorder(forms=False, score_names=["Mirrored"])
     module = small(SourceOnly, norm="wa")
     run(module, digits(), recorder, epochs=1)

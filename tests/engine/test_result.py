@@ -2,7 +2,7 @@ import pytest
 from fake_cells import a_cell, made
 from pydantic import ValidationError
 
-from da.engine.result import DEFAULT_SCORE, Result, select
+from da.engine.result import DEFAULT_SCORE, Result, select_evaluation
 
 
 def with_accuracies(accuracies, scores):
@@ -15,15 +15,17 @@ def with_accuracies(accuracies, scores):
 
 def test_the_three_selections_pick_their_epochs():
     result = with_accuracies([0.5, 0.9, 0.7, 0.6], [0.1, 0.2, 0.8, 0.3])
-    assert select(result, "", "last").epoch == 3
-    assert select(result, "", "label-free").epoch == 2
-    assert select(result, "", "oracle").epoch == 1
+    assert select_evaluation(result, "", "last").epoch == 3
+    assert select_evaluation(result, "", "label-free").epoch == 2
+    assert select_evaluation(result, "", "oracle").epoch == 1
 
 
 def test_ties_go_to_the_earliest_and_a_missing_score_selects_nothing():
-    assert select(with_accuracies([0.5, 0.9, 0.9], [1, 2, 2]), "", "oracle").epoch == 1
-    assert select(with_accuracies([0.5, 0.9, 0.9], [1, 2, 2]), "", "label-free").epoch == 1
-    assert select(with_accuracies([0.5, 0.9], [1, None]), "", "label-free") is None
+    assert select_evaluation(with_accuracies([0.5, 0.9, 0.9], [1, 2, 2]), "", "oracle").epoch == 1
+    assert (
+        select_evaluation(with_accuracies([0.5, 0.9, 0.9], [1, 2, 2]), "", "label-free").epoch == 1
+    )
+    assert select_evaluation(with_accuracies([0.5, 0.9], [1, None]), "", "label-free") is None
 
 
 def test_label_free_never_looks_at_target_labels():
@@ -31,7 +33,7 @@ def test_label_free_never_looks_at_target_labels():
     for evaluation in honest.evaluations:
         for name in ("target/test", "target/validation"):
             evaluation.forms[""][name].accuracy = 1 - evaluation.forms[""][name].accuracy
-    assert select(honest, "", "label-free").epoch == 0
+    assert select_evaluation(honest, "", "label-free").epoch == 0
 
 
 def broken(change):

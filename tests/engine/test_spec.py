@@ -3,7 +3,7 @@ import torch
 from fake_cells import a_cell
 from pydantic import ValidationError
 
-from da.engine.provenance import versions
+from da.engine.provenance import package_versions
 from da.engine.spec import RunSpec
 
 
@@ -72,7 +72,7 @@ def test_seed_0_and_names_like_no_work():
 
 
 def test_a_result_names_the_versions_of_what_it_depends_on():
-    found = versions()
+    found = package_versions()
     assert found["torch"] == torch.__version__.partition("+")[0]
     try:
         import timm

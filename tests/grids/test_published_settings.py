@@ -2,7 +2,7 @@
 
 import pytest
 
-from da.engine.components import find_data, methods
+from da.engine.components import available_methods, find_data
 from da.grids.grid_file import read_grid
 from da.reports.references import config, published, read
 
@@ -42,7 +42,7 @@ def cells(name):
 @pytest.mark.parametrize("name", published())
 def test_the_methods_have_published_or_chosen_settings_on_the_published_tasks(name):
     grid = read_grid(config(name), {})
-    assert set(grid.methods) <= set(methods())
+    assert set(grid.methods) <= set(available_methods())
     data = find_data(grid.data)
     pairs = (task.split("->") for task in grid.tasks)
     named = {"→".join(data.symbols[domain] for domain in pair) for pair in pairs}

@@ -4,7 +4,8 @@ import torch
 from sklearn.metrics import log_loss
 from torch import nn
 
-from da.methods.dann import DANN, critic, domain_loss
+from da.methods.critics import build_critic
+from da.methods.dann import DANN, domain_loss
 
 
 def test_domain_loss_agrees_with_scikit_learn():
@@ -21,7 +22,7 @@ def test_domain_loss_weighs_domains_equally_and_starts_at_log_2():
 
 
 def test_critic_has_three_layers_and_one_output():
-    linears = [m for m in critic(12, 8) if isinstance(m, nn.Linear)]
+    linears = [m for m in build_critic(12, 8) if isinstance(m, nn.Linear)]
     assert [(m.in_features, m.out_features) for m in linears] == [(12, 8), (8, 8), (8, 1)]
 
 

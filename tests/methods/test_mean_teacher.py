@@ -14,13 +14,13 @@ from torch import nn
 from da.errors import UserError
 from da.methods.mean_teacher import (
     MeanTeacher,
-    average,
     balance_loss,
-    confident,
+    confidence_mask,
     consistency_loss,
     rate_of_average,
+    update_average,
 )
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 from da.types import Batch, Unlabelled
 
 
@@ -43,7 +43,7 @@ def test_consistency_and_balance_agree_with_numpy():
     p, q = softmax(student.numpy(), axis=1), softmax(other.numpy(), axis=1)
     sure = (q.max(axis=1) > 0.9).astype(float)
     assert 0 < sure.sum() < len(sure)
-    mask = confident(other, 0.9)
+    mask = confidence_mask(other, 0.9)
     np.testing.assert_array_equal(mask.numpy(), sure)
     expected = np.mean([m * np.mean((a - b) ** 2) for m, a, b in zip(sure, p, q, strict=True)])
     assert consistency_loss(student, other, mask).item() == pytest.approx(expected, rel=1e-12)
@@ -54,7 +54,7 @@ def test_consistency_and_balance_agree_with_numpy():
 
 
 def test_without_a_threshold_all_samples_count():
-    assert confident(logits(0), 0.0).tolist() == [1.0] * 12
+    assert confidence_mask(logits(0), 0.0).tolist() == [1.0] * 12
 
 
 def test_the_balance_is_least_where_the_mean_prediction_is_uniform():
@@ -75,7 +75,7 @@ def test_the_average_agrees_with_a_naive_loop_over_every_number():
     with torch.no_grad():
         theirs[0].weight.mul_(-1.5)
     before, student = copy.deepcopy(ours.state_dict()), copy.deepcopy(theirs.state_dict())
-    average(ours, theirs, 0.7)
+    update_average(ours, theirs, 0.7)
     for name, value in ours.state_dict().items():
         old, new = before[name].flatten().tolist(), student[name].flatten().tolist()
         expected = [0.7 * a + 0.3 * b for a, b in zip(old, new, strict=True)]
@@ -92,7 +92,7 @@ def test_it_is_the_true_average_at_first_and_exponential_later():
     exponential = None
     for step, value in enumerate(values[1:], start=1):
         nn.init.constant_(student.weight, value)
-        average(model, student, rate_of_average(step, 0.9))
+        update_average(model, student, rate_of_average(step, 0.9))
         true_average = values[: step + 1].mean()
         exponential = true_average if step <= 9 else 0.9 * exponential + 0.1 * value
         assert model.weight.item() == pytest.approx(exponential, rel=1e-12)
@@ -119,7 +119,7 @@ class Students(L.Callback):
 def test_the_teacher_begins_as_its_student_and_is_the_average_of_all_of_them(norm, tmp_path):
     """After the conversion of pretrained weights, which changes the student."""
     path = tmp_path / "digits_resnet.pth"
-    torch.save(backbone("digits_resnet").state_dict(), path)
+    torch.save(build_backbone("digits_resnet").state_dict(), path)
     options = {"norm": norm, "weights": str(path), "conversion_images": 32, "confidence": 0.0}
     module = MeanTeacher(10, bottleneck=16, **options)
     start = copy.deepcopy(module.network.state_dict())

@@ -16,8 +16,8 @@ from da.methods.base import Sharpness, Step
 from da.methods.dann import DANN
 from da.methods.entropy_minimisation import EntropyMinimisation
 from da.methods.source_only import SourceOnly
-from da.networks.backbones.base import backbone
-from da.norms import names
+from da.networks.backbones.base import build_backbone
+from da.norms import normaliser_names
 from da.norms.weight_align.layers import Aligned
 from da.ops.optimisation import lr_over_norm2
 from da.types import Batch, Labelled, Unlabelled
@@ -63,7 +63,7 @@ def fit(module, data, folder, epochs=2, callbacks=(), ckpt_path=None, **kwargs):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "digits_resnet.pth"
-    torch.save(backbone("digits_resnet").state_dict(), path)
+    torch.save(build_backbone("digits_resnet").state_dict(), path)
     return str(path)
 
 
@@ -100,7 +100,7 @@ def test_the_default_rate_is_the_published_one(weights):
     assert source_only(weights=weights, lr=0.5).hparams["lr"] == 0.5
 
 
-@pytest.mark.parametrize("norm", names())
+@pytest.mark.parametrize("norm", normaliser_names())
 def test_no_parameter_is_missing_from_the_optimiser_after_surgery(norm, fake_trainer):
     module = dann(norm=norm)
     fake_trainer(module)
@@ -341,7 +341,7 @@ def test_every_family_of_backbones_can_be_aligned(name):
 
 
 def test_the_classifier_is_left_as_it_is_under_every_normaliser():
-    for norm in names():
+    for norm in normaliser_names():
         module = dann(norm=norm, seed=5)
         assert type(module.network.classifier) is nn.Linear
         assert torch.equal(module.network.classifier.weight, dann(seed=5).network.classifier.weight)

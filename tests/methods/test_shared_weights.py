@@ -32,7 +32,7 @@ def trained(folder, forward_mode="joint", clip=None, **kwargs):
 def without_sharing(monkeypatch):
     """Of micro-batches in training, and of the batches of an evaluation."""
     for module in (updates, network_module):
-        monkeypatch.setattr(module, "share", lambda *args, **kwargs: [])
+        monkeypatch.setattr(module, "begin_sharing", lambda *args, **kwargs: [])
 
 
 @pytest.mark.parametrize("options", [{}, {"forward_mode": "separate"}, {"clip": 0.1}], ids=str)

@@ -11,7 +11,7 @@ from torch import nn
 
 from da.errors import UserError
 from da.methods.base import Method, Needs, Stage
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 
 
 def made(kind, **options):
@@ -188,13 +188,13 @@ def test_own_parts_are_built_of_converted_weights_and_a_resumed_run_is_not_conve
 ):
     conversions = []
 
-    def convert(aligned, start, data, device):
-        conversions.append(start)
+    def convert(aligned, plan, data, device):
+        conversions.append(plan)
         nn.init.constant_(aligned.stem[0].weight, 0.5)
         return {"on": "source"}
 
-    monkeypatch.setattr("da.methods.base.pretrained.convert", convert)
-    torch.save(backbone("digits_resnet").state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setattr("da.methods.base.convert_backbone", convert)
+    torch.save(build_backbone("digits_resnet").state_dict(), tmp_path / "weights.pth")
     options = {"norm": "wa", "weights": str(tmp_path / "weights.pth"), "lr": 1e-3}
     module, rest = made(Copying, **options), made(Copying, **options)
     fit(module, digits(steps_per_epoch=1), tmp_path, epochs=2, callbacks=[StopAfter(1)])

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import run
-from da.engine.components import methods
+from da.engine.components import available_methods
 from da.engine.evaluation import Recorder
 from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
@@ -23,7 +23,7 @@ from da.engine.training import train
 from da.errors import UserError
 from da.methods.dann import DANN, domain_loss
 from da.methods.entropy_minimisation import EntropyMinimisation
-from da.norms import names
+from da.norms import normaliser_names
 from da.ops import acceleration
 from da.ops.entropy import conditional_entropy
 from datasets.digits import Digits
@@ -147,11 +147,11 @@ def test_weights_go_over_from_one_layout_to_the_other(tmp_path, batch):
 
 @pytest.mark.parametrize("scale", [1.0, 30.0])
 @pytest.mark.parametrize("norm", ["bn", "wa"])
-@pytest.mark.parametrize("name", methods())
+@pytest.mark.parametrize("name", available_methods())
 def test_every_loss_under_autocast_is_finite_float32_and_close(
     name, norm, scale, batch, fake_trainer
 ):
-    kind = methods()[name]
+    kind = available_methods()[name]
     module = kind(num_classes=4, norm=norm, **{"bottleneck": 16} | dict(kind.small))
     module.prepare()
     fake_trainer(module).step = 50
@@ -327,7 +327,7 @@ needs_compiler = pytest.mark.skipif(compiler() is not None, reason=str(compiler(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("norm", names())
+@pytest.mark.parametrize("norm", normaliser_names())
 def test_each_part_is_one_graph_under_every_normaliser(norm, batch):
     module = DANN(num_classes=4, bottleneck=16, critic_width=8, norm=norm)
     expected = module.activations(batch.source.images)

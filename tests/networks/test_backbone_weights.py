@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from da.errors import UserError
-from da.networks.backbones.base import backbone, load_weights, torchvision_model
+from da.networks.backbones.base import build_backbone, build_torchvision_model, load_weights
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_torchvision_weights_from_a_file(resnet18, tmp_path, suffix):
         torch.save(state, path)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        ours = backbone("resnet18", str(path)).eval()(images)
+        ours = build_backbone("resnet18", str(path)).eval()(images)
     assert ours.std() > 1e-2
     torch.testing.assert_close(ours, features(resnet18, images), rtol=0, atol=0)
 
@@ -62,13 +62,13 @@ def test_a_file_with_another_classifier_or_none_fits(resnet18, tmp_path):
         if classes:
             state |= {"fc.weight": torch.zeros(classes, 512), "fc.bias": torch.zeros(classes)}
         torch.save(state, tmp_path / "a.pth")
-        model = backbone("resnet18", str(tmp_path / "a.pth"))
+        model = build_backbone("resnet18", str(tmp_path / "a.pth"))
         assert torch.equal(model.network.conv1.weight, resnet18.conv1.weight)
 
 
 def refusal(path, name="resnet18"):
     with pytest.raises(UserError) as caught:
-        backbone(name, str(path))
+        build_backbone(name, str(path))
     said = str(caught.value)
     assert "\n" not in said
     assert str(path) in said
@@ -123,7 +123,7 @@ def test_code_in_a_weight_file_is_not_run(tmp_path):
 
 
 def test_a_refused_file_leaves_the_network_alone(resnet18, tmp_path):
-    model = backbone("digits_resnet")
+    model = build_backbone("digits_resnet")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     wrong = {k: torch.ones_like(v) for k, v in before.items()} | {"more": torch.zeros(1)}
     torch.save(wrong, tmp_path / "a.pth")
@@ -148,7 +148,7 @@ def test_imagenet_weights_are_downloaded_checked_and_kept(
     offer(monkeypatch, f"{address}/{name}")
     expected = torch.load(folder / name)
     for _ in range(2):
-        found = backbone("resnet18", "imagenet").network.state_dict()
+        found = build_backbone("resnet18", "imagenet").network.state_dict()
         assert all(torch.equal(value, expected[key]) for key, value in found.items())
     assert asked == [f"/{name}"]  # the second time it is at hand
     assert cached() == [name]
@@ -168,7 +168,7 @@ def test_a_download_that_is_not_the_file_is_refused_and_not_kept(
         (folder / name).write_text("<!DOCTYPE html><html>Sign in to this network</html>")
     offer(monkeypatch, f"{address}/{name}")
     with pytest.raises(UserError) as caught:
-        backbone("resnet18", "imagenet")
+        build_backbone("resnet18", "imagenet")
     said = str(caught.value)
     assert said.startswith(f"weights: could not download {address}/{name} (")
     assert said.endswith("fetch it by hand and give the file: --model.weights FILE")
@@ -181,7 +181,7 @@ def test_a_missing_file_and_no_server_are_refused(server, cached, monkeypatch):
     for url in (f"{address}/resnet18-12345678.pth", "http://127.0.0.1:1/resnet18-12345678.pth"):
         offer(monkeypatch, url)
         with pytest.raises(UserError, match=r"could not download .*give the file") as caught:
-            backbone("resnet18", "imagenet")
+            build_backbone("resnet18", "imagenet")
         assert "\n" not in str(caught.value)
     assert cached() == []
 
@@ -193,7 +193,7 @@ def test_a_broken_file_in_the_cache_is_named(server, tmp_path, monkeypatch):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"cut")
     with pytest.raises(UserError, match="can't be read") as caught:
-        backbone("resnet18", "imagenet")
+        build_backbone("resnet18", "imagenet")
     assert str(file) in str(caught.value)
 
 
@@ -201,16 +201,16 @@ def test_imagenet_is_the_first_version_of_the_weights(monkeypatch):
     """Published tables were made with V1; torchvision's default is V2 for ResNet-50."""
     asked = []
     monkeypatch.setattr(
-        "da.networks.backbones.base.downloaded", lambda url: asked.append(url) or "x"
+        "da.networks.backbones.base.download_weights", lambda url: asked.append(url) or "x"
     )
     with pytest.raises(UserError), torch.device("meta"):
-        torchvision_model("resnet50", "imagenet", head="fc.")
+        build_torchvision_model("resnet50", "imagenet", head="fc.")
     assert Path(asked[0]).name == "resnet50-0676ba61.pth"
 
 
 def test_imagenet_weights_for_digits_are_refused():
     with pytest.raises(UserError, match="none of ImageNet for DigitsResNet"):
-        backbone("digits_resnet", "imagenet")
+        build_backbone("digits_resnet", "imagenet")
 
 
 # The networks for digits.
@@ -235,7 +235,7 @@ def shapes_along(model, kinds):
 
 
 def test_lenet_is_the_published_one():
-    model = backbone("lenet")
+    model = build_backbone("lenet")
     assert convolutions(model) == [(1, 20, 5, 1, 0), (20, 50, 5, 1, 0)]
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout2d)] == [0.5]
     along = shapes_along(model, (nn.Conv2d, nn.MaxPool2d, nn.Flatten))
@@ -247,7 +247,7 @@ def test_lenet_is_the_published_one():
 
 
 def test_dtn_is_the_published_one():
-    model = backbone("dtn")
+    model = build_backbone("dtn")
     assert convolutions(model) == [(3, 64, 5, 2, 2), (64, 128, 5, 2, 2), (128, 256, 5, 2, 2)]
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout2d)] == [0.1, 0.3, 0.5]
     along = shapes_along(model, (nn.BatchNorm2d, nn.Flatten))
@@ -255,7 +255,7 @@ def test_dtn_is_the_published_one():
 
 
 def test_digits_resnet_has_residual_branches_and_batch_norm():
-    model = backbone("digits_resnet")
+    model = build_backbone("digits_resnet")
     blocks = [m for m in model.modules() if isinstance(m, BasicBlock)]
     assert len(blocks) == 2
     assert all(block.downsample is not None for block in blocks)

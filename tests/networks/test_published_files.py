@@ -8,7 +8,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 
 pytestmark = pytest.mark.long
 
@@ -47,7 +47,7 @@ def test_torchvisions(name, head, counters, server, publish, cached, monkeypatch
     monkeypatch.setattr(entry.value, "url", f"{address}/{file}")
     expected = torch.load(folder / file)
     for source in ("imagenet", "imagenet", str(folder / file)):
-        assert not unread(backbone(name, source), expected, head)
+        assert not unread(build_backbone(name, source), expected, head)
     assert asked == [f"/{file}"]
     assert cached() == [file]
 
@@ -71,7 +71,7 @@ def test_timms(name, head, server, publish, cached, monkeypatch):
     monkeypatch.setitem(known, name, dataclasses.replace(known[name], url=f"{address}/{file}"))
     expected = torch.load(folder / file)
     for source in ("imagenet", "imagenet", str(folder / file)):
-        assert not unread(backbone(f"timm/{name}", source), expected, head)
+        assert not unread(build_backbone(f"timm/{name}", source), expected, head)
     assert asked == [f"/{file}"]
     assert cached() == [file]
 
@@ -93,7 +93,7 @@ def test_one_file_of_full_size_fits_torchvision_and_timm_alike(tmp_path):
         assert path.stat().st_size > 102e6
         for name in ("resnet50", "timm/resnet50"):
             with torch.no_grad():
-                found.append(backbone(name, str(path)).eval()(images))
+                found.append(build_backbone(name, str(path)).eval()(images))
         path.unlink()
     assert found[0].std() > 1e-2
     for features in found[1:]:

@@ -16,7 +16,7 @@ from torch import nn
 
 import run
 from da.errors import UserError
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")
 SMALL = "mobilenetv3_small_050"
@@ -47,7 +47,7 @@ def test_features_are_those_of_timm(name, suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     state = model.state_dict()
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
-    ours = backbone(f"timm/{name}", str(path))
+    ours = build_backbone(f"timm/{name}", str(path))
     model.reset_classifier(0)
     images = torch.randn(2, 3, 75, 64)
     for training in (False, True):
@@ -78,7 +78,7 @@ def test_features_are_those_of_timm(name, suffix, tmp_path):
 )
 def test_the_width_is_measured(name, width):
     with torch.device("meta"):
-        model = backbone(f"timm/{name}")
+        model = build_backbone(f"timm/{name}")
     assert model.num_features == width
     assert model.training
 
@@ -88,13 +88,13 @@ def test_building_draws_nothing_beyond_timms_own_weights():
     timm.create_model("resnet10t", num_classes=0)
     state = torch.get_rng_state()
     torch.manual_seed(0)
-    backbone("timm/resnet10t")
+    build_backbone("timm/resnet10t")
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def refusal(name, weights=None):
     with pytest.raises(UserError) as caught:
-        backbone(name, weights)
+        build_backbone(name, weights)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -103,8 +103,8 @@ def test_names_of_timm_and_torchvision_do_not_collide():
     from torchvision.models import ResNet
 
     with torch.device("meta"):
-        assert type(backbone("resnet50").network) is ResNet
-        assert type(backbone("timm/resnet50").network) is type(timm.create_model("resnet50"))
+        assert type(build_backbone("resnet50").network) is ResNet
+        assert type(build_backbone("timm/resnet50").network) is type(timm.create_model("resnet50"))
 
 
 def test_a_wrong_name_lists_near_ones():
@@ -121,12 +121,12 @@ def test_a_wrong_name_lists_near_ones():
 
 def test_a_tag_names_weights_and_not_another_network():
     with torch.device("meta"):
-        tagged, bare = backbone("timm/resnet50.a1_in1k"), backbone("timm/resnet50")
+        tagged, bare = build_backbone("timm/resnet50.a1_in1k"), build_backbone("timm/resnet50")
     assert list(tagged.state_dict()) == list(bare.state_dict())
 
 
 def test_an_image_of_another_size_is_refused_where_the_model_has_one():
-    model = backbone("timm/vit_tiny_patch16_224")
+    model = build_backbone("timm/vit_tiny_patch16_224")
     with pytest.raises(UserError, match=r"does not take images of 32 × 48 .*size is 224 × 224"):
         model(torch.empty(1, 3, 32, 48))
 
@@ -177,7 +177,7 @@ def test_a_release_is_downloaded_checked_and_kept(server, publish, cached, monke
     offer(monkeypatch, SMALL, url=f"{address}/{name}")
     expected = torch.load(folder / name)
     for _ in range(2):
-        ours = backbone(f"timm/{SMALL}", "imagenet")
+        ours = build_backbone(f"timm/{SMALL}", "imagenet")
         assert torch.equal(ours.network.conv_stem.weight, expected["conv_stem.weight"])
         assert torch.equal(ours.network.bn1[0].running_var, expected["bn1.running_var"])
         assert ours.num_features == 1024
@@ -260,10 +260,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 FETCH = """
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 from da.errors import UserError
 try:
-    model = backbone("timm/regnety_002", "imagenet")
+    model = build_backbone("timm/regnety_002", "imagenet")
     print("stem", model.network.stem.conv.weight.unique().tolist())
 except UserError as error:
     print("refused", error)

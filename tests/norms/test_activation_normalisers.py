@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from da.errors import UserError
-from da.norms import batch_norms, names, normaliser
+from da.norms import batch_norms, normaliser, normaliser_names
 from da.norms.group_norm import groups_for
 from da.norms.instance_norm import InstanceNormLayer
 from da.norms.surgery import Affine
@@ -27,7 +27,7 @@ def over(x: Tensor, axes: tuple[int, ...]) -> np.ndarray:
 
 def test_names_are_found_on_disk() -> None:
     single = {"bn", "gn", "in", "ln", "none", "wa"}
-    assert set(names()) >= single | {"wa+bn", "wa+gn", "wa+in", "wa+ln"}
+    assert set(normaliser_names()) >= single | {"wa+bn", "wa+gn", "wa+in", "wa+ln"}
 
 
 @pytest.mark.parametrize("name", ["wa+", "+bn", "wa+none", "wa+wa", "bn+wa", "WA", "", "no"])

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
 from da.norms import WeightAlign, convert_pretrained
 from da.norms.weight_align.conversion import relative_error
-from da.norms.weight_align.filter_inputs import rows
+from da.norms.weight_align.filter_inputs import sample_rows
 from da.norms.weight_align.layers import Aligned
-from da.norms.weight_align.least_squares import Moments, zero_sum_fit
+from da.norms.weight_align.least_squares import SecondMoments, zero_sum_fit
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -42,8 +42,8 @@ def correlated(count: int, n: int, seed: int = 0) -> Tensor:
     return random(count, n, seed=seed) @ random(n, n, seed=seed + 1) / n**0.5 + 1
 
 
-def moments_of(x: Tensor, t: Tensor) -> Moments:
-    found = Moments()
+def moments_of(x: Tensor, t: Tensor) -> SecondMoments:
+    found = SecondMoments()
     for part in zip(x.split(300, 1), t.split(300, 1), strict=True):
         found.add(*part)
     return found
@@ -126,7 +126,7 @@ def test_rows_are_what_the_filters_take_in_and_put_out(name: str, per_image: int
     x = random(3, *shape)
     with torch.no_grad():
         t = layer(x)
-    taken, given = rows(layer, x, t, per_image, torch.Generator().manual_seed(0))
+    taken, given = sample_rows(layer, x, t, per_image, torch.Generator().manual_seed(0))
     groups = getattr(layer, "groups", 1)
     weight = layer.weight.detach().reshape(groups, len(layer.weight) // groups, -1)
     bias = layer.bias.detach().reshape(groups, 1, -1)
@@ -294,7 +294,7 @@ def test_a_layer_left_out_keeps_its_weights_and_its_batch_norm_its_function() ->
 
 
 def test_a_path_that_depends_on_the_shape_is_that_of_the_images() -> None:
-    model = backbone("dtn").eval()
+    model = build_backbone("dtn").eval()
     images = random(20, 3, 32, 32)
     example = WeightAlign(example=images[:1])
     result = convert_pretrained(model, images, normaliser=example)

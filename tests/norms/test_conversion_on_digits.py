@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.vgg import VGG, make_layers
 
-from da.benchmarks.conversion import MATCHED_ON, compare
-from da.networks.backbones.base import backbone
+from da.benchmarks.conversion import MATCHED_ON, measure_simpler_ways
+from da.networks.backbones.base import build_backbone
 from da.norms import Conversion, convert_pretrained
 from da.ops.optimisation import parameter_groups
 from da.ops.schedules import annealing
@@ -32,7 +32,7 @@ FINE_TUNING_RATE = 0.01  # likewise
 
 
 def digits_resnet() -> nn.Module:
-    return nn.Sequential(backbone("digits_resnet"), nn.Linear(48, 10))
+    return nn.Sequential(build_backbone("digits_resnet"), nn.Linear(48, 10))
 
 
 def vgg() -> nn.Module:
@@ -117,7 +117,7 @@ def test_predictions_are_kept_without_fine_tuning(case: Case) -> None:
     right = accuracy(case.model, case)
     others = list(case.images.split(100))
     rows = [("fitted", found.agreement, found.error)]
-    for way in compare(case.model, case.fitted_on[:MATCHED_ON], others):
+    for way in measure_simpler_ways(case.model, case.fitted_on[:MATCHED_ON], others):
         rows.append((way.way, way.agreement, way.error))
     print(
         f"\n{case.name}: source accuracy {right:.2%}, {accuracy(found.model, case):.2%} converted"

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from da.analysis.initial_scale import STAGES, factor, mean, network, noise, scales, source_images
+from da.analysis.initial_scale import (
+    STAGES,
+    build_network,
+    geometric_mean,
+    largest_over_smallest,
+    measure_scales,
+    noise_images,
+    source_images,
+)
 from da.engine.training import train
 from da.grids.grid_file import find_config, read_grid
 from da.norms import WeightAlign
@@ -88,7 +96,7 @@ def test_a_gate_is_made_up_for(gate: nn.Module, opening: float, first: bool) -> 
 
 def test_gates_of_mobilenet_are_half_open_at_the_start() -> None:
     """What the factor of a gate rests on."""
-    model = network("mobilenet_v3_large", "wa", gain="balanced", residual="depth")
+    model = build_network("mobilenet_v3_large", "wa", gain="balanced", residual="depth")
     means = []
     for module in model.modules():
         if isinstance(module, SqueezeExcitation):
@@ -96,7 +104,7 @@ def test_gates_of_mobilenet_are_half_open_at_the_start() -> None:
                 lambda _, __, given: means.append(float(given.mean()))
             )
     with torch.no_grad():
-        model.train()(noise(4, 64))
+        model.train()(noise_images(4, 64))
     assert len(means) == 8
     assert means == pytest.approx([0.5] * 8, abs=0.03)
 
@@ -116,11 +124,11 @@ STATED = {
 
 @pytest.mark.parametrize("name", STAGES)
 def test_scale_is_kept_within_the_stated_factor(name: str) -> None:
-    model = network(name, "wa", seed=3, gain="balanced", residual="depth")
-    found = scales(model, noise(8, 64, seed=3), STAGES[name])
+    model = build_network(name, "wa", seed=3, gain="balanced", residual="depth")
+    found = measure_scales(model, noise_images(8, 64, seed=3), STAGES[name])
     forward, backward = STATED[name]
-    assert 1 < factor(found.forward) < forward
-    assert 1 < factor(found.backward) < backward
+    assert 1 < largest_over_smallest(found.forward) < forward
+    assert 1 < largest_over_smallest(found.backward) < backward
 
 
 #: The same for the networks that the defaults leave at the paper's choice, "he" and "one".
@@ -129,32 +137,32 @@ PAPER = {"resnet18": (3.3, 11.0), "vgg16_bn": (7.2, 3.4), "densenet121": (9.8, 1
 
 @pytest.mark.parametrize("name", STAGES)
 def test_the_defaults_are_the_paper_s_until_a_network_is_deep(name: str) -> None:
-    model = network(name, "wa", seed=3)
+    model = build_network(name, "wa", seed=3)
     chosen = ("he", "one") if name in PAPER else ("balanced", "depth")
-    same = network(name, "wa", seed=3, gain=chosen[0], residual=chosen[1])
+    same = build_network(name, "wa", seed=3, gain=chosen[0], residual=chosen[1])
     layers = [[m for m in n.modules() if isinstance(m, Aligned)] for n in (model, same)]
     assert len(layers[0]) > 10
     for layer, other in zip(*layers, strict=True):
         assert layer.gain == other.gain
         assert torch.equal(layer.g, other.g)
     if name in PAPER:
-        found = scales(model, noise(8, 64, seed=3), STAGES[name])
-        assert 1 < factor(found.forward) < PAPER[name][0]
-        assert 1 < factor(found.backward) < PAPER[name][1]
+        found = measure_scales(model, noise_images(8, 64, seed=3), STAGES[name])
+        assert 1 < largest_over_smallest(found.forward) < PAPER[name][0]
+        assert 1 < largest_over_smallest(found.backward) < PAPER[name][1]
 
 
 def test_the_paper_gain_needs_scaled_branches_in_a_deep_network() -> None:
     """The other options, at the sizes that their documentation gives."""
-    images = noise(4, 64)
+    images = noise_images(4, 64)
     options = {"gain": "he", "residual": "one"}
-    paper = scales(network("resnet50", "wa", **options), images, STAGES["resnet50"])
+    paper = measure_scales(build_network("resnet50", "wa", **options), images, STAGES["resnet50"])
     options = {"gain": "he", "residual": "depth"}
-    scaled = scales(network("resnet50", "wa", **options), images, STAGES["resnet50"])
-    batch = scales(network("resnet50", "bn"), images, STAGES["resnet50"])
-    assert factor(paper.backward) > 100
-    assert factor(batch.backward) > 50
-    assert factor(scaled.backward) < 2
-    assert factor(scaled.forward) < 3
+    scaled = measure_scales(build_network("resnet50", "wa", **options), images, STAGES["resnet50"])
+    batch = measure_scales(build_network("resnet50", "bn"), images, STAGES["resnet50"])
+    assert largest_over_smallest(paper.backward) > 100
+    assert largest_over_smallest(batch.backward) > 50
+    assert largest_over_smallest(scaled.backward) < 2
+    assert largest_over_smallest(scaled.forward) < 3
 
 
 @pytest.mark.long
@@ -181,11 +189,11 @@ def test_scales_against_a_network_in_closed_form() -> None:
     nn.init.orthogonal_(mixing.weight.data[:, :, 0, 0])
     model = nn.Sequential(mixing, Times(), nn.Dropout(0.5), Times(), nn.Flatten())
     images = torch.randn(64, 8, 4, 4)
-    found = scales(model, images, ["0", "1", "3"])
+    found = measure_scales(model, images, ["0", "1", "3"])
     deviation = float(images.std())
     assert found.forward == pytest.approx([deviation, 2 * deviation, 4 * deviation], rel=1e-2)
     assert found.backward == pytest.approx([4, 2, 1], rel=1e-5)
-    again = scales(model, images, ["0", "1", "3"])
+    again = measure_scales(model, images, ["0", "1", "3"])
     assert again == found
     with torch.no_grad():
         mixing.weight.mul_(10)
@@ -193,9 +201,9 @@ def test_scales_against_a_network_in_closed_form() -> None:
 
 
 def test_factor_and_mean() -> None:
-    assert factor([2.0, 8.0, 4.0]) == 4.0
-    assert factor([1.0, 0.0]) == math.inf
-    assert mean([1.0, 10.0, 100.0]) == pytest.approx(10.0)
+    assert largest_over_smallest([2.0, 8.0, 4.0]) == 4.0
+    assert largest_over_smallest([1.0, 0.0]) == math.inf
+    assert geometric_mean([1.0, 10.0, 100.0]) == pytest.approx(10.0)
 
 
 def test_images_of_a_source() -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from fake_cells import ENVIRONMENT
 
-from da.ops.files import alone, write_atomically
+from da.ops.files import exclusive_lock, write_atomically
 
 ALONE = """
 import sys, time
 from pathlib import Path
-from da.ops.files import alone
-with alone(Path(sys.argv[1]), lambda: print("waits", flush=True)):
+from da.ops.files import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), lambda: print("waits", flush=True)):
     print("in", flush=True)
     {work}
 """
@@ -103,7 +103,7 @@ def test_the_kernel_frees_the_lock_of_a_killed_process(tmp_path):
     first.send_signal(signal.SIGKILL)
     first.communicate()
     said = []
-    with alone(tmp_path / "lock", lambda: said.append("waits")):
+    with exclusive_lock(tmp_path / "lock", lambda: said.append("waits")):
         assert not said
 
 
@@ -121,12 +121,12 @@ def test_only_one_of_many_is_in_at_a_time(tmp_path):
 
 def test_where_no_lock_can_be_made_it_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"), alone(tmp_path / "file" / "lock"):
+    with pytest.raises(OSError, match="file"), exclusive_lock(tmp_path / "file" / "lock"):
         pass
 
 
 def test_an_error_inside_frees_the_lock(tmp_path):
-    with pytest.raises(KeyError), alone(tmp_path / "lock"):
+    with pytest.raises(KeyError), exclusive_lock(tmp_path / "lock"):
         raise KeyError
-    with alone(tmp_path / "lock", lambda: pytest.fail("still held")):
+    with exclusive_lock(tmp_path / "lock", lambda: pytest.fail("still held")):
         pass

@@ -2,11 +2,18 @@ import numpy as np
 import pytest
 import torch
 
-from da.ops.moments import Moments, Spread, deviation_ratio, distance, domain_gap, share
+from da.ops.moments import (
+    ChannelMoments,
+    Spread,
+    channel_distance,
+    deviation_ratio,
+    domain_gap,
+    mixing_share,
+)
 
 
 def moments_of(batches, channels=1):
-    found = Moments()
+    found = ChannelMoments()
     for batch in batches:
         found.update(batch, channels)
     return found.spread
@@ -60,7 +67,7 @@ def test_gaps_are_those_of_the_formula_channel_by_channel():
         away += abs(a.mean[c] - 0.3) / sigma / 9
         product *= b.std[c] / a.std[c]
     assert domain_gap(a, b) == pytest.approx(float(gap))
-    assert distance(a.mean, torch.full((9,), 0.3), a, b) == pytest.approx(float(away))
+    assert channel_distance(a.mean, torch.full((9,), 0.3), a, b) == pytest.approx(float(away))
     assert deviation_ratio(b.std, a.std) == pytest.approx(float(product) ** (1 / 9))
     assert domain_gap(b, a) == pytest.approx(domain_gap(a, b))
     assert domain_gap(a, a) == 0
@@ -82,11 +89,11 @@ def test_the_share_of_a_mixture_is_found_whatever_the_direction_of_a_channel(t):
     random = np.random.default_rng(0)
     means, stds = random.normal(size=(2, 30)), random.uniform(0.1, 3, (2, 30))
     a, b = (Spread(*map(torch.from_numpy, pair)) for pair in zip(means, stds, strict=True))
-    assert share((1 - t) * a.mean + t * b.mean, a, b) == pytest.approx(t)
+    assert mixing_share((1 - t) * a.mean + t * b.mean, a, b) == pytest.approx(t)
     # What is no mixture is fitted by least squares in units of the deviation.
     other = torch.from_numpy(random.normal(size=30))
     sigma = np.sqrt((stds**2).mean(0))
     x, y = (means[1] - means[0]) / sigma, (other.numpy() - means[0]) / sigma
     expected = np.linalg.lstsq(x[:, None], y, rcond=None)[0].item()
-    assert share(other, a, b) == pytest.approx(expected)
-    assert np.isnan(share(a.mean, a, a))
+    assert mixing_share(other, a, b) == pytest.approx(expected)
+    assert np.isnan(mixing_share(a.mean, a, a))

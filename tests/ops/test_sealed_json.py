@@ -4,7 +4,7 @@ import math
 import pytest
 from refusing import refused
 
-from da.ops.sealed_json import read_sealed, sealed_text, unsealed, write_sealed
+from da.ops.sealed_json import parse_sealed, read_sealed, seal_json, write_sealed
 
 CONTENT = {
     "task": "rendered→optical",
@@ -89,7 +89,7 @@ def test_no_flipped_bit_changes_what_is_read(path):
             flipped = bytearray(whole)
             flipped[i] ^= 1 << bit
             try:
-                content, sealed = unsealed(bytes(flipped))
+                content, sealed = parse_sealed(bytes(flipped))
             except ValueError:
                 continue
             passed += 1
@@ -113,7 +113,7 @@ def test_what_json_cannot_hold_is_refused_and_nothing_written(tmp_path, bad):
 
 def test_a_field_of_the_checksums_name_is_refused():
     with pytest.raises(ValueError, match="sha256"):
-        sealed_text({"sha256": "mine"})
+        seal_json({"sha256": "mine"})
 
 
 def test_a_file_that_is_absent_or_a_folder_is_named(tmp_path):

@@ -4,17 +4,27 @@ import numpy as np
 import pytest
 import torch
 
-from da.ops.seeding import derive, permutation, seeded, uniforms
+from da.ops.seeding import derive_seed, permutation, seeded, uniforms
 
 
 def test_derived_seeds_are_the_same_on_every_machine():
     digits = hashlib.sha256(b"0\x1frendered->optical\x1fsource").hexdigest()[:16]
-    assert derive(0, "rendered->optical", "source") == int(digits, 16) // 2
-    assert derive("0", "a") == derive(0, "a")
+    assert derive_seed(0, "rendered->optical", "source") == int(digits, 16) // 2
+    assert derive_seed("0", "a") == derive_seed(0, "a")
 
 
 def test_parts_are_kept_apart():
-    assert len({derive("ab", "c"), derive("a", "bc"), derive("abc"), derive("c", "ab")}) == 4
+    assert (
+        len(
+            {
+                derive_seed("ab", "c"),
+                derive_seed("a", "bc"),
+                derive_seed("abc"),
+                derive_seed("c", "ab"),
+            }
+        )
+        == 4
+    )
 
 
 def test_a_permutation_depends_on_key_and_cycle_alone():
@@ -43,7 +53,7 @@ def _scalar(key, cycle, index, draw):
 
 
 def test_uniforms_agree_with_integers():
-    key, cycles, indices = derive("k"), np.array([0, 3, 7]), np.array([11, 0, 152_000])
+    key, cycles, indices = derive_seed("k"), np.array([0, 3, 7]), np.array([11, 0, 152_000])
     ours = uniforms(key, cycles, indices, 5)
     for row in range(3):
         for draw in range(5):
@@ -59,7 +69,7 @@ def test_uniforms_belong_to_the_sample_not_to_the_batch():
 
 
 def test_uniforms_are_uniform_and_uncorrelated():
-    u = uniforms(derive("test"), np.repeat([0, 1], 10_000), np.tile(np.arange(10_000), 2), 4)
+    u = uniforms(derive_seed("test"), np.repeat([0, 1], 10_000), np.tile(np.arange(10_000), 2), 4)
     assert u.min() >= 0
     assert u.max() < 1
     # 20,000 draws per column: 5 standard deviations of a mean of uniforms are 0.0102.

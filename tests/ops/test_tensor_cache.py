@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from da.ops.tensor_cache import Kept, digest, kept
+from da.ops.tensor_cache import CachedTensors, digest_tensors, read_or_make
 
 STATE = {
     "a": torch.arange(6.0).view(2, 3).t(),  # not contiguous
@@ -23,7 +23,7 @@ class Maker:
 
     def __call__(self):
         self.calls += 1
-        return Kept(self.state, {"error": 0.25, "name": "ŵ"})
+        return CachedTensors(self.state, {"error": 0.25, "name": "ŵ"})
 
 
 def equal(one, other):
@@ -34,8 +34,8 @@ def equal(one, other):
 
 def test_made_once(tmp_path):
     make, path = Maker(), tmp_path / "new" / "a.safetensors"
-    first, read = kept(path, SHAPES, make)
-    again, read_again = kept(path, SHAPES, make)
+    first, read = read_or_make(path, SHAPES, make)
+    again, read_again = read_or_make(path, SHAPES, make)
     assert (make.calls, read, read_again) == (1, False, True)
     assert equal(first.tensors, STATE)
     assert equal(again.tensors, STATE)
@@ -46,34 +46,34 @@ def test_made_once(tmp_path):
 def test_tensors_that_share_their_memory(tmp_path):
     state = {"a": STATE["a"], "b": STATE["a"]}
     path, shapes = tmp_path / "a.safetensors", {k: v.shape for k, v in state.items()}
-    kept(path, shapes, Maker(state))
-    assert equal(kept(path, shapes, Maker())[0].tensors, state)
+    read_or_make(path, shapes, Maker(state))
+    assert equal(read_or_make(path, shapes, Maker())[0].tensors, state)
 
 
 def test_a_changed_report_or_other_shapes_are_broken(tmp_path, caplog):
     path = tmp_path / "a.safetensors"
-    kept(path, SHAPES, Maker())
+    read_or_make(path, SHAPES, Maker())
     path.write_bytes(path.read_bytes().replace(b"0.25", b"0.15"))
     make = Maker()
     with caplog.at_level(logging.WARNING):
-        found, read = kept(path, SHAPES, make)
+        found, read = read_or_make(path, SHAPES, make)
         assert (found.report["error"], read) == (0.25, False)
         assert "its checksum does not match" in caplog.text
-        kept(path, {**SHAPES, "e": torch.Size([1])}, make)
+        read_or_make(path, {**SHAPES, "e": torch.Size([1])}, make)
     assert "it is of another network" in caplog.text
     assert make.calls == 2
 
 
 def test_a_flipped_bit_is_made_good(tmp_path, caplog):
     path, chance = tmp_path / "a.safetensors", random.Random(0)
-    kept(path, SHAPES, Maker())
+    read_or_make(path, SHAPES, Maker())
     whole = path.read_bytes()
     for place in range(0, len(whole), 3):
         flipped = bytearray(whole)
         flipped[place] ^= 1 << chance.randrange(8)
         path.write_bytes(flipped)
         caplog.clear()
-        found, read = kept(path, SHAPES, Maker())
+        found, read = read_or_make(path, SHAPES, Maker())
         assert equal(found.tensors, STATE)
         assert found.report == {"error": 0.25, "name": "ŵ"}
         assert not read
@@ -86,7 +86,7 @@ def test_a_place_where_nothing_can_be_written_costs_a_line(tmp_path, caplog):
     (tmp_path / "file").write_text("in the way")
     path = tmp_path / "file" / "a.safetensors"
     with caplog.at_level(logging.WARNING):
-        found, read = kept(path, SHAPES, Maker())
+        found, read = read_or_make(path, SHAPES, Maker())
     assert not read
     assert equal(found.tensors, STATE)
     assert f"{path} can't be written (" in caplog.text
@@ -95,9 +95,9 @@ def test_a_place_where_nothing_can_be_written_costs_a_line(tmp_path, caplog):
 def test_many_at_once(tmp_path):
     path = tmp_path / "a.safetensors"
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: kept(path, SHAPES, Maker()), range(32)))
+        found = list(pool.map(lambda _: read_or_make(path, SHAPES, Maker()), range(32)))
     assert all(equal(one.tensors, STATE) for one, _ in found)
-    assert kept(path, SHAPES, Maker())[1]
+    assert read_or_make(path, SHAPES, Maker())[1]
     assert sorted(tmp_path.iterdir()) == [path.with_suffix(".lock"), path]
 
 
@@ -112,6 +112,8 @@ def test_many_at_once(tmp_path):
     ],
 )
 def test_a_digest_is_of_names_types_shapes_and_bits(other):
-    assert digest(other) != digest({"x": torch.zeros(4)})
-    assert digest(other) == digest({k: v.clone() for k, v in reversed(other.items())})
-    assert digest(other, 1) != digest(other, 2)
+    assert digest_tensors(other) != digest_tensors({"x": torch.zeros(4)})
+    assert digest_tensors(other) == digest_tensors(
+        {k: v.clone() for k, v in reversed(other.items())}
+    )
+    assert digest_tensors(other, 1) != digest_tensors(other, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from da.errors import UserError
-from da.ops.yaml12 import load, read_yaml
+from da.ops.yaml12 import parse_yaml, read_yaml
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,11 +35,11 @@ def doubling(depth, width, item):
     ],
 )
 def test_values_are_those_of_yaml_1_2(text, value):
-    assert load(f"a: {text}") == {"a": value}
+    assert parse_yaml(f"a: {text}") == {"a": value}
 
 
 def test_anchors_and_merges_of_ordinary_size_are_read():
-    assert load("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a") == {
+    assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: *a") == {
         "a": {"x": 1},
         "b": {"x": 1, "y": 2},
         "c": {"x": 1},

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from da.selection.base import Evidence, score
+from da.selection.base import Evidence, find_score
 from da.selection.dev import DEV, density_ratios, dev_risk
 from da.types import Predictions
 
@@ -69,7 +69,7 @@ def test_it_is_the_same_again_and_sees_no_label_of_the_target():
 
 
 def test_it_is_found_by_name_and_says_what_it_needs():
-    assert type(score("DEV")) is DEV
+    assert type(find_score("DEV")) is DEV
     assert DEV.needs == ("train", "validation")
 
 

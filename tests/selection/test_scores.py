@@ -9,7 +9,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from da.errors import UserError
-from da.selection.base import Evidence, score, scores
+from da.selection.base import Evidence, available_scores, find_score
 from da.selection.information_maximisation import InformationMaximisation
 from da.selection.negative_entropy import NegativeEntropy
 from da.types import Predictions
@@ -49,21 +49,21 @@ def predictions(seed, labels=True, n=60, classes=7):
     )
 
 
-@pytest.mark.parametrize("name", scores())
+@pytest.mark.parametrize("name", available_scores())
 def test_every_score_is_a_finite_number_that_ignores_the_order_of_the_images(name):
     target = predictions(1, labels=False)
     source = {split: predictions(k) for k, split in ((2, "train"), (3, "validation"), (4, "test"))}
-    source = {split: p for split, p in source.items() if split in scores()[name].needs}
-    value = score(name)(Evidence(target, source))
+    source = {split: p for split, p in source.items() if split in available_scores()[name].needs}
+    value = find_score(name)(Evidence(target, source))
     assert isinstance(value, float)
     assert np.isfinite(value)
     turned = target._replace(logits=target.logits.flip(0), features=target.features.flip(0))
-    again = score(name)(Evidence(turned, source))
+    again = find_score(name)(Evidence(turned, source))
     # A split into parts that is drawn by position may move a little what is fitted on them.
     assert again == pytest.approx(value, rel=0.2 if source else 1e-5)
-    assert score(name)(Evidence(target, source)) == value
+    assert find_score(name)(Evidence(target, source)) == value
 
 
 def test_a_wrong_name_is_refused():
     with pytest.raises(UserError, match=r"unknown score 'Entropy'.*InformationMaximisation"):
-        score("Entropy")
+        find_score("Entropy")

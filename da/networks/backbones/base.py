@@ -18,7 +18,7 @@ from da.discovery import subclasses
 from da.errors import UserError, unknown
 from da.networks.weight_files import load_weight_file, read_weight_file
 
-#: Whether :func:`backbone` reads the weights that it is told; see :func:`unloaded`.
+#: Whether :func:`build_backbone` reads the weights that it is told; see :func:`without_weights`.
 _READ: ContextVar[bool] = ContextVar("read", default=True)
 
 
@@ -67,34 +67,34 @@ class Backbone(nn.Module, ABC):
         return None
 
 
-def families() -> dict[str, type[Backbone]]:
+def backbone_families() -> dict[str, type[Backbone]]:
     """Every backbone on disk: its name and the class that builds it."""
-    found = subclasses("da.networks.backbones", Backbone)
-    return {name: kind for kind in found.values() for name in kind.names}
+    families = subclasses("da.networks.backbones", Backbone)
+    return {name: kind for kind in families.values() for name in kind.names}
 
 
-def family(name: str) -> type[Backbone]:
+def find_backbone_family(name: str) -> type[Backbone]:
     """The class that builds a backbone.
 
     Raises:
-        UserError: for a name that is neither one of :func:`families` nor has one's prefix.
+        UserError: for a name that is neither one of :func:`backbone_families` nor has one's prefix.
     """
-    known = families()
+    by_name = backbone_families()
     kinds = subclasses("da.networks.backbones", Backbone).values()
-    others = [kind for kind in kinds if kind.prefix]
-    for kind in others:
+    prefixed = [kind for kind in kinds if kind.prefix]
+    for kind in prefixed:
         if name.startswith(kind.prefix):
             return kind
-    if name not in known:
-        raise unknown("backbone", name, [*known, *(f"{kind.prefix}NAME" for kind in others)])
-    return known[name]
+    if name not in by_name:
+        raise unknown("backbone", name, [*by_name, *(f"{kind.prefix}NAME" for kind in prefixed)])
+    return by_name[name]
 
 
-def backbone(name: str, weights: str | None = None) -> Backbone:
+def build_backbone(name: str, weights: str | None = None) -> Backbone:
     """Builds a backbone by name.
 
     Args:
-        name: one of :func:`families`, or ``timm/NAME`` for a model of timm.
+        name: one of :func:`backbone_families`, or ``timm/NAME`` for a model of timm.
         weights: None for random weights, ``"imagenet"`` for torchvision's ``IMAGENET1K_V1`` (of
             timm, what it takes by default), or the path of a file with a state dict (.pth, .pt,
             .safetensors).
@@ -102,31 +102,31 @@ def backbone(name: str, weights: str | None = None) -> Backbone:
     Raises:
         UserError: for an unknown name, and for weights that don't exist or don't fit.
     """
-    return family(name)(name, weights if _READ.get() else None)
+    return find_backbone_family(name)(name, weights if _READ.get() else None)
 
 
-def preprocessing(name: str, weights: str | None) -> Preprocessing | None:
+def preprocessing_of(name: str, weights: str | None) -> Preprocessing | None:
     """How images are to look for a backbone's weights; nothing is downloaded or read.
 
     Of a file it is taken to be as with the published weights of that network.
 
     Args:
-        name: as for :func:`backbone`.
-        weights: as for :func:`backbone`.
+        name: as for :func:`build_backbone`.
+        weights: as for :func:`build_backbone`.
 
     Returns:
         None from random weights, and where nothing is known.
     """
-    return None if weights is None else family(name).preprocessing(name)
+    return None if weights is None else find_backbone_family(name).preprocessing(name)
 
 
 def reads_weights() -> bool:
-    """Whether backbones that are built now read their weights, see :func:`unloaded`."""
+    """Whether backbones that are built now read their weights, see :func:`without_weights`."""
     return _READ.get()
 
 
 @contextmanager
-def unloaded() -> Iterator[None]:
+def without_weights() -> Iterator[None]:
     """Builds backbones without reading their weights, for when a checkpoint's state follows.
 
     A network that was trained from weights no longer needs them: their file may be gone, or be on
@@ -156,19 +156,19 @@ def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> N
     load_weight_file(model, read_weight_file(path), ignore)
 
 
-def torchvision_model(name: str, weights: str | None, head: str) -> nn.Module:
+def build_torchvision_model(name: str, weights: str | None, head: str) -> nn.Module:
     """Builds a torchvision classifier and loads its weights; the head is cut off by the caller.
 
     Args:
         name: a name that ``torchvision.models.get_model`` knows.
-        weights: as for :func:`backbone`.
+        weights: as for :func:`build_backbone`.
         head: first part of the names of the classifier's tensors.
     """
     import torchvision.models as zoo
 
     if weights == "imagenet":
         # V1 and not torchvision's default V2: the published tables were made with it.
-        weights = downloaded(zoo.get_model_weights(name)["IMAGENET1K_V1"].url)
+        weights = download_weights(zoo.get_model_weights(name)["IMAGENET1K_V1"].url)
     model = zoo.get_model(name)
     if weights is not None:
         load_weights(model, weights, ignore=(head,))
@@ -182,11 +182,11 @@ def torchvision_preprocessing(name: str) -> Preprocessing | None:
     weights = zoo.get_model_weights(name)
     if "IMAGENET1K_V1" not in weights.__members__:
         return None
-    found = weights["IMAGENET1K_V1"].transforms()
-    return Preprocessing(tuple(found.mean), tuple(found.std), found.crop_size[0])
+    transforms = weights["IMAGENET1K_V1"].transforms()
+    return Preprocessing(tuple(transforms.mean), tuple(transforms.std), transforms.crop_size[0])
 
 
-def downloaded(url: str) -> str:
+def download_weights(url: str) -> str:
     """Fetches a file of torchvision into the cache of torch.hub, unless it is there.
 
     The file appears only once it is whole and its hash is the one in its name. torch.hub's own
@@ -195,11 +195,14 @@ def downloaded(url: str) -> str:
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if file.exists():
         return str(file)
-    known = torch.hub.HASH_REGEX.search(file.name)
+    hash_in_name = torch.hub.HASH_REGEX.search(file.name)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(
-            url, str(file), known.group(1) if known else None, progress=sys.stderr.isatty()
+            url,
+            str(file),
+            hash_in_name.group(1) if hash_in_name else None,
+            progress=sys.stderr.isatty(),
         )
     except (OSError, RuntimeError, HTTPException) as error:  # no network, cut, another hash
         reason = " ".join(str(error).split())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from da.networks.backbones.base import (
     Backbone,
     Preprocessing,
-    torchvision_model,
+    build_torchvision_model,
     torchvision_preprocessing,
 )
 
@@ -31,7 +31,7 @@ class ResNet(Backbone):
 
     def __init__(self, name: str, weights: str | None = None):
         super().__init__(name, weights)
-        self.network = torchvision_model(name, weights, head="fc.")
+        self.network = build_torchvision_model(name, weights, head="fc.")
         self.num_features = cast(nn.Linear, self.network.fc).in_features
         self.network.fc = nn.Identity()
 

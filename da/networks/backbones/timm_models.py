@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from da.errors import UserError, unknown
-from da.networks.backbones.base import Backbone, Preprocessing, downloaded, load_weights
-from da.norms.surgery import replace
+from da.networks.backbones.base import Backbone, Preprocessing, download_weights, load_weights
+from da.norms.surgery import replace_modules
 from da.norms.weight_align.standardised import SamePadding
-from da.ops.tensor_files import refuse_unsafe
+from da.ops.tensor_files import refuse_unsafe_loading
 
 
 class TimmModel(Backbone):
@@ -25,8 +25,9 @@ class TimmModel(Backbone):
 
     The name may say which of timm's weights are meant, ``timm/resnet50.a1_in1k``; without, those
     that timm takes by default. Layers in which timm joins several of PyTorch's come apart; see
-    :func:`plain`. Without weights, all batch norms start at a scale of 1, as torchvision's do;
-    timm starts the last of a residual branch at 0, and WeightAlign would take that over as its g.
+    :func:`split_joined_layers`. Without weights, all batch norms start at a scale of 1, as
+    torchvision's do; timm starts the last of a residual branch at 0, and WeightAlign would take
+    that over as its g.
 
     Args:
         name: ``timm/`` and a name of ``timm.list_models``.
@@ -38,22 +39,22 @@ class TimmModel(Backbone):
 
     def __init__(self, name: str, weights: str | None = None):
         super().__init__(name, weights)
-        timm = _timm(name)
+        timm = _import_timm(name)
         model = name.removeprefix(self.prefix)
         _check_name(timm, model)
         network: Any
         if weights == "imagenet":
-            network = _pretrained(timm, model)
+            network = _create_pretrained(timm, model)
         else:
             network = timm.create_model(model, num_classes=0)
             if weights is None:
                 for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
                     nn.init.ones_(norm.weight)
             else:
-                load_weights(network, weights, ignore=tuple(_classifiers(network)))
+                load_weights(network, weights, ignore=tuple(_classifier_prefixes(network)))
         self.size: tuple[int, ...] = tuple(network.pretrained_cfg["input_size"])
-        self.num_features = _width(name, network, self.size)
-        self.network = plain(network)
+        self.num_features = _measure_width(name, network, self.size)
+        self.network = split_joined_layers(network)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, num_features)`` of images ``(B, 3, H, W)``."""
@@ -69,19 +70,19 @@ class TimmModel(Backbone):
     @classmethod
     def preprocessing(cls, name: str) -> Preprocessing | None:
         """See :meth:`Backbone.preprocessing`; as timm's entry for the weights says."""
-        timm, model = _timm(name), name.removeprefix(cls.prefix)
+        timm, model = _import_timm(name), name.removeprefix(cls.prefix)
         _check_name(timm, model)
-        found = timm.models.get_pretrained_cfg(model)
-        if found is None:
+        entry = timm.models.get_pretrained_cfg(model)
+        if entry is None:
             return None
-        return Preprocessing(tuple(found.mean), tuple(found.std), int(found.input_size[-1]))
+        return Preprocessing(tuple(entry.mean), tuple(entry.std), int(entry.input_size[-1]))
 
     def example(self) -> Tensor:
         """An image ``(1, 3, H, W)``, for the normalisers where the model can't be traced."""
         return torch.zeros(1, *self.size)
 
 
-def plain(network: nn.Module) -> nn.Module:
+def split_joined_layers(network: nn.Module) -> nn.Module:
     """Takes apart the layers in which timm joins several of PyTorch's; changed in place.
 
     A batch norm with its activation inside becomes PyTorch's own batch norm and the activation,
@@ -94,36 +95,36 @@ def plain(network: nn.Module) -> nn.Module:
     swaps: dict[nn.Module, nn.Module] = {}
     for module in network.modules():
         if type(module) is BatchNormAct2d:
-            swaps[module] = _in_turn(_batch_norm(module), module.drop, module.act)
+            swaps[module] = _join_in_turn(_plain_batch_norm(module), module.drop, module.act)
         elif type(module) is Conv2dSame:
-            swaps[module] = _in_turn(SamePadding(module), _convolution(module))
-    return replace(network, swaps)
+            swaps[module] = _join_in_turn(SamePadding(module), _plain_convolution(module))
+    return replace_modules(network, swaps)
 
 
-def _in_turn(*modules: nn.Module) -> nn.Module:
+def _join_in_turn(*modules: nn.Module) -> nn.Module:
     """The modules one after the other, without those that do nothing."""
-    kept = [module for module in modules if not isinstance(module, nn.Identity)]
-    return kept[0] if len(kept) == 1 else nn.Sequential(*kept)
+    active = [module for module in modules if not isinstance(module, nn.Identity)]
+    return active[0] if len(active) == 1 else nn.Sequential(*active)
 
 
-def _batch_norm(norm: Any) -> nn.BatchNorm2d:
+def _plain_batch_norm(norm: Any) -> nn.BatchNorm2d:
     new = nn.BatchNorm2d(
         *(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats),
         device="meta",
     )
-    return _with_tensors(new, norm)
+    return _take_tensors(new, norm)
 
 
-def _convolution(layer: Any) -> nn.Conv2d:
+def _plain_convolution(layer: Any) -> nn.Conv2d:
     new = nn.Conv2d(
         *(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding),
         *(layer.dilation, layer.groups, layer.bias is not None),
         device="meta",
     )
-    return _with_tensors(new, layer)
+    return _take_tensors(new, layer)
 
 
-def _with_tensors(new: Any, old: nn.Module) -> Any:
+def _take_tensors(new: Any, old: nn.Module) -> Any:
     """``new`` with the very parameters and buffers of ``old``."""
     for name, parameter in old.named_parameters(recurse=False):
         new.register_parameter(name, parameter)
@@ -132,7 +133,7 @@ def _with_tensors(new: Any, old: nn.Module) -> Any:
     return new.train(old.training)
 
 
-def _timm(name: str) -> Any:
+def _import_timm(name: str) -> Any:
     try:
         import timm
     except ImportError as error:
@@ -147,14 +148,14 @@ def _check_name(timm: Any, name: str) -> None:
     """Refuses a model that timm doesn't have, or weights of it that it doesn't name."""
     prefix = TimmModel.prefix
     if not timm.is_model(name):
-        known = timm.list_models()
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+        available = timm.list_models()
+        near = difflib.get_close_matches(name, available, n=5, cutoff=0.4)
         hint = (
             f"; did you mean one of: {', '.join(prefix + model for model in near)}" if near else ""
         )
         raise UserError(
-            f"unknown backbone '{prefix}{name}': timm {timm.__version__} has {len(known)} models, "
-            f"and not that{hint}"
+            f"unknown backbone '{prefix}{name}': timm {timm.__version__} has {len(available)} "
+            f"models, and not that{hint}"
         )
     model, _, tag = name.partition(".")
     tagged = timm.list_models(f"{model}.*", include_tags=True)
@@ -162,7 +163,7 @@ def _check_name(timm: Any, name: str) -> None:
         raise unknown("backbone", prefix + name, (prefix + other for other in [model, *tagged]))
 
 
-def _pretrained(timm: Any, name: str) -> Any:
+def _create_pretrained(timm: Any, name: str) -> Any:
     """The model with timm's weights and without its classifier.
 
     The classifier goes last: with it every tensor must fit, where timm passes over what is missing
@@ -170,8 +171,8 @@ def _pretrained(timm: Any, name: str) -> Any:
     """
     if not timm.models.is_model_pretrained(name):
         raise UserError(f"weights: timm has none for '{name}'; give a file, or leave weights out")
-    refuse_unsafe("weights")
-    overlay = {"file": _fetched(timm.models.get_pretrained_cfg(name)), "custom_load": False}
+    refuse_unsafe_loading("weights")
+    overlay = {"file": _fetch_weights(timm.models.get_pretrained_cfg(name)), "custom_load": False}
     try:
         network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # whatever a broken file or one of another model provokes
@@ -183,7 +184,7 @@ def _pretrained(timm: Any, name: str) -> Any:
     return network
 
 
-def _fetched(source: Any) -> str:
+def _fetch_weights(source: Any) -> str:
     """The file of timm's weights, from the caches, the release or the Hugging Face hub.
 
     A release with its checksum in the name is preferred, since that is verified; the hub's files
@@ -194,14 +195,14 @@ def _fetched(source: Any) -> str:
     """
     checked = source.url and torch.hub.HASH_REGEX.search(source.url.rpartition("/")[2])
     if checked or not source.hf_hub_id:
-        return downloaded(source.url)
+        return download_weights(source.url)
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     model, _, version = source.hf_hub_id.partition("@")
     file, revision = source.hf_hub_filename or "model.safetensors", version or None
-    found = try_to_load_from_cache(model, file, revision=revision)
-    if isinstance(found, str):
-        return found
+    cached = try_to_load_from_cache(model, file, revision=revision)
+    if isinstance(cached, str):
+        return cached
     try:
         return hf_hub_download(model, file, revision=revision)
     except Exception as error:  # no network, no such file, one that is cut short
@@ -211,7 +212,7 @@ def _fetched(source: Any) -> str:
         ) from error
 
 
-def _width(name: str, network: Any, size: tuple[int, ...]) -> int:
+def _measure_width(name: str, network: Any, size: tuple[int, ...]) -> int:
     """Features per image, measured: timm's ``num_features`` leaves out what some heads add.
 
     The measurement is on the meta device, which knows shapes and computes nothing.
@@ -235,7 +236,7 @@ def _width(name: str, network: Any, size: tuple[int, ...]) -> int:
     return int(shape[1])
 
 
-def _classifiers(network: Any) -> Iterator[str]:
+def _classifier_prefixes(network: Any) -> Iterator[str]:
     """First parts of the names of the classifier's tensors."""
     names = network.pretrained_cfg.get("classifier") or ()
     for name in (names,) if isinstance(names, str) else names:

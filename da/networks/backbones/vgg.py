@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from da.networks.backbones.base import (
     Backbone,
     Preprocessing,
-    torchvision_model,
+    build_torchvision_model,
     torchvision_preprocessing,
 )
 
@@ -25,7 +25,7 @@ class VGG(Backbone):
 
     def __init__(self, name: str, weights: str | None = None):
         super().__init__(name, weights)
-        self.network = torchvision_model(name, weights, head="classifier.6.")
+        self.network = build_torchvision_model(name, weights, head="classifier.6.")
         layers = cast(nn.Sequential, self.network.classifier)
         self.num_features = cast(nn.Linear, layers[-1]).in_features
         layers[-1] = nn.Identity()

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from da.errors import UserError
-from da.norms.folding import folded
-from da.norms.surgery import title
-from da.norms.weight_align.filter_inputs import rows
+from da.norms.folding import fold_batch_norms
+from da.norms.surgery import title_of_model
+from da.norms.weight_align.filter_inputs import sample_rows
 from da.norms.weight_align.layers import Aligned
-from da.norms.weight_align.least_squares import Moments, zero_sum_fit
+from da.norms.weight_align.least_squares import SecondMoments, zero_sum_fit
 from da.norms.weight_align.normaliser import WeightAlign
-from da.norms.weight_align.paired_networks import Lockstep, graph_of
+from da.norms.weight_align.paired_networks import PairedRun, trace_graph
 from da.norms.weight_align.standardised import is_standardised
 
 # λ of the fit, over the mean variance of a layer's inputs. From 1e-1 to 1e-5 the outputs of a
@@ -112,14 +112,14 @@ def convert_pretrained(
             f"normaliser is '{name}', and weights are converted for 'wa' alone: what '{name}' does"
             " depends on statistics of the activations; use 'wa'"
         )
-    fitted, measured = _split(model, images, held_out)
+    fitted, measured = _split_images(model, images, held_out)
     converted = normaliser.apply(copy.deepcopy(model))
-    target = folded(copy.deepcopy(model), converted, normaliser.example)
-    _check(converted)
+    target = fold_batch_norms(copy.deepcopy(model), converted, normaliser.example)
+    _refuse_affine_of_others(converted)
     modes = {m: m.training for m in converted.modules()}
     converted.eval()
-    layers = _converted(target, converted, fitted, measured, progress)
-    error, agreement = compared(copy.deepcopy(model).eval(), converted, measured)
+    layers = _fit_layers(target, converted, fitted, measured, progress)
+    error, agreement = compare_outputs(copy.deepcopy(model).eval(), converted, measured)
     for module, mode in modes.items():
         module.training = mode
     return Conversion(
@@ -132,7 +132,7 @@ def convert_pretrained(
     )
 
 
-def _converted(
+def _fit_layers(
     target: nn.Module,
     converted: nn.Module,
     fitted: list[Tensor],
@@ -141,14 +141,14 @@ def _converted(
 ) -> tuple[LayerError, ...]:
     """Fits the aligned layers of ``converted`` one by one to what those of ``target`` put out."""
     roots = nn.Sequential(target), nn.Sequential(converted)
-    graph = graph_of(target, fitted[0][:1])
+    graph = trace_graph(target, fitted[0][:1])
     plain = dict(roots[0].named_modules())
     aligned = {
         name: module
         for name, module in roots[1].named_modules()
         if isinstance(module, Aligned) and not is_standardised(plain.get(name, module))
     }
-    steps = Lockstep(graph, roots, [*fitted, *measured], set(aligned))
+    steps = PairedRun(graph, roots, [*fitted, *measured], set(aligned))
     waiting = [n for n in graph.nodes if n.op == "call_module" and n.target in aligned]
     total = len({aligned[n.target] for n in waiting})
     done: dict[nn.Module, LayerError] = {}
@@ -157,14 +157,14 @@ def _converted(
         if layer is None or layer in done:
             steps.run(node)
             continue
-        error = _fit(steps, node, layer, len(fitted))
+        error = _fit_layer(steps, node, layer, len(fitted))
         done[layer] = LayerError(str(node.target).partition(".")[2], error)
         if progress is not None:
             progress(len(done), total)
     return tuple(done.values())
 
 
-def _fit(steps: Lockstep, node: fx.Node, layer: Aligned, fitted: int) -> float:
+def _fit_layer(steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int) -> float:
     """Runs a layer in both networks, and gives the second's its weights in between.
 
     Args:
@@ -180,23 +180,23 @@ def _fit(steps: Lockstep, node: fx.Node, layer: Aligned, fitted: int) -> float:
     generator = torch.Generator().manual_seed(0)
     count = sum(map(len, steps.chunks[:fitted]))
     per_image = -(-max(ROWS, ROWS_PER_WEIGHT * n) // count)
-    moments = Moments()
+    moments = SecondMoments()
     wanted = []
     for i, (x, t) in enumerate(zip(steps.inputs(1, node), steps.outputs(0, node), strict=True)):
         if i < fitted:
-            moments.add(*rows(layer, x, t, per_image, generator))
+            moments.add(*sample_rows(layer, x, t, per_image, generator))
         else:
             wanted.append(t)
     groups = getattr(layer, "groups", 1)
     original = steps.runners[0].fetch_attr(str(node.target))
     weight = original.weight.reshape(groups, len(layer.weight) // groups, n)
     v, b = zero_sum_fit(moments, weight, RIDGE)
-    assign(layer, v.reshape(layer.weight.shape), b.flatten())
-    given = [y for i, y in enumerate(steps.outputs(1, node)) if i >= fitted]
-    return relative_error(given, wanted)
+    assign_filters(layer, v.reshape(layer.weight.shape), b.flatten())
+    outputs = [y for i, y in enumerate(steps.outputs(1, node)) if i >= fitted]
+    return relative_error(outputs, wanted)
 
 
-def assign(layer: Aligned, v: Tensor, b: Tensor) -> None:
+def assign_filters(layer: Aligned, v: Tensor, b: Tensor) -> None:
     """Makes an aligned layer have given filters.
 
     Args:
@@ -211,20 +211,20 @@ def assign(layer: Aligned, v: Tensor, b: Tensor) -> None:
     # one at He initialisation.
     unit = torch.where(g.view(shape) > 0, v / g.view(shape), layer.weight.to(v))
     layer.weight.copy_(unit)
-    assert layer.g is not None  # for the type checker: _check
+    assert layer.g is not None  # for the type checker: see _refuse_affine_of_others
     layer.g.copy_(g)
     layer.bias.copy_(b)
 
 
-def relative_error(given: list[Tensor], wanted: list[Tensor]) -> float:
+def relative_error(outputs: list[Tensor], wanted: list[Tensor]) -> float:
     """Squared error over squared deviation from the mean of each channel, over all chunks.
 
     Args:
-        given: ``(B, C, ...)`` each.
+        outputs: ``(B, C, ...)`` each.
         wanted: of the same shapes.
     """
     squared = sum(
-        float((y.double() - t).square().sum()) for y, t in zip(given, wanted, strict=True)
+        float((y.double() - t).square().sum()) for y, t in zip(outputs, wanted, strict=True)
     )
     axes = [d for d in range(wanted[0].dim()) if d != 1]
     count = sum(t.numel() // t.shape[1] for t in wanted)
@@ -234,56 +234,57 @@ def relative_error(given: list[Tensor], wanted: list[Tensor]) -> float:
     return squared / deviation if deviation else squared
 
 
-def _check(converted: nn.Module) -> None:
+def _refuse_affine_of_others(converted: nn.Module) -> None:
     """Refuses aligned layers whose scale or shift a batch norm that stays would serve as."""
     for name, layer in converted.named_modules():
         if isinstance(layer, Aligned) and (layer.g is None or layer.bias is None):
             raise UserError(
-                f"'{name}' of {title(converted)} feeds a normaliser that is excluded from 'wa', so"
-                f" it has no g and b of its own to be fitted; exclude '{name}' as well"
+                f"'{name}' of {title_of_model(converted)} feeds a normaliser that is excluded from"
+                f" 'wa', so it has no g and b of its own to be fitted; exclude '{name}' as well"
             )
 
 
-def compared(
+def compare_outputs(
     original: nn.Module, converted: nn.Module, images: list[Tensor]
 ) -> tuple[float, float | None]:
     """Error and agreement of the outputs, from the networks as they are called by anyone."""
     wanted = [original(chunk) for chunk in images]
-    given = [converted(chunk) for chunk in images]
+    outputs = [converted(chunk) for chunk in images]
     if not isinstance(wanted[0], Tensor) or wanted[0].dim() < 2:
         raise UserError(
-            f"{title(original)} gives a {type(wanted[0]).__name__}, and conversion needs a network"
-            " that gives one tensor (N, ...); wrap it in one that does"
+            f"{title_of_model(original)} gives a {type(wanted[0]).__name__}, and conversion needs"
+            " a network that gives one tensor (N, ...); wrap it in one that does"
         )
     agreement = None
     if wanted[0].dim() == 2:
-        same = [(y.argmax(1) == t.argmax(1)) for y, t in zip(given, wanted, strict=True)]
+        same = [(y.argmax(1) == t.argmax(1)) for y, t in zip(outputs, wanted, strict=True)]
         agreement = float(torch.cat(same).double().mean())
-    return relative_error(given, wanted), agreement
+    return relative_error(outputs, wanted), agreement
 
 
-def _split(
+def _split_images(
     model: nn.Module, images: Tensor | Iterable[Tensor], held_out: Tensor | Iterable[Tensor] | None
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The chunks to fit on and those to measure on, on the model's device and of its dtype."""
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    fitted = _batches("images", images)
+    fitted = _list_batches("images", images)
     if held_out is not None:
-        measured = _batches("held_out", held_out)
+        measured = _list_batches("held_out", held_out)
     else:
         together = torch.cat(fitted)
         last = torch.arange(len(together)) % HELD_OUT == HELD_OUT - 1
         fitted, measured = [together[~last]], [together[last]]
-    found = [sum(map(len, batches)) for batches in (fitted, measured)]
-    if found[0] < 2 or found[1] < 1:
+    counts = [sum(map(len, batches)) for batches in (fitted, measured)]
+    if counts[0] < 2 or counts[1] < 1:
         raise UserError(
-            f"{title(model)} can't be converted on {found[0]} images and measured on {found[1]}:"
-            f" at least 2 and 1 are needed ({HELD_OUT} where none are held out); give some hundreds"
+            f"{title_of_model(model)} can't be converted on {counts[0]} images and measured on"
+            f" {counts[1]}: at least 2 and 1 are needed ({HELD_OUT} where none are held out);"
+            " give some hundreds"
         )
-    return _chunks(fitted, like), _chunks(measured, like)
+    return _cut_into_chunks(fitted, like), _cut_into_chunks(measured, like)
 
 
-def _batches(name: str, images: Tensor | Iterable[Tensor]) -> list[Tensor]:
+def _list_batches(name: str, images: Tensor | Iterable[Tensor]) -> list[Tensor]:
     batches = [images] if isinstance(images, Tensor) else list(images)
     if not batches:
         raise UserError(f"{name}: no images came; give some hundreds")
@@ -297,5 +298,5 @@ def _batches(name: str, images: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return batches
 
 
-def _chunks(batches: list[Tensor], like: Tensor) -> list[Tensor]:
+def _cut_into_chunks(batches: list[Tensor], like: Tensor) -> list[Tensor]:
     return [part.to(like) for batch in batches for part in batch.split(CHUNK)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def rows(
+def sample_rows(
     layer: nn.Module, x: Tensor, t: Tensor, per_image: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """What the filters of a layer take in at some positions, and what should come out there.
@@ -26,20 +26,20 @@ def rows(
     """
     if isinstance(layer, nn.Linear):
         x, t = (a.reshape(len(a), -1, a.shape[-1]) for a in (x, t))
-        places = _drawn(x.shape[1], per_image, x, generator)
+        places = _draw_positions(x.shape[1], per_image, x, generator)
         index = torch.arange(len(x), device=x.device)[:, None]
         return x[index, places].flatten(0, 1)[None], t[index, places].flatten(0, 1)[None]
     assert isinstance(layer, nn.modules.conv._ConvNd)
-    x, t = _patches(layer, x), t.movedim(1, -1)
+    x, t = _view_patches(layer, x), t.movedim(1, -1)
     size = t.shape[1:-1]
-    places = _drawn(math.prod(size), per_image, x, generator)
+    places = _draw_positions(math.prod(size), per_image, x, generator)
     index = torch.arange(len(x), device=x.device)[:, None]
     where = (index, *torch.unravel_index(places, size))
-    taken, given = (a[where].reshape(places.numel(), layer.groups, -1) for a in (x, t))
-    return taken.transpose(0, 1), given.transpose(0, 1)
+    inputs, outputs = (a[where].reshape(places.numel(), layer.groups, -1) for a in (x, t))
+    return inputs.transpose(0, 1), outputs.transpose(0, 1)
 
 
-def _patches(layer: nn.modules.conv._ConvNd, x: Tensor) -> Tensor:
+def _view_patches(layer: nn.modules.conv._ConvNd, x: Tensor) -> Tensor:
     """A view of what a convolution's filters take in, ``(B, *positions, C, *kernel)``."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     x = F.pad(x, layer._reversed_padding_repeated_twice, mode)
@@ -57,7 +57,7 @@ def _patches(layer: nn.modules.conv._ConvNd, x: Tensor) -> Tensor:
     )
 
 
-def _drawn(positions: int, wanted: int, x: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_positions(positions: int, wanted: int, x: Tensor, generator: torch.Generator) -> Tensor:
     """Positions of each image, ``(B, P)``: all of them, or as many as wanted, without repeats."""
     if positions <= wanted:
         return torch.arange(positions, device=x.device).expand(len(x), -1)

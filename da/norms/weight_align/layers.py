@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from da.norms.surgery import replace
+from da.norms.surgery import replace_modules
 
 if TYPE_CHECKING:
-    from da.norms.weight_align.sharing import Shared
+    from da.norms.weight_align.sharing import SharedWeight
 
 EPS = 1e-10
 
@@ -85,7 +85,7 @@ class Aligned(nn.Module):
     weight: Tensor
     bias: Any
     g: nn.Parameter | None
-    shared: Shared | None = None
+    shared: SharedWeight | None = None
 
     def __init__(
         self, *args: Any, gain: float = 2.0, scale: bool = True, eps: float = EPS, **kwargs: Any
@@ -107,7 +107,7 @@ class Aligned(nn.Module):
             return torch.get_autocast_dtype(device)
         return self.weight.dtype
 
-    def compute(self) -> Tensor:
+    def compute_aligned_weight(self) -> Tensor:
         """ŵ for a forward pass, its statistics in float32 whatever the dtype."""
         return self.aligned_weight().to(self.acting_dtype())
 
@@ -115,7 +115,7 @@ class Aligned(nn.Module):
         """ŵ for a forward pass, shared with others within :func:`da.norms.aligned_once`."""
         # A compiled graph computes its own: what was shared outside of it would be a constant.
         if torch.compiler.is_compiling() or self.shared is None:
-            return self.compute()
+            return self.compute_aligned_weight()
         return self.shared.weight()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ ALIGNED: dict[type[nn.Module], type[Aligned]] = {
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {new: old for old, new in ALIGNED.items()}
 
 
-def rebuilt(layer: nn.Module, kind: type[nn.Module], bias: bool, **kwargs: Any) -> nn.Module:
+def rebuild_layer(layer: nn.Module, kind: type[nn.Module], bias: bool, **kwargs: Any) -> nn.Module:
     """A layer of another class with the settings of ``layer``, on the meta device: its parameters
     are still to be given, and no random number is drawn for them."""
     if isinstance(layer, nn.Linear):
@@ -205,10 +205,10 @@ def fold(model: nn.Module) -> nn.Module:
     plain: dict[nn.Module, nn.Module] = {}
     for layer in copied.modules():
         if isinstance(layer, Aligned):
-            new = rebuilt(layer, PLAIN[type(layer)], bias=layer.bias is not None)
+            new = rebuild_layer(layer, PLAIN[type(layer)], bias=layer.bias is not None)
             with torch.no_grad():
                 weight = layer.aligned_weight()
             new.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
             new.bias = layer.bias
             plain[layer] = new
-    return replace(copied, plain)
+    return replace_modules(copied, plain)

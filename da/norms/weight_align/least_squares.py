@@ -9,7 +9,7 @@ from torch import Tensor
 BLOCK = 4096
 
 
-class Moments:
+class SecondMoments:
     """Second moments of inputs and of the outputs that are wanted for them, block by block.
 
     Products are of deviations from the mean of the first block, which keeps the digits that a
@@ -81,7 +81,7 @@ class Moments:
         self._xt += x.mT @ t
 
 
-def zero_sum_fit(moments: Moments, weight: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+def zero_sum_fit(moments: SecondMoments, weight: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     r"""The filters of zero sum, with free intercepts, that put out nearest to what is wanted.
 
     Of the filters v with :math:`1^\top v = 0` it is the one that minimises
@@ -116,14 +116,14 @@ def zero_sum_fit(moments: Moments, weight: Tensor, ridge: float) -> tuple[Tensor
 Solution = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def _by_weights(moments: Moments, w: Tensor, ridge: float) -> Solution:
+def _by_weights(moments: SecondMoments, w: Tensor, ridge: float) -> Solution:
     """Means of x and t, and K⁻¹c and K⁻¹1 from K itself."""
     x, t, covariance, cross = moments.centred()
     diagonal = covariance.diagonal(dim1=1, dim2=2)
     added = _ridge(diagonal.mean(1), ridge)[:, :, 0]
     cross -= covariance @ w
     diagonal += added
-    solved = _solved(covariance, torch.cat([cross, torch.ones_like(cross[:, :, :1])], 2))
+    solved = _solve_symmetric(covariance, torch.cat([cross, torch.ones_like(cross[:, :, :1])], 2))
     return x, t, solved[:, :, :-1], solved[:, :, -1:]
 
 
@@ -138,7 +138,7 @@ def _by_rows(x: Tensor, t: Tensor, w: Tensor, ridge: float) -> Solution:
     added = _ridge(x.square().mean((1, 2)), ridge)
     products = x @ x.mT
     products.diagonal(dim1=1, dim2=2).add_(x.shape[1] * added[:, :, 0])
-    solved = x.mT @ _solved(products, torch.cat([t - x @ w, x.sum(2, keepdim=True)], 2))
+    solved = x.mT @ _solve_symmetric(products, torch.cat([t - x @ w, x.sum(2, keepdim=True)], 2))
     ones = (1 - solved[:, :, -1:]) / added
     return mean_x.squeeze(1), mean_t.squeeze(1), solved[:, :, :-1], ones
 
@@ -148,7 +148,7 @@ def _ridge(size: Tensor, ridge: float) -> Tensor:
     return torch.where(size > 0, ridge * size, torch.ones_like(size))[:, None, None]
 
 
-def _solved(matrix: Tensor, wanted: Tensor) -> Tensor:
+def _solve_symmetric(matrix: Tensor, wanted: Tensor) -> Tensor:
     """``matrix⁻¹ wanted`` for symmetric ``(G, n, n)`` that are positive but for rounding."""
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if not failed.any():

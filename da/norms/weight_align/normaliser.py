@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError, unknown
-from da.norms.base import ActivationNormaliser, Normaliser, available, options_of
+from da.norms.base import ActivationNormaliser, Normaliser, available_normalisers, options_of
 from da.norms.flow import Flow
 from da.norms.surgery import (
-    affine,
-    copied,
-    refuse_others,
-    removable,
-    replace,
+    affine_parameters,
+    copy_parameter,
+    refuse_other_normalisers,
+    removable_batch_norms,
+    replace_modules,
+    replacements_of_removed,
     sole_feeders,
-    title,
-    without,
+    title_of_model,
 )
 from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
 from da.norms.weight_align import standardised
-from da.norms.weight_align.layers import ALIGNED, Aligned, rebuilt
+from da.norms.weight_align.layers import ALIGNED, Aligned, rebuild_layer
 
 Gain = Literal["he", "variance-preserving", "auto", "balanced"]
 Residual = Literal["one", "depth", "zero"]
@@ -108,7 +108,7 @@ class WeightAlign(Normaliser):
                 f"residual={residual!r} sets g, and under activation={activation!r} layers have"
                 " none; use residual='one', or no activation normaliser"
             )
-        self.activation = _activation(activation, options)
+        self.activation = _activation_normaliser(activation, options)
         self.single_image = self.activation is not None and self.activation.single_image
         self.gain, self.residual, self.example = gain, residual, example
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
@@ -116,16 +116,17 @@ class WeightAlign(Normaliser):
 
     def apply(self, model: nn.Module) -> nn.Module:
         """See :meth:`Normaliser.apply`."""
-        excluded = _matched(model, self.exclude, "exclude")
-        included = _matched(model, self.include, "include", layers_only=True)
-        refuse_others(model, self.name, excluded)
-        norms = removable(model, excluded)
+        excluded = _match_patterns(model, self.exclude, "exclude")
+        included = _match_patterns(model, self.include, "include", layers_only=True)
+        refuse_other_normalisers(model, self.name, excluded)
+        norms = removable_batch_norms(model, excluded)
         flow = Flow.of(model, self.example)
         hidden = sorted({node.name for node in flow.nodes} & _FUNCTIONAL)
         if hidden:
             raise UserError(
-                f"{title(model)} calls {hidden[0]} as a function, which '{self.name}' can't remove;"
-                " build the network with torch.nn's batch norms, or use 'bn' to leave it as it is"
+                f"{title_of_model(model)} calls {hidden[0]} as a function, which '{self.name}'"
+                " can't remove; build the network with torch.nn's batch norms, or use 'bn' to"
+                " leave it as it is"
             )
         layers = (_default_layers(flow, model, norms) | included) - excluded
         if not layers and not norms:
@@ -135,24 +136,25 @@ class WeightAlign(Normaliser):
             )
         for name, module in model.named_modules():
             if module in layers:
-                _check(module, name)
+                _refuse_unalignable(module, name)
         fed: dict[nn.Module, nn.Module] = {}
         inserted: dict[nn.Module, nn.Module] = {}
         if self.activation is None:
             fed = sole_feeders(flow, norms, layers)
-            swaps = without(norms, set(fed.values()))
+            swaps = replacements_of_removed(norms, set(fed.values()))
         else:
-            swaps = self.activation.swaps(norms)
+            swaps = self.activation.replacements(norms)
             inserted = self.activation.insertions(model, flow, excluded)
             if not norms and not inserted:
                 raise UserError(
-                    f"{title(model)} has no batch norm that '{self.activation.name}' could take"
-                    " the place of; use 'wa' alone, or insert=True to have one after each conv"
+                    f"{title_of_model(model)} has no batch norm that '{self.activation.name}'"
+                    " could take the place of; use 'wa' alone, or insert=True to have one after"
+                    " each conv"
                 )
         staying = excluded if self.activation is None else excluded | set(norms)
         ends: set[nn.Module] = {m for m in staying if isinstance(m, NORMS)}
         aligned = self._aligned(flow, layers, fed, ends, set(inserted))
-        return replace(replace(model, swaps | inserted), aligned)
+        return replace_modules(replace_modules(model, swaps | inserted), aligned)
 
     def _aligned(
         self,
@@ -181,20 +183,20 @@ class WeightAlign(Normaliser):
         factor = {"one": 1.0, "depth": depth, "zero": 0.0}[residual]
         aligned: dict[nn.Module, nn.Module] = {}
         for layer in layers:
-            new = _converted(layer, _gain(gain, flow, layer), scale=layer not in scaled)
+            new = _align_layer(layer, _gain_of(gain, flow, layer), scale=layer not in scaled)
             if layer in fed:
-                g, b = affine(fed[layer])
-                new.g, new.bias = copied(g, new.weight), copied(b, new.weight)
+                g, b = affine_parameters(fed[layer])
+                new.g, new.bias = copy_parameter(g, new.weight), copy_parameter(b, new.weight)
             elif layer in shifted:
                 new.bias = None
             if layer in blocks and new.g is not None:
                 with torch.no_grad():
                     new.g.mul_(factor)
-            aligned[layer] = standardised.padded(layer, new)
+            aligned[layer] = standardised.wrap_in_padding(layer, new)
         return aligned
 
 
-def _gain(gain: Gain, flow: Flow, layer: nn.Module) -> float:
+def _gain_of(gain: Gain, flow: Flow, layer: nn.Module) -> float:
     """The factor of the variance of one layer."""
     if gain in ("auto", "balanced"):
         moments = flow.moments(layer)
@@ -204,12 +206,12 @@ def _gain(gain: Gain, flow: Flow, layer: nn.Module) -> float:
     return HE if gain == "he" else VARIANCE_PRESERVING
 
 
-def _converted(layer: nn.Module, gain: float, scale: bool) -> Aligned:
+def _align_layer(layer: nn.Module, gain: float, scale: bool) -> Aligned:
     """The aligned layer with the weight and bias of a plain one, at g = 1; a standardised one keeps
     its own scale."""
     if standardised.is_standardised(layer):
-        return standardised.aligned(layer, gain, scale)
-    new = rebuilt(layer, ALIGNED[type(layer)], bias=True, gain=gain, scale=scale)
+        return standardised.align_standardised(layer, gain, scale)
+    new = rebuild_layer(layer, ALIGNED[type(layer)], bias=True, gain=gain, scale=scale)
     assert isinstance(new, Aligned)  # for the type checker
     weight = layer.get_parameter("weight")
     new.weight = weight
@@ -223,42 +225,42 @@ def _converted(layer: nn.Module, gain: float, scale: bool) -> Aligned:
 
 def _default_layers(flow: Flow, model: nn.Module, norms: Collection[nn.Module]) -> set[nn.Module]:
     """All convolutions but gates, and the linear layers whose output a batch norm takes."""
-    taken = {
+    linear_layers = {
         node.inputs[0].module
         for norm in norms
         for node in flow.calls.get(norm, [])
         if node.inputs and isinstance(node.inputs[0].module, nn.Linear)
     }
     gates = flow.gates()
-    found = {m for m in model.modules() if isinstance(m, CONVOLUTIONS) and m not in gates}
-    return found | {m for m in taken if m is not None}
+    convolutions = {m for m in model.modules() if isinstance(m, CONVOLUTIONS) and m not in gates}
+    return convolutions | {m for m in linear_layers if m is not None}
 
 
-def _matched(
+def _match_patterns(
     model: nn.Module, patterns: Sequence[str], option: str, layers_only: bool = False
 ) -> set[nn.Module]:
     """The layers and normalisers that patterns name, themselves or by a block they are in."""
-    found: set[nn.Module] = set()
+    matched: set[nn.Module] = set()
     candidates = [
         (name, module)
         for name, module in model.named_modules(remove_duplicate=False)
         if is_layer(module) or (isinstance(module, NORMS) and not layers_only)
     ]
     for pattern in patterns:
-        hits = {m for name, m in candidates if _names(pattern, name)}
+        hits = {m for name, m in candidates if _pattern_matches(pattern, name)}
         if not hits:
             near = unknown("layer", pattern, {name for name, _ in candidates})
-            raise UserError(f"{option} matches nothing in {title(model)}: {near}")
-        found |= hits
-    return found
+            raise UserError(f"{option} matches nothing in {title_of_model(model)}: {near}")
+        matched |= hits
+    return matched
 
 
-def _names(pattern: str, name: str) -> bool:
+def _pattern_matches(pattern: str, name: str) -> bool:
     parts = name.split(".")
     return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
 
 
-def _check(layer: nn.Module, name: str) -> None:
+def _refuse_unalignable(layer: nn.Module, name: str) -> None:
     """Refuses a layer that has no aligned counterpart."""
     kind = type(layer).__name__
     if isinstance(layer, Aligned):
@@ -280,10 +282,14 @@ def _check(layer: nn.Module, name: str) -> None:
         )
 
 
-def _activation(name: str | None, options: dict[str, Any]) -> ActivationNormaliser | None:
+def _activation_normaliser(
+    name: str | None, options: dict[str, Any]
+) -> ActivationNormaliser | None:
     """The activation normaliser of a name with its options; None without one."""
     kinds = {
-        n: k for n, k in available().items() if issubclass(k, ActivationNormaliser) and k.composes
+        n: k
+        for n, k in available_normalisers().items()
+        if issubclass(k, ActivationNormaliser) and k.composes
     }
     if name is not None and name not in kinds:
         raise unknown("activation normaliser", name, kinds)

@@ -10,21 +10,21 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 
 from da.errors import UserError
-from da.norms.surgery import Affine, title
-from da.norms.tracing import NORMS, is_layer, reason
+from da.norms.surgery import Affine, title_of_model
+from da.norms.tracing import NORMS, first_line_of, is_layer
 
 # Activations that take more bytes than this over all images are kept in half precision.
 HALF_ABOVE = 2**28
 
 
-class Lockstep:
+class PairedRun:
     """A forward pass of two networks at once, one call after the other.
 
     Activations are lists of chunks, kept only until the last call that needs them, and in half
     precision where they are large (in full where half would overflow).
 
     Args:
-        graph: the calls of both networks, see :func:`graph_of`.
+        graph: the calls of both networks, see :func:`trace_graph`.
         networks: two in which every name of the graph stands for the same kind of call.
         chunks: the images, ``(B, ...)`` each.
         different: the calls of modules that differ between the two.
@@ -74,20 +74,20 @@ class Lockstep:
     def outputs(self, side: int, node: fx.Node) -> Iterator[Any]:
         """Runs a call in the first (0) or second (1) network and yields what each chunk gives."""
         values = self.values[side]
-        kept = values[node] = []
+        stored = values[node] = []
         for i, chunk in enumerate(self.chunks):
             if node.op == "placeholder":
-                kept.append(chunk)
+                stored.append(chunk)
                 yield chunk
                 continue
             needed = {n: map_aggregate(values[n][i], self._unpacked) for n in node.all_input_nodes}
             args, kwargs = (map_arg(a, needed.__getitem__) for a in (node.args, node.kwargs))
-            given = getattr(self.runners[side], node.op)(node.target, args, kwargs)
-            kept.append(map_aggregate(given, self._packed))
+            output = getattr(self.runners[side], node.op)(node.target, args, kwargs)
+            stored.append(map_aggregate(output, self._packed))
             for finished in self.last[node]:
                 if finished not in self.shared:
                     values[finished][i] = None
-            yield given
+            yield output
 
     def inputs(self, side: int, node: fx.Node) -> Iterator[Tensor]:
         """What the first tensor of a call is, chunk by chunk."""
@@ -123,8 +123,8 @@ class _Tracer(fx.Tracer):
         self.answers = iter(answers)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = is_layer(m) or isinstance(m, (Affine, *NORMS))
-        return known or super().is_leaf_module(m, module_qualified_name)
+        is_leaf = is_layer(m) or isinstance(m, (Affine, *NORMS))
+        return is_leaf or super().is_leaf_module(m, module_qualified_name)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         for answer in self.answers:
@@ -132,7 +132,7 @@ class _Tracer(fx.Tracer):
         raise _AskedError(obj.node)
 
 
-def graph_of(model: nn.Module, example: Tensor) -> fx.Graph:
+def trace_graph(model: nn.Module, example: Tensor) -> fx.Graph:
     """The calls of a network's forward, by symbolic tracing.
 
     Args:
@@ -153,16 +153,16 @@ def graph_of(model: nn.Module, example: Tensor) -> fx.Graph:
             try:
                 return _Tracer(answers).trace(root)
             except _AskedError as asked:
-                answers.append(_answer(root, asked.node, example))
+                answers.append(_answer_condition(root, asked.node, example))
     except Exception as error:  # whatever a model's own forward raises on a symbolic input
         raise UserError(
-            f"{title(model)} can't be traced, and its weights are converted call by call"
-            f" ({reason(error)}); give its forward no branches on values, or leave the weights out"
-            " and train from scratch"
+            f"{title_of_model(model)} can't be traced, and its weights are converted call by call"
+            f" ({first_line_of(error)}); give its forward no branches on values, or leave the"
+            " weights out and train from scratch"
         ) from error
 
 
-def _answer(root: nn.Module, node: fx.Node, example: Tensor) -> bool:
+def _answer_condition(root: nn.Module, node: fx.Node, example: Tensor) -> bool:
     """What a condition that tracing stopped at is for an example."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}

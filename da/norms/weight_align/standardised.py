@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from da.norms.weight_align.layers import AlignedConv2d, rebuilt
+from da.norms.weight_align.layers import AlignedConv2d, rebuild_layer
 
 _MODULE = "timm.layers.std_conv"
 _NAMES = ("ScaledStdConv2d", "ScaledStdConv2dSame")
@@ -72,7 +72,7 @@ def is_standardised(layer: nn.Module) -> bool:
     return type(layer).__module__ == _MODULE and type(layer).__name__ in _NAMES
 
 
-def aligned(layer: Any, gain: float, scale: bool) -> AlignedConv2d:
+def align_standardised(layer: Any, gain: float, scale: bool) -> AlignedConv2d:
     """The aligned convolution that computes what a standardised one does, padding aside.
 
     Args:
@@ -82,7 +82,9 @@ def aligned(layer: Any, gain: float, scale: bool) -> AlignedConv2d:
     """
     weight: nn.Parameter = layer.weight
     n = weight[0].numel()
-    new = rebuilt(layer, AlignedConv2d, bias=True, gain=gain, scale=scale, eps=layer.eps * n / gain)
+    new = rebuild_layer(
+        layer, AlignedConv2d, bias=True, gain=gain, scale=scale, eps=layer.eps * n / gain
+    )
     assert isinstance(new, AlignedConv2d)  # for the type checker
     new.weight = weight
     new.bias = layer.bias
@@ -95,7 +97,7 @@ def aligned(layer: Any, gain: float, scale: bool) -> AlignedConv2d:
     return new
 
 
-def padded(layer: Any, new: nn.Module) -> nn.Module:
+def wrap_in_padding(layer: Any, new: nn.Module) -> nn.Module:
     """What stands in the place of ``layer``: ``new``, behind the padding where that depends on the
     size of the maps."""
     return nn.Sequential(SamePadding(layer), new) if getattr(layer, "same_pad", False) else new

@@ -18,19 +18,18 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
 import da.networks.backbones
 import da.norms
 from da.errors import UserError, unknown
-from da.networks.backbones.base import (
-    Backbone,
-    backbone,
-    downloaded,
-    preprocessing,
-    reads_weights,
+from da.networks import published_classifier
+from da.networks.backbones.base import build_backbone, reads_weights
+from da.networks.published_classifier import (
+    Head,
+    prediction_agreement,
+    read_published_classifier,
 )
 from da.networks.weight_files import WeightFile, read_weight_file
 from da.norms import WeightAlign, convert_pretrained, normaliser
@@ -38,8 +37,8 @@ from da.norms.surgery import BATCH_NORMS
 from da.norms.weight_align.conversion import LayerError
 from da.norms.weight_align.layers import ALIGNED, Aligned
 from da.ops.files import cache_folder
-from da.ops.seeding import derive, permutation, seeded
-from da.ops.tensor_cache import Kept, digest, kept
+from da.ops.seeding import derive_seed, permutation, seeded
+from da.ops.tensor_cache import CachedTensors, digest_tensors, read_or_make
 from da.types import DataModule, Role
 
 log = logging.getLogger(__name__)
@@ -48,46 +47,14 @@ LOG_EVERY = 15.0
 """Seconds between two lines on the progress of a conversion."""
 
 Calibration = Literal["source", "both", "off"]
-Head = tuple[Tensor, Tensor | None]
-"""Weight and bias of a classifier."""
+"""Which training images are converted on: the source's, half of each domain's, or none."""
 
 HELD_OUT = 64
 """Images of the source, beyond those of the conversion, on which it is measured."""
 
 
-def adopt(data: DataModule, backbone: str, weights: str | None) -> None:
-    """Has the data prepare images as a backbone's weights expect them; called before any is loaded.
-
-    What the user has set stays; where it is another one than the weights', one line says so.
-
-    Args:
-        data: the data module.
-        backbone: name of the network.
-        weights: ``imagenet``, a file, or None for random ones, which expect nothing.
-    """
-    found = preprocessing(backbone, weights)
-    if found is None:
-        return
-    data.adopt(*found)
-    preferences = data.preferences
-    own = {"image_size": found.size, "mean": found.mean, "std": found.std}
-    for name, value in own.items():
-        set_to = preferences.get(name)
-        chosen = tuple(set_to) if isinstance(set_to, list | tuple) else set_to
-        if chosen is not None and chosen != value:
-            log.warning(
-                "data.%s is %s, and the weights of %s were trained with %s; yours is used",
-                *(name, chosen, backbone, value),
-            )
-
-
-def prepared(data: DataModule) -> dict[str, Any]:
-    """How images are normalised and which size they have, for the result."""
-    return {"mean": list(data.mean), "std": list(data.std), "image_size": data.image_size}
-
-
 @dataclass(frozen=True)
-class Start:
+class ConversionPlan:
     """What is converted, and on what.
 
     Attributes:
@@ -105,7 +72,7 @@ class Start:
     images: int
 
 
-def start(settings: Mapping[str, Any]) -> Start | None:
+def conversion_plan(settings: Mapping[str, Any]) -> ConversionPlan | None:
     """The conversion that the settings of a module ask for; None where there is none.
 
     Raises:
@@ -128,10 +95,10 @@ def start(settings: Mapping[str, Any]) -> Start | None:
             "as they are with --model.conversion off"
         )
     options = settings["norm_options"] or {}
-    return Start(settings["backbone"], settings["weights"], options, on, images)
+    return ConversionPlan(settings["backbone"], settings["weights"], options, on, images)
 
 
-def trained_here(settings: Mapping[str, Any]) -> WeightFile | None:
+def read_trained_backbone(settings: Mapping[str, Any]) -> WeightFile | None:
     """A file of weights that are under a normaliser already: a checkpoint of a training here.
 
     Args:
@@ -159,14 +126,14 @@ def trained_here(settings: Mapping[str, Any]) -> WeightFile | None:
     return file
 
 
-def convert(
-    aligned: nn.Module, start: Start, data: DataModule, device: torch.device | str
+def convert_backbone(
+    aligned: nn.Module, plan: ConversionPlan, data: DataModule, device: torch.device | str
 ) -> dict[str, Any] | None:
     """Gives an aligned backbone the function that its pretrained weights had, in place.
 
     Args:
         aligned: the backbone after surgery.
-        start: what it was built from.
+        plan: what it was built from, and what it is converted on.
         data: the data module, set up.
         device: where to compute.
 
@@ -181,53 +148,57 @@ def convert(
     if torch.device(device).type == "mps":  # it has no float64, which the fit needs
         device = "cpu"
     with seeded("conversion"):
-        plain = backbone(start.backbone, start.weights).eval()
-        if not changes(plain, aligned):
+        plain = build_backbone(plan.backbone, plan.weights).eval()
+        if not changes_function(plain, aligned):
             return None
-        images, held_out = calibration(data, start)
-        head = published_head(plain, start)
-        path = cache_folder() / "converted" / _name(plain, head, start, images, held_out, device)
+        images, held_out = calibration_images(data, plan)
+        head = read_published_classifier(plain, plan.backbone, plan.weights)
+        path = (
+            cache_folder()
+            / "converted"
+            / _cache_file_name(plain, head, plan, images, held_out, device)
+        )
         shapes = {name: value.shape for name, value in aligned.state_dict().items()}
         on_device = plain.to(device), images.to(device), held_out.to(device)
-        found, cached = kept(path, shapes, lambda: _made(start, *on_device, head))
-    aligned.load_state_dict(found.tensors)
-    report = {"on": start.on, **found.report}
+        converted, cached = read_or_make(path, shapes, lambda: _convert(plan, *on_device, head))
+    aligned.load_state_dict(converted.tensors)
+    report = {"on": plan.on, **converted.report}
     report |= {"seconds": time.perf_counter() - began, "cached": cached}
-    log.info(summary(start, report))
+    log.info(describe_conversion(plan, report))
     return report
 
 
-def _made(
-    start: Start, plain: nn.Module, images: Tensor, held_out: Tensor, head: Head | None
-) -> Kept:
+def _convert(
+    plan: ConversionPlan, plain: nn.Module, images: Tensor, held_out: Tensor, head: Head | None
+) -> CachedTensors:
     """The weights of the aligned network, and the part of the report that they decide."""
     try:
-        made = convert_pretrained(
+        conversion = convert_pretrained(
             plain,
             images,
             held_out if len(held_out) else None,
-            normaliser=cast(WeightAlign, normaliser("wa", **start.options)),
-            progress=_log_progress(start),
+            normaliser=cast(WeightAlign, normaliser("wa", **plan.options)),
+            progress=_log_progress(plan),
         )
     except UserError as error:
         raise UserError(
-            f"conversion of '{start.backbone}': {error}; or start from the weights as they are "
+            f"conversion of '{plan.backbone}': {error}; or start from the weights as they are "
             "with --model.conversion off"
         ) from error
-    output = LayerError("output", made.error)
-    worst = max(made.layers, key=lambda layer: layer.error, default=output)
+    output = LayerError("output", conversion.error)
+    worst = max(conversion.layers, key=lambda layer: layer.error, default=output)
     report = {
-        "images": made.images,
-        "held_out": made.held_out,
-        "error": made.error,
-        "agreement": agreement(plain, made.model, held_out, head),
+        "images": conversion.images,
+        "held_out": conversion.held_out,
+        "error": conversion.error,
+        "agreement": prediction_agreement(plain, conversion.model, held_out, head),
         "worst_layer": worst.name,
         "worst_error": worst.error,
     }
-    return Kept(made.model.state_dict(), report)
+    return CachedTensors(conversion.model.state_dict(), report)
 
 
-def changes(plain: nn.Module, aligned: nn.Module) -> bool:
+def changes_function(plain: nn.Module, aligned: nn.Module) -> bool:
     """Whether surgery changed what a network computes: a batch norm went, or a layer is aligned.
 
     A layer that standardises its own weight (timm's) is aligned without a change, and is no plain
@@ -241,7 +212,7 @@ def changes(plain: nn.Module, aligned: nn.Module) -> bool:
     )
 
 
-def calibration(data: DataModule, start: Start) -> tuple[Tensor, Tensor]:
+def calibration_images(data: DataModule, plan: ConversionPlan) -> tuple[Tensor, Tensor]:
     """Images to convert on, and others of the source to measure it on, as evaluation sees them.
 
     They are the first of a permutation that is the same in every run, so that runs share what
@@ -250,67 +221,28 @@ def calibration(data: DataModule, start: Start) -> tuple[Tensor, Tensor]:
     Returns:
         ``(N, C, H, W)`` and ``(M, C, H, W)`` float32.
     """
-    half = start.images // 2 if start.on == "both" else 0
-    chosen, held_out = _divide(data, "source", start.images - half)
+    half = plan.images // 2 if plan.on == "both" else 0
+    chosen, held_out = _draw_images(data, "source", plan.images - half)
     if half:
-        chosen = torch.cat([chosen, _divide(data, "target", half)[0]])
+        chosen = torch.cat([chosen, _draw_images(data, "target", half)[0]])
     return chosen, held_out
 
 
-def _divide(data: DataModule, role: Role, count: int) -> tuple[Tensor, Tensor]:
+def _draw_images(data: DataModule, role: Role, count: int) -> tuple[Tensor, Tensor]:
     """So many images of a domain, and others to measure on."""
     images = data.set_of(role, "train")
-    order = permutation(derive("conversion"), 0, len(images))
+    order = permutation(derive_seed("conversion"), 0, len(images))
     count = min(count, max(2, 9 * len(images) // 10))
     parts = order[:count], order[count : count + HELD_OUT]
     first, second = (data.transform.evaluate(images.images(part)) for part in parts)
     return first, second
 
 
-def published_head(plain: Backbone, start: Start) -> Head | None:
-    """Weight and bias of the classifier that the weights were published with, where they hold one.
-
-    It is the one matrix in the file that is no part of the backbone and takes its features.
-    """
-    path: str = start.weights
-    if path == "imagenet":
-        import torchvision.models as zoo
-
-        try:
-            path = downloaded(zoo.get_model_weights(start.backbone)["IMAGENET1K_V1"].url)
-        except (ValueError, KeyError):  # not torchvision's
-            return None
-    state = read_weight_file(path).tensors
-    own = {name for full in plain.state_dict() for name in (full, full.partition(".")[2])}
-    found = [
-        (value.float(), state.get(f"{name.removesuffix('weight')}bias"))
-        for name, value in state.items()
-        if name not in own and name.endswith("weight") and value.shape[1:] == (plain.num_features,)
-    ]
-    return found[0] if len(found) == 1 else None
-
-
-def agreement(plain: nn.Module, new: nn.Module, images: Tensor, head: Head | None) -> float | None:
-    """The share of images of which a classifier predicts the same from both networks' features."""
-    if head is None or not len(images):
-        return None
-    weight, bias = (None if x is None else x.to(images) for x in head)
-    equal = 0
-    with torch.no_grad():
-        for chunk in images.split(32):
-            one, other = (
-                F.linear(network.eval()(chunk), cast(Tensor, weight), bias).argmax(dim=1)
-                for network in (plain, new)
-            )
-            equal += int((one == other).sum())
-    return equal / len(images)
-
-
-def summary(start: Start, report: dict[str, Any]) -> str:
+def describe_conversion(plan: ConversionPlan, report: dict[str, Any]) -> str:
     """One line for the user."""
     images = "source" if report["on"] == "source" else "source and target"
     how = "from cache" if report["cached"] else f"in {report['seconds']:.1f} s"
-    text = f"converted {start.backbone} to WA on {report['images']} {images} images, {how}: "
+    text = f"converted {plan.backbone} to WA on {report['images']} {images} images, {how}: "
     if report["agreement"] is not None:
         text += f"{100 * report['agreement']:.1f} % of predictions kept, "
     return text + (
@@ -319,10 +251,10 @@ def summary(start: Start, report: dict[str, Any]) -> str:
     )
 
 
-def _name(
+def _cache_file_name(
     plain: nn.Module,
     head: Head | None,
-    start: Start,
+    plan: ConversionPlan,
     images: Tensor,
     held_out: Tensor,
     device: Any,
@@ -330,29 +262,30 @@ def _name(
     """The file's name: it depends on everything that decides its content, to the last bit."""
     code = hashlib.sha256()
     folders = [Path(x.__path__[0]) for x in (da.norms, da.networks.backbones)]
-    for file in (Path(__file__), *(x for folder in folders for x in sorted(folder.rglob("*.py")))):
+    modules = Path(__file__), Path(published_classifier.__file__)
+    for file in (*modules, *(x for folder in folders for x in sorted(folder.rglob("*.py")))):
         code.update(file.read_bytes())
-    given = {**plain.state_dict(), "images": images, "held out": held_out}
-    given |= {f"head {i}": part for i, part in enumerate(head or ()) if part is not None}
-    found = digest(
-        given,
-        *(code.hexdigest(), start.backbone, start.options, start.on),
+    inputs = {**plain.state_dict(), "images": images, "held out": held_out}
+    inputs |= {f"head {i}": part for i, part in enumerate(head or ()) if part is not None}
+    digest = digest_tensors(
+        inputs,
+        *(code.hexdigest(), plan.backbone, plan.options, plan.on),
         *(torch.__version__, torchvision.__version__, type(plain).__name__),
         *(torch.get_num_threads(), torch.device(device).type),
     )
-    readable = re.sub(r"[^\w.-]+", "-", start.backbone)
-    return f"{readable}-{found[:32]}.safetensors"
+    readable = re.sub(r"[^\w.-]+", "-", plan.backbone)
+    return f"{readable}-{digest[:32]}.safetensors"
 
 
-def _log_progress(start: Start) -> Callable[[int, int], None]:
+def _log_progress(plan: ConversionPlan) -> Callable[[int, int], None]:
     """Logs the beginning, and from then on how far it is: a deep network takes minutes."""
-    log.info("converting %s to WA …", start.backbone)
+    log.info("converting %s to WA …", plan.backbone)
     last = time.monotonic()
 
     def progress(done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last >= LOG_EVERY:
             last = time.monotonic()
-            log.info("converting %s to WA: %.0f %%", start.backbone, 100 * done / total)
+            log.info("converting %s to WA: %.0f %%", plan.backbone, 100 * done / total)
 
     return progress

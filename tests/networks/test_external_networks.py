@@ -10,8 +10,9 @@ from torch import nn
 
 from da.errors import UserError
 from da.methods.source_only import SourceOnly
-from da.networks.backbones.base import backbone
-from da.networks.foreign import common, parts, tensors_of
+from da.networks.backbones.base import build_backbone
+from da.networks.external_networks import common_prefix, map_network
+from da.networks.weight_files import unwrap_tensors
 
 torch.manual_seed(0)
 
@@ -44,7 +45,7 @@ class Split(nn.Module):
 
     def __init__(self, classes=5, width=7, bias=True):
         super().__init__()
-        self.encoder = backbone("digits_resnet")
+        self.encoder = build_backbone("digits_resnet")
         self.fc1 = nn.Linear(48, width)
         self.bn = nn.BatchNorm1d(width)
         self.fc2 = nn.Linear(width, classes, bias=bias)
@@ -109,9 +110,13 @@ NETWORKS = {
 }
 
 
+def tensors_by_name(content, path):
+    return unwrap_tensors(content, "checkpoint", path, "give another")
+
+
 def mapped(tensors, name):
-    bare = backbone(name)
-    return parts(tensors, bare.state_dict(), bare.num_features, name, "a.pth")
+    bare = build_backbone(name)
+    return map_network(tensors, bare.state_dict(), bare.num_features, name, "a.pth")
 
 
 def cases():
@@ -163,8 +168,8 @@ STATE = {"fc.weight": torch.zeros(2, 3), "fc.bias": torch.zeros(2)}
 @pytest.mark.parametrize("key", ["state_dict", "model", "net", "model_state_dict"])
 def test_what_stands_around_the_tensors_is_taken_off(key):
     content = {key: STATE, "epoch": 3, "optimizer": {"param_groups": []}, "best": 0.7}
-    assert tensors_of(content, "a.pth") == STATE
-    assert tensors_of({"model": content}, "a.pth") == STATE
+    assert tensors_by_name(content, "a.pth") == STATE
+    assert tensors_by_name({"model": content}, "a.pth") == STATE
 
 
 @pytest.mark.parametrize(
@@ -172,13 +177,15 @@ def test_what_stands_around_the_tensors_is_taken_off(key):
     [3, [STATE], {}, {"model": 3}, {"weights": STATE}, {"state_dict": {"a": 1}}, STATE | {"e": 1}],
 )
 def test_files_without_tensors_by_name_are_refused(content):
-    with pytest.raises(UserError, match=r"^checkpoint: 'a.pth' is no checkpoint of fit and holds"):
-        tensors_of(content, "a.pth")
+    with pytest.raises(
+        UserError, match=r"^checkpoint: 'a.pth' holds no state dict of tensors; give"
+    ):
+        tensors_by_name(content, "a.pth")
 
 
 def test_two_networks_in_one_file_are_ambiguous():
     with pytest.raises(UserError, match="holds model and net, either could be the network; save"):
-        tensors_of({"model": STATE, "net": STATE}, "a.pth")
+        tensors_by_name({"model": STATE, "net": STATE}, "a.pth")
     state = resnet().state_dict()
     twice = {f"student.{k}": v for k, v in state.items()}
     twice |= {f"teacher.{k}": v for k, v in state.items()}
@@ -255,5 +262,5 @@ def test_what_does_not_fit_is_one_line(case):
 
 
 def test_the_prefix_that_names_share():
-    assert common(["a.b.c.weight", "a.b.d.weight"]) == "a.b."
-    assert common(["a.weight", "b.weight"]) == ""
+    assert common_prefix(["a.b.c.weight", "a.b.d.weight"]) == "a.b."
+    assert common_prefix(["a.weight", "b.weight"]) == ""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from da.errors import UserError
-
-#: Where training scripts put a network's tensors beside their optimiser's and their epoch.
-WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
+from da.networks.weight_files import count_prefixes
 
 #: What a batch norm keeps beside its parameters; other normalisers have none of it.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -21,7 +18,7 @@ Layers = Mapping[str, Mapping[str, Tensor]]
 """Tensors by the name of their layer, then by their own: ``{"fc": {"weight": …}}``."""
 
 
-class Parts(NamedTuple):
+class MappedNetwork(NamedTuple):
     """A file's tensors under the names of :class:`da.methods.base.Method`.
 
     Attributes:
@@ -37,37 +34,13 @@ class Parts(NamedTuple):
     said: str
 
 
-def tensors_of(content: Any, file: str) -> dict[str, Tensor]:
-    """The tensors of a file by name, unwrapped from what a training script put around them.
-
-    >>> list(tensors_of({"epoch": 3, "model": {"fc.weight": torch.zeros(2, 3)}}, "a.pth"))
-    ['fc.weight']
-    """
-    for _ in range(len(WRAPPERS)):
-        if not isinstance(content, dict):
-            break
-        if content and all(isinstance(x, Tensor) for x in content.values()):
-            return {str(name): value for name, value in content.items()}
-        inside = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
-        if len(inside) > 1:
-            raise UserError(
-                f"checkpoint: '{file}' holds {' and '.join(inside)}, either could be the network; "
-                "save one of them alone"
-            )
-        content = content[inside[0]] if inside else None
-    raise UserError(
-        f"checkpoint: '{file}' is no checkpoint of fit and holds no tensors by name; give the file "
-        "that fit wrote, or what torch.save(network.state_dict(), FILE) writes"
-    )
-
-
-def parts(
+def map_network(
     tensors: Mapping[str, Tensor],
     own: Mapping[str, Tensor],
     features: int,
     network: str,
     file: str,
-) -> Parts:
+) -> MappedNetwork:
     """Finds backbone, bottleneck and classifier in a file.
 
     The backbone is where its names are, behind whatever prefix. What is left must be a linear
@@ -87,21 +60,21 @@ def parts(
     Raises:
         UserError: in one line, for what is missing, of another shape, left over or ambiguous.
     """
-    prefix, names = _find(tensors, own, network, file)
+    prefix, names = _find_backbone(tensors, own, network, file)
     state = {f"backbone.{name}": tensors[there] for name, there in names.items()}
-    rest = {k: v for k, v in tensors.items() if k not in set(names.values())}
-    layers = _layers(rest)
-    idle = _idle(layers, features, prefix)
-    norm, linear, classifier = _heads(
+    heads = {k: v for k, v in tensors.items() if k not in set(names.values())}
+    layers = _group_by_layer(heads)
+    idle = _idle_classifiers(layers, features, prefix)
+    norm, linear, classifier = _find_heads(
         {k: v for k, v in layers.items() if k not in idle}, features, network, file
     )
     weight = layers[classifier]["weight"]
     state["classifier.weight"] = weight
     state["classifier.bias"] = layers[classifier].get("bias", torch.zeros(len(weight)))
-    taken = [f"backbone {network} from {_behind(prefix)}"]
+    taken = [f"backbone {network} from {_describe_prefix(prefix)}"]
     width = None
     if linear is not None and norm is not None:
-        state |= _bottleneck(layers[linear], layers[norm], linear, file)
+        state |= _map_bottleneck(layers[linear], layers[norm], linear, file)
         width = len(layers[linear]["weight"])
         folded = " (its bias in the running mean)" if "bias" in layers[linear] else ""
         # Activations hold no tensors.
@@ -111,49 +84,49 @@ def parts(
     taken.append(f"classifier of {len(weight)} classes from '{classifier}'")
     if idle:
         taken.append(f"left out: {', '.join(sorted(idle))}")
-    return Parts(state, width, len(weight), f"{file}: {', '.join(taken)}")
+    return MappedNetwork(state, width, len(weight), f"{file}: {', '.join(taken)}")
 
 
-def _find(
+def _find_backbone(
     tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], network: str, file: str
 ) -> tuple[str, dict[str, str]]:
     """The prefix of the backbone in a file, and the backbone's names with those in the file."""
-    shared = len(common(own))
+    shared = len(common_prefix(own))
     short = {name[shared:]: name for name in own}
     needed = {k: own[name] for k, name in short.items() if not k.endswith(STATISTICS)}
-    counts = prefixes(tensors, needed)
+    counts = count_prefixes(tensors, needed)
     named = [p for p in counts if counts[p] == len(needed)]
-    found = [p for p in named if all(tensors[p + k].shape == v.shape for k, v in needed.items())]
+    matching = [p for p in named if all(tensors[p + k].shape == v.shape for k, v in needed.items())]
     advice = "name the network that it was trained with, --model.backbone NAME"
-    if len(found) > 1:
+    if len(matching) > 1:
         raise UserError(
-            f"checkpoint: '{file}' holds {network} {len(found)} times "
-            f"({', '.join(_behind(p) for p in sorted(found))}); save one of them alone"
+            f"checkpoint: '{file}' holds {network} {len(matching)} times "
+            f"({', '.join(_describe_prefix(p) for p in sorted(matching))}); save one of them alone"
         )
-    if not found and named:
+    if not matching and named:
         wrong = [k for k, v in needed.items() if tensors[named[0] + k].shape != v.shape]
         first = named[0] + wrong[0]
         raise UserError(
             f"checkpoint: '{file}' does not fit {network}: {len(wrong)} tensors are of another "
-            f"shape (first: {first}, {_shape(tensors[first])} and not {_shape(needed[wrong[0]])}); "
-            f"{advice}"
+            f"shape (first: {first}, {_describe_shape(tensors[first])} and not "
+            f"{_describe_shape(needed[wrong[0]])}); {advice}"
         )
-    if not found:
+    if not matching:
         best = counts.most_common(1)[0][0] if counts else ""
         missing = [k for k in needed if best + k not in tensors]
         raise UserError(
             f"checkpoint: '{file}' does not fit {network}: {len(missing)} of its {len(needed)} "
             f"tensors are missing (first: {best + missing[0]}); {advice}"
         )
-    prefix = found[0]
+    prefix = matching[0]
     names = {name: prefix + k for k, name in short.items() if prefix + k in tensors}
     return prefix, names
 
 
-def common(names: Iterable[str]) -> str:
+def common_prefix(names: Iterable[str]) -> str:
     """The dotted prefix that all names share.
 
-    >>> common(["network.conv1.weight", "network.bn1.weight"])
+    >>> common_prefix(["network.conv1.weight", "network.bn1.weight"])
     'network.'
     """
     split = [name.split(".")[:-1] for name in names]
@@ -165,27 +138,12 @@ def common(names: Iterable[str]) -> str:
     return "".join(shared)
 
 
-def prefixes(names: Iterable[str], wanted: Collection[str]) -> Counter[str]:
-    """How many of the wanted names stand behind each prefix.
-
-    >>> prefixes(["module.fc.weight", "module.fc.bias", "fc.bias"], ["fc.weight", "fc.bias"])
-    Counter({'module.': 2, '': 1})
-    """
-    found: Counter[str] = Counter()
-    for name in names:
-        parts = name.split(".")
-        for i in range(len(parts)):
-            if ".".join(parts[i:]) in wanted:
-                found["".join(f"{part}." for part in parts[:i])] += 1
-    return found
-
-
-def _layers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    found: dict[str, dict[str, Tensor]] = {}
+def _group_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    layers: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         layer, _, kind = name.rpartition(".")
-        found.setdefault(layer, {})[kind] = value
-    return found
+        layers.setdefault(layer, {})[kind] = value
+    return layers
 
 
 def _is_linear(layer: Mapping[str, Tensor]) -> bool:
@@ -197,7 +155,7 @@ def _is_norm(layer: Mapping[str, Tensor]) -> bool:
     return kinds <= layer.keys() <= {*kinds, *STATISTICS} and layer["weight"].dim() == 1
 
 
-def _idle(layers: Layers, features: int, prefix: str) -> set[str]:
+def _idle_classifiers(layers: Layers, features: int, prefix: str) -> set[str]:
     """The backbone's own classifiers, where there is another linear layer outside of it."""
     linear = [name for name, layer in layers.items() if _is_linear(layer)]
     if not prefix or all(name.startswith(prefix) for name in linear):
@@ -205,18 +163,18 @@ def _idle(layers: Layers, features: int, prefix: str) -> set[str]:
     return {n for n in linear if n.startswith(prefix) and layers[n]["weight"].shape[1] == features}
 
 
-def _heads(
+def _find_heads(
     layers: Layers, features: int, network: str, file: str
 ) -> tuple[str | None, str | None, str]:
     """The layers of the bottleneck (normaliser, linear; None for none) and of the classifier."""
     linear = {n: layer["weight"].shape for n, layer in layers.items() if _is_linear(layer)}
     norms = [name for name, layer in layers.items() if _is_norm(layer)]
-    others = [name for name in layers if name not in {*linear, *norms}]
+    unexpected = [name for name in layers if name not in {*linear, *norms}]
     reads = [name for name, shape in linear.items() if shape[1] == features]
-    if others or len(norms) > 1:
-        first = (others or norms)[0]
+    if unexpected or len(norms) > 1:
+        first = (unexpected or norms)[0]
         raise UserError(
-            f"checkpoint: '{file}' holds {len(others or norms)} layers beyond {network}, a "
+            f"checkpoint: '{file}' holds {len(unexpected or norms)} layers beyond {network}, a "
             f"bottleneck and a classifier (first: {first}); save the network without them, or name "
             "the one that it was trained with, --model.backbone NAME"
         )
@@ -234,7 +192,7 @@ def _heads(
             for b in linear
             if a != b and linear[a][0] == width == linear[b][1]
         ]
-        near = [x for x in pairs if _parent(x[1]) == _parent(x[0]) != _parent(x[2])]
+        near = [x for x in pairs if _parent_name(x[1]) == _parent_name(x[0]) != _parent_name(x[2])]
         choices = [*(near if len(near) == 1 else pairs)]
     else:
         choices = [(None, None, name) for name in reads]
@@ -253,7 +211,7 @@ def _heads(
     )
 
 
-def _bottleneck(
+def _map_bottleneck(
     linear: Mapping[str, Tensor], norm: Mapping[str, Tensor], name: str, file: str
 ) -> dict[str, Tensor]:
     """The bottleneck under its names here, the linear layer's bias in the running mean."""
@@ -270,13 +228,13 @@ def _bottleneck(
     return state
 
 
-def _parent(name: str | None) -> str:
+def _parent_name(name: str | None) -> str:
     return (name or "").rpartition(".")[0]
 
 
-def _behind(prefix: str) -> str:
+def _describe_prefix(prefix: str) -> str:
     return f"'{prefix}…'" if prefix else "the file's own names"
 
 
-def _shape(tensor: Tensor) -> str:
+def _describe_shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a number"

@@ -21,10 +21,17 @@ from da.engine.training import train
 from da.errors import UserError
 from da.grids.grid_file import read_grid
 from da.methods.source_only import SourceOnly
-from da.networks import pretrained
-from da.networks.backbones.base import backbone
+from da.networks.backbones.base import build_backbone
+from da.networks.pretrained_conversion import (
+    calibration_images,
+    changes_function,
+    conversion_plan,
+    convert_backbone,
+    describe_conversion,
+)
+from da.networks.published_classifier import prediction_agreement, read_published_classifier
 from da.norms import normaliser
-from da.ops.seeding import derive, permutation
+from da.ops.seeding import derive_seed, permutation
 from datasets.digits import Digits
 from datasets.files.array_cache import folder
 from run import main
@@ -134,15 +141,15 @@ def test_fit_starts_from_the_function_that_the_weights_had(fit, trained, cache):
 def a_start(weights="w", **kwargs):
     options = {"backbone": "digits_resnet", "weights": weights, "norm": "wa", "norm_options": None}
     defaults = {"scope": ("backbone",), "conversion": "source", "conversion_images": 32}
-    return pretrained.start({**options, **defaults, **kwargs})
+    return conversion_plan({**options, **defaults, **kwargs})
 
 
 def converted(weights, target="optical", seed=0, source="rendered", **kwargs):
     """The report of a conversion, and the weights after it."""
     start = a_start(weights, **kwargs)
-    aligned = normaliser("wa", **start.options).apply(backbone(start.backbone))
+    aligned = normaliser("wa", **start.options).apply(build_backbone(start.backbone))
     data = Digits(root=str(ROOT), source=source, target=target, seed=seed)
-    report = pretrained.convert(aligned, start, data, "cpu")
+    report = convert_backbone(aligned, start, data, "cpu")
     return report, aligned.state_dict()
 
 
@@ -200,14 +207,14 @@ class Watched(Digits):
 
 def test_the_images_are_a_fixed_draw_of_the_training_split():
     data = Watched(source="rendered", target="optical")
-    chosen, held_out = pretrained.calibration(data, a_start(conversion_images=512))
+    chosen, held_out = calibration_images(data, a_start(conversion_images=512))
     assert set(data.seen) == {("source", "train")}
     every = images(split="train", source="rendered", target="optical")
-    order = torch.from_numpy(permutation(derive("conversion"), 0, len(every)))
+    order = torch.from_numpy(permutation(derive_seed("conversion"), 0, len(every)))
     assert torch.equal(chosen, every[order[:512]])
     assert torch.equal(held_out, every[order[512:576]])
     data = Watched(source="rendered", target="optical")
-    chosen, again = pretrained.calibration(data, a_start(conversion="both", conversion_images=512))
+    chosen, again = calibration_images(data, a_start(conversion="both", conversion_images=512))
     assert set(data.seen) == {("source", "train"), ("target", "train")}
     assert torch.equal(chosen[:256], every[order[:256]])
     assert len(chosen) == 512
@@ -215,7 +222,7 @@ def test_the_images_are_a_fixed_draw_of_the_training_split():
     assert torch.equal(again, every[order[256:320]])  # measured on the source in either case
     # A small domain keeps a tenth out: 601 images, of which 540 are the most.
     data = Watched(source="optical", target="rendered")
-    chosen, held_out = pretrained.calibration(data, a_start(conversion_images=10_000))
+    chosen, held_out = calibration_images(data, a_start(conversion_images=10_000))
     assert (len(chosen), len(held_out)) == (540, 61)
 
 
@@ -417,25 +424,28 @@ class Standardised(nn.Conv2d):
 @pytest.mark.parametrize(
     ("build", "expected"),
     [
-        (lambda: backbone("digits_resnet"), True),
-        (lambda: backbone("lenet"), True),  # no batch norm, but its filters are aligned
+        (lambda: build_backbone("digits_resnet"), True),
+        (lambda: build_backbone("lenet"), True),  # no batch norm, but its filters are aligned
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), True),
         (lambda: nn.Sequential(Standardised(3, 4, 3), nn.ReLU()), False),
     ],
 )
 def test_only_what_surgery_changes_is_converted(build, expected):
     plain, aligned = build(), build()
-    assert not pretrained.changes(plain, aligned)
+    assert not changes_function(plain, aligned)
     if expected:
         aligned = normaliser("wa").apply(aligned)
-    assert pretrained.changes(plain, aligned) == expected
+    assert changes_function(plain, aligned) == expected
 
 
 def test_a_network_without_batch_norm_keeps_its_function_too(tmp_path, cache):
     weights = str(tmp_path / "lenet.pth")
-    torch.save(backbone("lenet").state_dict(), weights)
+    torch.save(build_backbone("lenet").state_dict(), weights)
     report, state = converted(weights, backbone="lenet", conversion_images=128)
-    plain, aligned = backbone("lenet", weights), normaliser("wa").apply(backbone("lenet", weights))
+    plain, aligned = (
+        build_backbone("lenet", weights),
+        normaliser("wa").apply(build_backbone("lenet", weights)),
+    )
     shown = images()
     with torch.no_grad():
         wanted, raw = (network.eval()(shown) for network in (plain, aligned))
@@ -486,22 +496,22 @@ def published(tmp_path_factory):
 def test_agreement_is_that_of_the_published_classifier(published, tmp_path):
     network, path = published
     start = a_start(path, backbone="resnet18")
-    plain = backbone("resnet18", path).eval()
-    head = pretrained.published_head(plain, start)
+    plain = build_backbone("resnet18", path).eval()
+    head = read_published_classifier(plain, start.backbone, start.weights)
     shown = torch.randn(40, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(F.linear(plain(shown), *head), network(shown))
-        other = backbone("resnet18", path).eval()
+        other = build_backbone("resnet18", path).eval()
         for name, parameter in other.named_parameters():
             if name.startswith("network.layer4"):
                 parameter.mul_(1 + 0.3 * torch.randn(parameter.shape))
         changed = F.linear(other(shown), network.fc.weight, network.fc.bias)
         expected = (changed.argmax(1) == network(shown).argmax(1)).float().mean().item()
     assert 0 < expected < 1
-    assert pretrained.agreement(plain, other, shown, head) == pytest.approx(expected)
-    assert pretrained.agreement(plain, plain, shown, head) == 1
-    assert pretrained.agreement(plain, other, shown[:0], head) is None
-    assert pretrained.agreement(plain, other, shown, None) is None
+    assert prediction_agreement(plain, other, shown, head) == pytest.approx(expected)
+    assert prediction_agreement(plain, plain, shown, head) == 1
+    assert prediction_agreement(plain, other, shown[:0], head) is None
+    assert prediction_agreement(plain, other, shown, None) is None
 
 
 def test_the_published_classifier_of_imagenet_weights(published, tmp_path, monkeypatch):
@@ -510,18 +520,18 @@ def test_the_published_classifier_of_imagenet_weights(published, tmp_path, monke
     file.parent.mkdir(parents=True)
     shutil.copy(path, file)  # as it lies there after a download
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    plain = backbone("resnet18", "imagenet")
-    weight, bias = pretrained.published_head(plain, a_start("imagenet", backbone="resnet18"))
+    plain = build_backbone("resnet18", "imagenet")
+    weight, bias = read_published_classifier(plain, "resnet18", "imagenet")
     assert torch.equal(weight, network.fc.weight)
     assert torch.equal(bias, network.fc.bias)
     elsewhere = a_start("imagenet", backbone="timm/resnet18")  # timm's are in a cache of its own
-    assert pretrained.published_head(plain, elsewhere) is None
+    assert read_published_classifier(plain, elsewhere.backbone, elsewhere.weights) is None
 
 
 @pytest.mark.parametrize("name", ["vgg11", "vgg11_bn", "resnet50"])
 def test_the_published_classifier_is_told_from_other_matrices(name, tmp_path):
     with torch.device("meta"):
-        whole, plain = torchvision.models.get_model(name), backbone(name)
+        whole, plain = torchvision.models.get_model(name), build_backbone(name)
     state = {
         k: torch.zeros(1).expand(v.shape) if v.ndim else torch.tensor(0)
         for k, v in whole.state_dict().items()
@@ -530,13 +540,13 @@ def test_the_published_classifier_is_told_from_other_matrices(name, tmp_path):
     state[f"{key}.bias"] = torch.arange(1000.0)
     torch.save(state, tmp_path / "w.pth")
     start = a_start(str(tmp_path / "w.pth"), backbone=name)
-    weight, bias = pretrained.published_head(plain, start)
+    weight, bias = read_published_classifier(plain, start.backbone, start.weights)
     assert weight.shape == (1000, plain.num_features)
     assert bias[7] == 7
     for gone in ("weight", "bias"):
         del state[f"{key}.{gone}"]
     torch.save(state, tmp_path / "w.pth")
-    assert pretrained.published_head(plain, start) is None
+    assert read_published_classifier(plain, start.backbone, start.weights) is None
 
 
 def test_the_published_classifier_counts_in_the_report(trained, tmp_path, cache, monkeypatch):
@@ -552,12 +562,12 @@ def test_the_published_classifier_counts_in_the_report(trained, tmp_path, cache,
     monkeypatch.setattr(load, lambda model, file: load_weights(model, file, ignore=("fc.",)))
     start = a_start(str(tmp_path / "w.pth"))
     found, state = converted(start.weights)
-    aligned = normaliser("wa").apply(backbone("digits_resnet"))
+    aligned = normaliser("wa").apply(build_backbone("digits_resnet"))
     aligned.load_state_dict(state)
-    _, held_out = pretrained.calibration(Digits(root=str(ROOT)), start)
+    _, held_out = calibration_images(Digits(root=str(ROOT)), start)
     with torch.no_grad():
         one = module(held_out).argmax(1)
         other = module.network.classifier(aligned.eval()(held_out)).argmax(1)
     assert found["agreement"] == pytest.approx((one == other).float().mean().item())
     assert 0.5 < found["agreement"] < 1
-    assert "% of predictions kept, " in pretrained.summary(start, found)
+    assert "% of predictions kept, " in describe_conversion(start, found)
