@@ -70,7 +70,7 @@ class LayerSpreads:
 
     @property
     def target_share(self) -> float | None:
-        """Where the running mean lies between the domains, see :func:`share`."""
+        """Where the running mean lies between the domains, see :func:`mixing_share`."""
         return None if self.running is None else mixing_share(self.running.mean, **self.into)
 
 

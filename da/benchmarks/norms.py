@@ -60,7 +60,7 @@ class Measured(NamedTuple):
     Attributes:
         training: seconds of a training step in each round; none where it can't run.
         inference: seconds of a forward pass in each round, folded where the variant can be.
-        kept: see :meth:`Variant.kept`.
+        kept: see :meth:`Variant.bytes_for_backward`.
     """
 
     training: list[float]
@@ -150,7 +150,7 @@ class Variant:
         with naive_alignment(self.naive), autocast_where_asked(self.device, self.case.precision):
             self.folded(self.images)
 
-    def kept(self) -> int:
+    def bytes_for_backward(self) -> int:
         """Bytes that a forward pass in training mode keeps for the backward, besides what is there
         anyway: the parameters and the images."""
         there = (*self.model.parameters(), self.images)
@@ -205,7 +205,7 @@ def measure_case(
     able = {}
     for name, variant in ready.items():
         try:
-            measured[name] = measured[name]._replace(kept=variant.kept())
+            measured[name] = measured[name]._replace(kept=variant.bytes_for_backward())
             able[name] = variant
         except ValueError as error:  # PyTorch's: more than one value per channel is needed
             if "more than 1 value per channel" not in str(error):

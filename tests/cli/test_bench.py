@@ -37,7 +37,7 @@ def test_bench_norms_prints_and_saves_a_row_per_case(capsys, tmp_path):
 
 
 def saved_bytes(case, name):
-    return Variant(name, case, "cpu", compiled=False).kept()
+    return Variant(name, case, "cpu", compiled=False).bytes_for_backward()
 
 
 def test_the_kept_bytes_are_those_of_the_floor_and_one_aligned_weight():

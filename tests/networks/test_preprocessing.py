@@ -20,7 +20,7 @@ class Data:
         self.preferences = preferences
         self.taken = None
 
-    def adopt_preprocessing(self, *values):
+    def adopt(self, *values):
         self.taken = values
 
 

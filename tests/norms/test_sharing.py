@@ -178,6 +178,6 @@ def test_a_replaced_parameter_is_another_weight() -> None:
         before = model(x)
         model[0].weight = nn.Parameter(torch.randn_like(model[0].weight))
         after = model(x)
-        assert len(model[0].shared.known) == 1
+        assert len(model[0].shared.cached) == 1
     assert not torch.allclose(before, after)
     assert torch.equal(after, model(x))
