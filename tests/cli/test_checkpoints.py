@@ -122,7 +122,9 @@ def call(tmp_path, monkeypatch, capfd):
         capfd.readouterr()
         code = run.main(line.split())
         out, err = capfd.readouterr()
-        assert (code, err) == (0, ""), err
+        # Small images for a network of large ones: that is said, and wanted here.
+        other = [line for line in err.splitlines() if not line.endswith("yours is used")]
+        assert (code, other) == (0, []), err
         return out
 
     return run_it
@@ -343,10 +345,6 @@ def test_options_that_are_in_no_tensor_are_compared(refused, call, ours):
         ("--trainer.precision bf16-mixed", "precision: '{}' was trained with 32-true, now bf16-m"),
         ("--trainer.accumulate_grad_batches 2", "accumulate_grad_batches: '{}' was trained with 1"),
         ("--trainer.gradient_clip_val 1", "gradient_clip_val: '{}' was trained with None, now 1.0"),
-        (
-            "--trainer.limit_train_batches 1",
-            "limit_train_batches: '{}' was trained with None, now 1",
-        ),
     ],
 )
 def test_training_does_not_go_on_with_another_trainer(refused, ours, option, said):
@@ -379,7 +377,7 @@ def test_a_checkpoint_of_an_earlier_version_is_tested_and_not_trained_on(
     assert old["scores"] == new["scores"]
     (tmp_path / "old.json").unlink()
     said = refused("fit --ckpt_path old.ckpt --model.norm wa --data.steps_per_epoch 3")
-    assert "'old.ckpt' was written by an earlier version, whose trainings can't be gone on" in said
+    assert "'old.ckpt' was written by an earlier version, whose trainings can't be resumed" in said
 
 
 def test_a_checkpoint_that_a_grid_kept_is_one_of_fit(tmp_path, call, refused):

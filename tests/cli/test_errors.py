@@ -145,7 +145,7 @@ def test_a_bad_option_is_one_line(call, options):
 
 
 YAML = {
-    "model: [1,\n  b: {": "config: 'a.yaml' is not YAML in line 2, column 7: ",
+    "model: [1,\n  b: {": "a.yaml:2:7: broken YAML: ",
     "- 1\n- 2\n": "config: 'a.yaml' holds list, expected a mapping of options",
     "": "config: 'a.yaml' holds NoneType, expected a mapping of options",
     "modle:\n  class_path: DANN\n": "unknown option 'modle'; did you mean 'model'?",
@@ -180,7 +180,7 @@ def test_a_configuration_that_is_no_text(call, tmp_path):
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
     assert call("fit --config a.yaml") == (
         2,
-        "config: 'a.yaml' is not YAML: it is not text in UTF-8",
+        "a.yaml: expected text in UTF-8, got other bytes",
     )
 
 

@@ -123,7 +123,7 @@ def equal(first, second):
 
 def test_it_takes_the_common_options(make):
     names = parameters_of(type(make()))
-    assert set(OPTIONS) <= names
+    assert set(OPTIONS) <= set(names)
 
 
 def test_known_before_anything_is_loaded(make):

@@ -397,7 +397,7 @@ def test_a_grid_of_a_precision_that_is_none_is_refused_in_one_line(tmp_path, mon
     Path("g.yaml").write_text(text + "\nprecision: bf17-mixed\n")
     assert run.main(["ablate", "g.yaml"]) == 2
     error = capsys.readouterr().err
-    assert "precision: Input should be '32-true'" in error
+    assert "precision: expected one of 32-true, bf16-mixed, 16-mixed, got 'bf17-mixed'" in error
     assert error.count("\n") == 1
 
 
