@@ -295,6 +295,10 @@ class Recorder(L.Callback):
         self.seconds[name] += now - self._since
         self._since = now
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Starts the clock where a training goes on within an epoch: none starts then."""
+        self._since = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Starts the clock of the training steps."""
         self._since = time.perf_counter()

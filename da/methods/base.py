@@ -20,7 +20,7 @@ from da.norms import normaliser
 from da.norms.base import tell_domains
 from da.norms.weight_align.sharing import aligned_once
 from da.ops.acceleration import without_autocast
-from da.ops.seeding import derive_seed
+from da.ops.seeding import derive_seed, set_random_state
 from da.types import Activations, Batch, DataModule, Domains, Predictions, Role, Segment, View
 
 __all__ = ["Method", "Needs", "Sharpness", "Stage", "Step"]
@@ -99,7 +99,10 @@ class Method(NetworkModule, ABC):
         """Called before the first batch of a stage, and where a run is resumed within it."""
 
     def start_epoch(self) -> None:
-        """Called before each epoch, in the stage that it is in; see :meth:`collect`."""
+        """Called before each epoch, in the stage that it is in; see :meth:`collect`.
+
+        Also where a run is resumed within an epoch: with the network as it is by then.
+        """
 
     def steps(self, batch: Batch) -> Iterator[Step]:
         """The updates that a batch makes, in order: one of all parameters by default.
@@ -232,6 +235,17 @@ class Method(NetworkModule, ABC):
                 self.network.backbone, self.conversion_plan, data, device
             )
 
+    def on_train_start(self) -> None:
+        """Goes on within an epoch where the checkpoint lies in one: no epoch starts then."""
+        super().on_train_start()
+        trainer: Any = self.trainer
+        if not trainer.fit_loop.restarted_mid_epoch:
+            return
+        self._enter_stage()
+        self.start_epoch()
+        if self.noise:
+            set_random_state(self.noise, self.device)
+
     def on_train_epoch_start(self) -> None:
         """Reseeds dropout and its like, so that a run that is resumed goes on as it would have."""
         torch.manual_seed(
@@ -241,11 +255,7 @@ class Method(NetworkModule, ABC):
         self.start_epoch()
 
     def _enter_stage(self) -> None:
-        stages = self.stages()
-        if len(stages) == 1:
-            return
-        share = (self.current_epoch + 1) / max(1, self.trainer.max_epochs or 1)
-        stage = next((s for s in stages if share <= s.until + 1e-9), stages[-1])
+        stage = stage_of(self.stages(), self.current_epoch, self.trainer.max_epochs or 1)
         entered = stage != self.stage or self.current_epoch == 0 or not self._entered
         self.stage, self._entered = stage, True
         if entered:
@@ -281,6 +291,18 @@ class Method(NetworkModule, ABC):
             module.training = mode
         logits, features = (torch.cat(x) for x in zip(*out, strict=True))
         return Predictions(logits, None, features)
+
+
+def stage_of(stages: Sequence[Stage], epoch: int, epochs: int) -> Stage:
+    """The stage that an epoch is in.
+
+    Args:
+        stages: of the training.
+        epoch: from 0.
+        epochs: of the run.
+    """
+    share = (epoch + 1) / max(1, epochs)
+    return next((stage for stage in stages if share <= stage.until + 1e-9), stages[-1])
 
 
 def domain_segments(groups: Sequence[tuple[Tensor, str]]) -> Domains:

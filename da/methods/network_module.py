@@ -23,7 +23,7 @@ from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_shari
 from da.ops.acceleration import accelerate
 from da.ops.optimisation import parameter_groups
 from da.ops.schedules import annealing
-from da.ops.seeding import seeded
+from da.ops.seeding import random_state, seeded
 from da.types import Activations, DataModule, Predictions
 
 Part = Literal["backbone", "bottleneck", "critic"]
@@ -70,6 +70,7 @@ class NetworkModule(UpdatingModule):
     Attributes:
         network: the plain network that is trained, usable without the module.
         rates: factors on the learning rate, of parts by name.
+        noise: the random state of the checkpoint that is gone on from.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class NetworkModule(UpdatingModule):
         self.conversion_plan = None if trained else conversion_plan(self.hparams)
         self.converted: dict[str, Any] | None = None
         self.rates: dict[str, float] = {}
+        self.noise: dict[str, Tensor] = {}
         self.network = self._build_network(num_classes, trained)
         self.predictions: list[Predictions] = []
         self._collected: list[list[tuple[Tensor, Tensor, Tensor]]] = []
@@ -247,9 +249,10 @@ class NetworkModule(UpdatingModule):
         self._steps = self._all_steps()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the result says of the whole run."""
+        """Keeps what the result says of the whole run, and where dropout and its like are."""
         of_the_run = ("initial_loss", "clipped", "converted")
         checkpoint["run"] = {name: getattr(self, name) for name in of_the_run}
+        checkpoint["run"]["noise"] = random_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores it: a resumed run began where the first one did."""

@@ -8,12 +8,13 @@ and for every normaliser of a grid.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 def derive_seed(*parts: object) -> int:
@@ -67,3 +68,18 @@ def seeded(*parts: object) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(*parts))
         yield
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Where torch's generators are, of the CPU and of a CUDA device, ``(N,)`` uint8 each."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
+    """Puts torch's generators where they were, see :func:`random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,6 +1,7 @@
 """What a method may rely on besides its updates: stages, pseudo-labels, taps, conversion."""
 
 import copy
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from short_runs import digits, fit
 from torch import nn
 
+from da.engine.evaluation import Recorder
 from da.errors import UserError
 from da.methods.base import Method, Needs, Stage
 from da.networks.backbones.base import build_backbone
@@ -82,6 +84,60 @@ def test_a_run_that_is_resumed_starts_the_stage_that_it_is_in(done, tmp_path):
     assert rest.called == expected(list(range(done, 4)))
     for (key, a), b in zip(whole.state_dict().items(), rest.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
+
+
+class SaveAt(L.Callback):
+    """Writes a checkpoint after some batch of the run."""
+
+    def __init__(self, path, batches):
+        self.path, self.batches = path, batches
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.global_step == self.batches:
+            trainer.save_checkpoint(self.path)
+
+
+class Dropping(Staged):
+    """With dropout, whose random numbers go on within an epoch."""
+
+    def build(self):
+        self.network.classifier = nn.Sequential(nn.Dropout(), self.network.classifier)
+
+
+@pytest.mark.parametrize("done", [1, 4])
+def test_a_run_that_is_resumed_within_an_epoch_is_in_its_stage_and_ends_as_the_whole(
+    done, tmp_path
+):
+    whole, rest = (made(Dropping, seed=1) for _ in range(2))
+    path = tmp_path / "within.ckpt"
+    fit(whole, digits(), epochs=2, callbacks=[SaveAt(path, done)])
+    torch.manual_seed(9)
+    fit(rest, digits(), epochs=2, ckpt_path=path)
+    epoch, stage = (0, "source") if done == 1 else (1, "adapt")
+    began = [("stage", epoch, stage), ("epoch", epoch, stage)]
+    assert rest.called[:4] == began + [("batch", epoch, done == 1)] * 2
+    for (key, a), b in zip(whole.state_dict().items(), rest.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+
+
+def test_the_time_of_a_run_that_is_resumed_within_an_epoch_is_its_own(tmp_path):
+    path, recorder = tmp_path / "within.ckpt", Recorder(forms=False)
+    fit(made(Staged), digits(), epochs=2, callbacks=[SaveAt(path, 4)])
+    began = time.perf_counter()
+    options = {"callbacks": [recorder], "limit_val_batches": None}
+    fit(made(Staged), digits(), epochs=2, ckpt_path=path, **options)
+    assert sum(recorder.seconds.values()) <= time.perf_counter() - began
+
+
+class SourceFree(Staged):
+    def stages(self):
+        return (Stage("adapt", source=False),)
+
+
+def test_the_only_stage_of_a_training_may_be_without_source():
+    module = made(SourceFree)
+    fit(module, digits(steps_per_epoch=1), epochs=1)
+    assert module.called == [("stage", 0, "adapt"), ("epoch", 0, "adapt"), ("batch", 0, False)]
 
 
 def test_a_stage_without_source_needs_a_loss_of_its_own():
