@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytorch_lightning as L
@@ -20,7 +21,8 @@ def logged_names(module: Method, data: DataModule) -> list[str]:
     names.append("clipped")
     for kind in type(module).__mro__:  # what a method logs besides
         if issubclass(kind, Method) and kind is not Method:
-            names += re.findall(r"self\.log\(\s*\"([\w/]+)\"", inspect.getsource(kind))
+            with suppress(OSError, TypeError):  # a class may have no file, as in a notebook
+                names += re.findall(r"self\.log\(\s*\"([\w/]+)\"", inspect.getsource(kind))
     return names
 
 

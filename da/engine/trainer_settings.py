@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pytorch_lightning import callbacks as of_lightning
@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from da.engine.spec import RunSpec
 from da.errors import UserError, unknown
+from da.methods.base import Stage, stage_of
 
 _CHANGES = "it changes the training behind the back of its recorded settings"
 
@@ -101,12 +102,32 @@ def refuse_no_end(spec: RunSpec) -> None:
         )
 
 
-def refuse_stages_without_end(spec: RunSpec, stages: int, method: str) -> None:
-    """Refuses a method of several stages, which are shares of the epochs, without their number."""
-    if stages > 1 and spec.epochs == -1:
+def refuse_stages_cut_off(spec: RunSpec, stages: Sequence[Stage], batches: int) -> None:
+    """Refuses lengths under which a stage of a method would never come, or never end.
+
+    Args:
+        spec: what is trained.
+        stages: of its method; they are shares of the epochs.
+        batches: of an epoch.
+    """
+    if len(stages) == 1:
+        return
+    if spec.epochs == -1:
         raise UserError(
-            f"trainer.max_epochs: {method} trains in {stages} stages, which are shares of the "
-            "epochs; give --trainer.max_epochs"
+            f"trainer.max_epochs: {spec.method} trains in {len(stages)} stages, which are shares "
+            "of the epochs; give --trainer.max_epochs"
+        )
+    trained = spec.epochs
+    if spec.trainer.max_steps > 0:
+        updates = -(-batches // spec.trainer.accumulate_grad_batches)
+        trained = min(trained, -(-spec.trainer.max_steps // updates))
+    seen = [stage_of(stages, epoch, spec.epochs) for epoch in range(trained)]
+    if left_out := [stage.name for stage in stages if stage not in seen]:
+        raise UserError(
+            f"trainer.max_epochs: {spec.method} trains in {len(stages)} stages, which are shares "
+            f"of the epochs, and '{left_out[0]}' would get none of these {spec.epochs}"
+            + (f" within max_steps {spec.trainer.max_steps}" if trained < spec.epochs else "")
+            + "; give more"
         )
 
 

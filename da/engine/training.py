@@ -28,7 +28,7 @@ from da.engine.trainer import MethodTrainer
 from da.engine.trainer_settings import (
     refuse_callbacks,
     refuse_interval,
-    refuse_stages_without_end,
+    refuse_stages_cut_off,
     refuse_trainer_settings,
 )
 from da.errors import UserError
@@ -118,9 +118,9 @@ class Training:
         self.images = describe_images(self.data)
         refuse_other_data(self.images, self.before, str(checkpoint))
         self.module.refuse_batch_of_one(self.data.batch_size)
-        refuse_stages_without_end(spec, len(self.module.stages()), spec.method)
         batches: Any = self.data.train_dataloader()
         refuse_interval(spec, len(batches))
+        refuse_stages_cut_off(spec, self.module.stages(), len(batches))
         self.recorder = Recorder(spec.forms, spec.scores)
 
     def trainer(

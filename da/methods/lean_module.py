@@ -26,11 +26,13 @@ class LeanModule(L.LightningModule):
     to a step: what a training step logs is kept only where it is read.
 
     Attributes:
-        logging: whether what is logged now is read: by a logger (every ``log_every_n_steps``) or
-            at the end of an epoch. A method may leave out what it would only log.
+        logging: whether what is logged now is read: by a logger (every ``log_every_n_steps``), at
+            the end of an epoch, or at any time by a callback that monitors a loss. A method may
+            leave out what it would only log.
     """
 
     logging: bool = True
+    _always_read: bool = False
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As every module's; the name of the hook, which Lightning sets 26 times a step, is neither
@@ -45,11 +47,13 @@ class LeanModule(L.LightningModule):
         trainer: Any = self.trainer
         if type(trainer.profiler) is PassThroughProfiler:
             trainer.profiler = Unprofiled()
+        monitored = [getattr(callback, "monitor", None) for callback in trainer.callbacks]
+        self._always_read = any(n and not str(n).startswith("accuracy/") for n in monitored)
 
     def is_read(self) -> bool:
         """Whether what the training step at hand logs is read."""
         trainer: Any = self.trainer
-        if trainer.is_last_batch or trainer.fast_dev_run:
+        if self._always_read or trainer.is_last_batch or trainer.fast_dev_run:
             return True
         if 0 < trainer.max_steps <= self.global_step + 1:
             return True

@@ -253,6 +253,9 @@ class NetworkModule(UpdatingModule):
         of_the_run = ("initial_loss", "clipped", "converted")
         checkpoint["run"] = {name: getattr(self, name) for name in of_the_run}
         checkpoint["run"]["noise"] = random_state(self.device)
+        evaluated = self.evaluated().backbone
+        names = (name for name, part in self.named_modules() if part is evaluated)
+        checkpoint["backbone"] = next(names, None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores it: a resumed run began where the first one did."""

@@ -26,12 +26,15 @@ class WeightFile(NamedTuple):
         norm: the normaliser of the backbone where a training here wrote the file and it is not
             plain batch norm; None otherwise.
         norm_options: of that normaliser.
+        backbone: what the tensors of the backbone that is evaluated, a teacher's, are named
+            behind, where a training here wrote the file.
     """
 
     path: str
     tensors: dict[str, Tensor]
     norm: str | None = None
     norm_options: Mapping[str, Any] = {}
+    backbone: str | None = None
 
 
 def read_weight_file(path: str) -> WeightFile:
@@ -42,7 +45,11 @@ def read_weight_file(path: str) -> WeightFile:
     """
     content = read_tensors("weights", path, ADVICE)
     norm, options = _normaliser_of(content)
-    return WeightFile(path, unwrap_tensors(content, "weights", path, ADVICE), norm, options)
+    backbone = content.get("backbone") if isinstance(content, dict) else None
+    name = backbone if isinstance(backbone, str) else None  # a file from elsewhere may hold tensors
+    return WeightFile(
+        path, unwrap_tensors(content, "weights", path, ADVICE), norm, options, name
+    )
 
 
 def _normaliser_of(content: Any) -> tuple[str | None, dict[str, Any]]:
@@ -147,6 +154,8 @@ def _prefix_of(file: WeightFile, needed: Collection[str], network: str) -> str:
     """The prefix behind which most of the names are; the empty one where none has more."""
     counts = count_prefixes(file.tensors, set(needed))
     whole = sorted(prefix for prefix, number in counts.items() if number == len(needed))
+    if len(whole) > 1 and f"{file.backbone}." in whole:
+        return f"{file.backbone}."
     if len(whole) > 1:
         places = ", ".join(f"'{prefix}…'" for prefix in whole)
         raise UserError(

@@ -199,6 +199,16 @@ def test_early_stopping_ends_with_the_evaluation_that_stopped_it(fit):
     assert evaluations(folder) == [(1, 3)]
 
 
+def test_early_stopping_within_an_epoch_may_go_by_a_loss(fit):
+    stop = (
+        "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor loss/task "
+        "--trainer.callbacks.stopping_threshold 100"
+    )
+    code, _, err, folder = fit(f"{ONE} --trainer.val_check_interval 2 {stop}")
+    assert (code, err) == (0, "")
+    assert evaluations(folder) == [(1, 2)]
+
+
 def test_without_checkpoints_none_is_named(fit):
     code, out, _, folder = fit(f"{ONE} --trainer.enable_checkpointing false")
     assert code == 0

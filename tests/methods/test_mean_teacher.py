@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 from scipy.special import softmax
-from short_runs import digits, fit
+from short_runs import digits, fit, small
 from torch import nn
 
 from da.errors import UserError
@@ -253,3 +253,13 @@ def test_values_that_make_no_sense_are_refused_by_name(options):
     (name, value), *_ = options.items()
     with pytest.raises(UserError, match=f"{name}: expected .* got {value}"):
         MeanTeacher(10, **options)
+
+
+def test_a_training_that_starts_from_its_checkpoint_starts_from_the_teacher(tmp_path):
+    before = small(MeanTeacher, seed=1)
+    fit(before, digits(), tmp_path)
+    now = small(MeanTeacher, seed=2, weights=str(tmp_path / "last.ckpt"))
+    teacher, student = before.teacher.backbone.state_dict(), before.network.backbone.state_dict()
+    for name, value in now.network.backbone.state_dict().items():
+        assert torch.equal(value, teacher[name]), name
+    assert any(not torch.equal(value, student[name]) for name, value in teacher.items())

@@ -11,6 +11,8 @@ from short_runs import digits, fit
 from torch import nn
 
 from da.engine.evaluation import Recorder
+from da.engine.spec import RunSpec
+from da.engine.trainer_settings import refuse_stages_cut_off
 from da.errors import UserError
 from da.methods.base import Method, Needs, Stage
 from da.networks.backbones.base import build_backbone
@@ -138,6 +140,26 @@ def test_the_only_stage_of_a_training_may_be_without_source():
     module = made(SourceFree)
     fit(module, digits(steps_per_epoch=1), epochs=1)
     assert module.called == [("stage", 0, "adapt"), ("epoch", 0, "adapt"), ("batch", 0, False)]
+
+
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [
+        ({"epochs": 1}, "'source' would get none of these 1; give more"),
+        ({"epochs": -1, "trainer": {"max_steps": 9}}, "give --trainer.max_epochs"),
+        (
+            {"epochs": 4, "trainer": {"max_steps": 6}},
+            "'adapt' would get none of these 4 within max_steps 6",
+        ),
+    ],
+)
+def test_a_length_that_cuts_off_a_stage_is_refused(length, message):
+    stages = made(Staged).stages()
+    of = {"data": "Digits", "source": "a", "target": "b", "method": "Mine", "norm": "bn", "lr": 0.1}
+    of |= {"batch_size": 4, "steps_per_epoch": 3, "seed": 0}
+    refuse_stages_cut_off(RunSpec(**of, epochs=4, trainer={"max_steps": 7}), stages, 3)
+    with pytest.raises(UserError, match=f"Mine trains in 2 stages.*{message}"):
+        refuse_stages_cut_off(RunSpec(**of, **length), stages, 3)
 
 
 def test_a_stage_without_source_needs_a_loss_of_its_own():
