@@ -16,14 +16,20 @@ from da.norms.tracing import NORMS
 from da.norms.weight_align.layers import Aligned
 from da.ops.entropy import conditional_entropy
 
+ONE_IMAGE = (
+    "TENT: batch norm takes the statistics of the batch at hand, and a batch of one image has "
+    "none; give larger batches (--adapter_batch 64)"
+)
+
 
 class TENT(Adapter):
     """Each batch is predicted, then the entropy of these predictions is lowered by one step.
 
     Only scales and shifts are trained (section 3.2): those of batch norm, whose statistics are
-    those of the batch at hand; of any other normaliser; and under WeightAlign g and b, which take
-    the place of batch norm's scale and shift there. WeightAlign has no statistics to adapt: what
-    TENT changes under it is the scales and shifts alone.
+    those of the batch at hand (under dsbn those of the images' domain); of any other normaliser;
+    and under WeightAlign g and b, which take the place of batch norm's scale and shift there.
+    WeightAlign has no statistics to adapt: what TENT changes under it is the scales and shifts
+    alone.
 
     As in the authors' code the predictions are those of the pass before the update, and the
     updates of all batches add up (online). The order and the size of the batches are part of what
@@ -63,7 +69,7 @@ class TENT(Adapter):
                 "and no aligned layer"
             )
         network.eval().requires_grad_(False)
-        norms = list(batch_norms(network).values())
+        norms = list(batch_norms(network, within_domain_layers=True).values())
         for norm in norms:
             norm.train()
             norm.momentum = 0.0  # the running statistics are not used, and stay
@@ -104,17 +110,24 @@ def scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:
 
 
 def without_single_images(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same images, a batch of one joined to the batch before: it has no statistics.
+    """The same images, a last batch of one joined to the batch before: it has no statistics.
+
+    Raises:
+        UserError: where all batches are of one image.
 
     >>> [len(x) for x in without_single_images([torch.zeros(4, 2), torch.zeros(1, 2)])]
     [5]
     """
     held: Tensor | None = None
     for batch in batches:
+        if held is not None and len(held) == 1:
+            raise UserError(ONE_IMAGE)
         if held is not None and len(batch) > 1:
             yield held
             held = batch
         else:
             held = batch if held is None else torch.cat([held, batch])
     if held is not None:
+        if len(held) == 1:
+            raise UserError(ONE_IMAGE)
         yield held

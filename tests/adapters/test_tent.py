@@ -98,6 +98,19 @@ def test_a_last_batch_of_one_image_is_joined_where_there_are_statistics(batches)
         assert [len(x) for x in TENT().predict(network_of(norm), stream)] == sizes
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 4), (1,)])
+def test_batches_of_one_image_are_refused_where_there_are_statistics(sizes, batches):
+    images = torch.cat(batches).split([*sizes, sum(map(len, batches)) - sum(sizes)])[: len(sizes)]
+    with pytest.raises(UserError, match="a batch of one image has none; give larger batches"):
+        list(TENT().predict(network_of("bn"), images))
+
+
+def test_under_dsbn_the_statistics_are_those_of_the_batch(batches):
+    """Both domains of it start from one batch norm: the first prediction is batch norm's."""
+    plain, dsbn = (next(TENT().predict(network_of(norm), batches)) for norm in ("bn", "dsbn"))
+    torch.testing.assert_close(dsbn, plain)
+
+
 def test_what_can_not_be_adapted_is_refused(batches):
     network = network_of("none", bottleneck=None)
     if not scales_and_shifts(network):
