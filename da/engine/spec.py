@@ -60,10 +60,13 @@ class TrainerSettings(_Settings):
     detect_anomaly: bool = False
     """Stop where a gradient is not a number; slow."""
 
-    @field_validator("limit_train_batches", "limit_val_batches", mode="after")
+    @field_validator("limit_train_batches", "limit_val_batches", "val_check_interval", mode="after")
     @classmethod
     def _all(cls, value: int | float | None) -> int | float | None:
-        """All batches, 1.0, are what there is without an option; 1 is a single batch."""
+        """All batches, 1.0, are what there is without an option; 1 is a single batch.
+
+        An identity, which takes 1 and 1.0 for one setting, would not tell them apart.
+        """
         return None if isinstance(value, float) and value == 1.0 else value
 
     def changed(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from da.errors import UserError
 from da.methods.base import Method
 from da.networks.backbones.base import without_weights
 from da.networks.preprocessing import adopt_preprocessing, describe_preprocessing
+from da.selection.base import refuse_unfit_scores
 from da.types import DataModule
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class Training:
         # Not after: files may go once the cache holds them.
         self.images = describe_images(self.data)
         refuse_other_data(self.images, self.before, str(checkpoint))
+        refuse_unfit_scores(spec.scores, self.data)
         self.module.refuse_batch_of_one(self.data.batch_size)
         batches: Any = self.data.train_dataloader()
         refuse_interval(spec, len(batches))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from da.discovery import find_class, subclasses
-from da.types import Predictions, Split
+from da.errors import UserError
+from da.types import DataModule, Predictions, Split
 
 PACKAGE = "da.selection"
 
@@ -61,3 +62,21 @@ def find_score(name: str) -> Score:
         UserError: for a name that does not exist; lists those that do.
     """
     return find_class(name, PACKAGE, Score, "score")()  # type: ignore[type-abstract]
+
+
+def refuse_unfit_scores(names: Sequence[str], data: DataModule) -> None:
+    """Refuses scores that need source images which are not trained on, where there are none.
+
+    Raises:
+        UserError: also for a name of no score.
+    """
+    for name in names:
+        if "validation" not in find_score(name).needs:
+            continue
+        train, apart = (data.set_of("source", split) for split in ("train", "validation"))
+        if train.fingerprint() == apart.fingerprint():
+            raise UserError(
+                f"scores: {name} looks at source images that are not trained on, and of "
+                f"'{data.source}' all are; hold some of them out (validation 0.2, an option of "
+                "sets of image files), or choose another score"
+            )

@@ -31,8 +31,8 @@ class DEV(Score):
     in five-fold cross-validation. The authors' code trains a small network and chooses its weight
     decay by accuracy, which tells no two of them apart where the domains don't overlap.
 
-    Where the source has no images apart from those that it is trained on, the weighted loss is
-    that of training images, and too small.
+    Where the source has no images apart from those that it is trained on, the weighted loss would
+    be that of training images, and too small: a training refuses the score there.
     """
 
     needs: ClassVar[tuple[Split, ...]] = ("train", "validation")

@@ -37,6 +37,12 @@ def test_every_setting_is_part_of_the_identity(field):
     assert a_cell(**{field: other}).id != a_cell().id
 
 
+def test_evaluations_after_a_batch_and_after_an_epoch_are_two_settings():
+    batch, epoch = (a_cell(trainer={"val_check_interval": every}) for every in (1, 1.0))
+    assert batch.id != epoch.id
+    assert epoch.id == a_cell().id
+
+
 def test_folders_and_workers_are_no_part_of_the_identity():
     a = a_cell(data_args={"root": "/a", "num_workers": 2, "balanced": True})
     kept = {"cache": False, "cache_folder": "/c"}

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import norm
 
-from da.selection.base import Evidence, find_score
+from da.errors import UserError
+from da.selection.base import Evidence, find_score, refuse_unfit_scores
 from da.selection.dev import DEV, density_ratios, dev_risk
 from da.types import Predictions
+from datasets.folder import Folder
 
 
 def test_the_risk_is_that_of_the_papers_algorithm():
@@ -86,3 +89,17 @@ def test_an_evaluation_forwards_what_it_needs(tmp_path):
     streams = result.evaluations[-1].forms[""]
     assert np.isfinite(streams["target/validation"].label_free["DEV"])
     assert streams["source/test"].label_free == {}
+
+
+def test_a_training_on_all_source_images_refuses_it(tmp_path):
+    random = np.random.default_rng(0)
+    for file in (f"{d}/{k}/{i}.png" for d in "st" for k in "ab" for i in range(4)):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / file)
+    options = {"root": str(tmp_path), "image_size": 32, "cache": False}
+    data = Folder(source="s", target="t", batch_size=2, **options)
+    with pytest.raises(UserError, match="DEV looks at source images that are not trained on"):
+        refuse_unfit_scores(["NegativeEntropy", "DEV"], data)
+    held_out = Folder(source="s", target="t", batch_size=2, validation=0.5, **options)
+    refuse_unfit_scores(["NegativeEntropy", "DEV"], held_out)
