@@ -72,12 +72,14 @@ class Method(NetworkModule, ABC):
         needs: what it takes of the data and of the network.
         small: options that make the method's own parts small, for a quick look and for tests.
         stage: the part of the training at hand.
+        stage_resumed: whether it had begun where the run goes on from.
     """
 
     needs: ClassVar[Needs] = Needs()
     small: ClassVar[Mapping[str, Any]] = {}
     prepared: bool = False
     stage: Stage = Stage("train")
+    stage_resumed: bool = False
 
     def taps(self) -> Sequence[str]:
         """See :meth:`NetworkModule.taps`."""
@@ -96,7 +98,12 @@ class Method(NetworkModule, ABC):
         return (Stage("train"),)
 
     def start_stage(self, stage: Stage) -> None:
-        """Called before the first batch of a stage, and where a run is resumed within it."""
+        """Called before the first batch of a stage, and where a run is resumed within it.
+
+        What holds for all of a stage (which parameters are frozen) is set in either case. What is
+        done once (a copy of the source's network) is left out where :attr:`stage_resumed`: it is
+        in the checkpoint.
+        """
 
     def start_epoch(self) -> None:
         """Called before each epoch, in the stage that it is in; see :meth:`collect`.
@@ -259,6 +266,8 @@ class Method(NetworkModule, ABC):
         entered = stage != self.stage or self.current_epoch == 0 or not self._entered
         self.stage, self._entered = stage, True
         if entered:
+            self.stage_resumed = stage.name == self.begun
+            self.begun = stage.name
             self.start_stage(stage)
 
     _entered = False

@@ -71,6 +71,7 @@ class NetworkModule(UpdatingModule):
         network: the plain network that is trained, usable without the module.
         rates: factors on the learning rate, of parts by name.
         noise: the random state of the checkpoint that is gone on from.
+        begun: the name of the stage that began last.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class NetworkModule(UpdatingModule):
         self.converted: dict[str, Any] | None = None
         self.rates: dict[str, float] = {}
         self.noise: dict[str, Tensor] = {}
+        self.begun: str | None = None
         self.network = self._build_network(num_classes, trained)
         self.predictions: list[Predictions] = []
         self._collected: list[list[tuple[Tensor, Tensor, Tensor]]] = []
@@ -250,7 +252,7 @@ class NetworkModule(UpdatingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the result says of the whole run, and where dropout and its like are."""
-        of_the_run = ("initial_loss", "clipped", "converted")
+        of_the_run = ("initial_loss", "clipped", "converted", "begun")
         checkpoint["run"] = {name: getattr(self, name) for name in of_the_run}
         checkpoint["run"]["noise"] = random_state(self.device)
         evaluated = self.evaluated().backbone

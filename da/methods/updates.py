@@ -86,9 +86,11 @@ class UpdatingModule(LeanModule):
         self._batch_number: int | None = None
         self._shared: list[SharedWeight] = []
         self._noted: Counter[str] = Counter()
+        self._outside: dict[tuple[str, ...], list[nn.Parameter]] = {}
 
     def setup(self, stage: str) -> None:
         """Takes from the trainer how gradients become updates, where it says."""
+        self._outside = {}
         super().setup(stage)
         self.updates = getattr(self.trainer, "updates", self.updates)
 
@@ -172,7 +174,16 @@ class UpdatingModule(LeanModule):
                 raise RuntimeError(f"sharpness of '{name}', which is none of {', '.join(losses)}")
         parameters = [p for p in self.parameters() if p.requires_grad]
         at = reduce(torch.add, (losses[name] for name in sharp))
-        gradients = torch.autograd.grad(at, parameters, retain_graph=True, allow_unused=True)
+        # Scaled where losses are (float16), or small gradients would be none; the length of ε is
+        # the same.
+        scaler: Any = getattr(self.trainer.precision_plugin, "scaler", None)
+        with without_autocast(at):
+            gradients = torch.autograd.grad(
+                at if scaler is None else scaler.scale(at),
+                parameters,
+                retain_graph=True,
+                allow_unused=True,
+            )
         other_terms = [loss for name, loss in losses.items() if name not in sharp]
         if other_terms:
             self._differentiate(reduce(torch.add, other_terms), scale)
@@ -212,12 +223,7 @@ class UpdatingModule(LeanModule):
         if parts is None:
             yield
             return
-        modules = dict(self.named_modules())
-        for part in parts:
-            if part not in modules:
-                raise RuntimeError(f"{type(self).__name__} has no part '{part}' to update")
-        chosen = {id(p) for part in parts for p in modules[part].parameters()}
-        frozen = [p for p in self.parameters() if p.requires_grad and id(p) not in chosen]
+        frozen = [p for p in self._others(tuple(parts)) if p.requires_grad]
         for parameter in frozen:
             parameter.requires_grad_(False)
         try:
@@ -225,6 +231,17 @@ class UpdatingModule(LeanModule):
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(True)
+
+    def _others(self, parts: tuple[str, ...]) -> list[nn.Parameter]:
+        """The parameters outside some parts: looked for once, as the optimiser's are."""
+        if parts not in self._outside:
+            modules = dict(self.named_modules())
+            for part in parts:
+                if part not in modules:
+                    raise RuntimeError(f"{type(self).__name__} has no part '{part}' to update")
+            chosen = {id(p) for part in parts for p in modules[part].parameters()}
+            self._outside[parts] = [p for p in self.parameters() if id(p) not in chosen]
+        return self._outside[parts]
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Micro-batches of one update share their aligned weights."""

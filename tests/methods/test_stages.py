@@ -37,6 +37,7 @@ class Staged(Method):
 
     def start_stage(self, stage):
         self.called.append(("stage", self.current_epoch, stage.name))
+        self.resumed = [*getattr(self, "resumed", []), self.stage_resumed]
 
     def start_epoch(self):
         self.called.append(("epoch", self.current_epoch, self.stage.name))
@@ -84,6 +85,8 @@ def test_a_run_that_is_resumed_starts_the_stage_that_it_is_in(done, tmp_path):
     fit(rest, digits(**data), epochs=4, ckpt_path=tmp_path / "last.ckpt")
     assert half.called == expected(list(range(done)))
     assert rest.called == expected(list(range(done, 4)))
+    assert half.resumed == [False] * len(half.resumed)
+    assert rest.resumed == {1: [True, False], 2: [False], 3: [True]}[done]
     for (key, a), b in zip(whole.state_dict().items(), rest.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import pytorch_lightning as L
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from short_runs import digits, fit
 from torch import nn
 
@@ -262,6 +263,23 @@ def test_weights_lie_a_radius_away_in_the_second_pass_and_are_restored_exactly()
         assert math.sqrt(sum(squares)) == pytest.approx(0.3, rel=1e-4)
         torch.testing.assert_close(first, before, rtol=0, atol=1e-25)
     torch.testing.assert_close(weights(module), before, rtol=0, atol=1e-25)
+
+
+class Faint(Sharp):
+    """A task loss whose gradients float16 has no numbers for."""
+
+    def task_loss(self, source, labels):
+        return 1e-7 * source.logits.mean()
+
+
+def test_small_gradients_of_float16_are_scaled_for_the_first_pass_too():
+    module = made(Faint, **PLAIN)
+    module.update, module.sharpness, module.places = None, Sharpness(("task",), 0.3), []
+    half = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**14))
+    fit(module, digits(steps_per_epoch=1), plugins=[half])
+    first, second = module.places
+    squares = [(second[k] - first[k]).double().square().sum() for k in first]
+    assert math.sqrt(sum(squares)) == pytest.approx(0.3, rel=1e-3)
 
 
 def test_only_what_is_updated_is_moved_for_the_second_pass():
