@@ -262,7 +262,15 @@ class Method(NetworkModule, ABC):
         self.start_epoch()
 
     def _enter_stage(self) -> None:
-        stage = stage_of(self.stages(), self.current_epoch, self.trainer.max_epochs or 1)
+        stages, epochs = self.stages(), self.trainer.max_epochs or 1
+        stage = stage_of(stages, self.current_epoch, epochs)
+        names = [one.name for one in stages]
+        if self.begun in names[names.index(stage.name) + 1 :]:
+            raise UserError(
+                f"trainer.max_epochs: the checkpoint lies in the stage '{self.begun}', and of "
+                f"{epochs} epochs this one would be in '{stage.name}' again; stages are shares of "
+                "the epochs, give as many as it was trained with"
+            )
         entered = stage != self.stage or self.current_epoch == 0 or not self._entered
         self.stage, self._entered = stage, True
         if entered:

@@ -91,6 +91,13 @@ def test_a_run_that_is_resumed_starts_the_stage_that_it_is_in(done, tmp_path):
         assert torch.equal(a, b), key
 
 
+def test_a_run_that_is_resumed_for_longer_does_not_go_back_to_an_earlier_stage(tmp_path):
+    data = {"steps_per_epoch": 1}
+    fit(made(Staged), digits(**data), tmp_path, epochs=4, callbacks=[StopAfter(3)])
+    with pytest.raises(UserError, match=r"lies in the stage 'adapt'.*of 8 epochs.*in 'source'"):
+        fit(made(Staged), digits(**data), epochs=8, ckpt_path=tmp_path / "last.ckpt")
+
+
 class SaveAt(L.Callback):
     """Writes a checkpoint after some batch of the run."""
 
