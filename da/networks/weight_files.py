@@ -47,9 +47,7 @@ def read_weight_file(path: str) -> WeightFile:
     norm, options = _normaliser_of(content)
     backbone = content.get("backbone") if isinstance(content, dict) else None
     name = backbone if isinstance(backbone, str) else None  # a file from elsewhere may hold tensors
-    return WeightFile(
-        path, unwrap_tensors(content, "weights", path, ADVICE), norm, options, name
-    )
+    return WeightFile(path, unwrap_tensors(content, "weights", path, ADVICE), norm, options, name)
 
 
 def _normaliser_of(content: Any) -> tuple[str | None, dict[str, Any]]:
