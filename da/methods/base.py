@@ -262,7 +262,8 @@ class Method(NetworkModule, ABC):
         self.start_epoch()
 
     def _enter_stage(self) -> None:
-        stages, epochs = self.stages(), self.trainer.max_epochs or 1
+        stages = self.stages()
+        epochs = (self.trainer.max_epochs or 1) if len(stages) > 1 else 1
         stage = stage_of(stages, self.current_epoch, epochs)
         names = [one.name for one in stages]
         if self.begun in names[names.index(stage.name) + 1 :]:
