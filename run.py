@@ -57,10 +57,11 @@ def make_streams_usable() -> None:
 
 def main(argv: list[str]) -> int:
     """Runs one command; its exit code: 0 done, 2 bad input, 3 diverged, 130 or 143 stopped."""
+    from da.data_sets import PACKAGE
     from da.errors import UserError, unknown
     from da.ops.log_output import show_log
 
-    show_log()
+    show_log(PACKAGE)
     known = commands()
     try:
         if not argv or argv[0] in ("-h", "--help", "help"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import sys
+import traceback
 from functools import cache
 from types import GenericAlias, ModuleType
 from typing import Any, TypeVar, cast
@@ -69,12 +71,40 @@ def find_class(name: str, package: str, base: type[T], kind: str) -> type[T]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise UserError(f"{kind} '{name}': its module needs '{error.name}'") from error
+        if not f"{module}.".startswith(f"{package.partition('.')[0]}."):
+            raise UserError(
+                f"unknown {kind} '{name}': Python finds no module '{error.name}'; have PYTHONPATH "
+                f"name the folder that it lies in, or take one of: {', '.join(known)}"
+            ) from None
         raise unknown(kind, name, [*known, *_dotted(known)]) from None
-    except AttributeError:
-        raise unknown(kind, name, [*known, *_dotted(known)]) from None
+    except AttributeError as error:
+        if module not in sys.modules:
+            raise _unusable(kind, name, error) from error
+        raise unknown(kind, name, _in_module(module, base) or [*known, *_dotted(known)]) from None
+    except Exception as error:
+        raise _unusable(kind, name, error) from error
     if not isinstance(value, type) or not issubclass(value, base):
         raise UserError(f"{kind} '{name}': expected a subclass of {base.__name__}, got {value!r}")
     return value
+
+
+def _in_module(module: str, base: type[T]) -> list[str]:
+    """The dotted names of the classes in a module that extend ``base``."""
+    return [
+        f"{module}.{title}"
+        for title, value in vars(sys.modules[module]).items()
+        if inspect.isclass(value) and issubclass(value, base) and value.__module__ == module
+    ]
+
+
+def _unusable(kind: str, name: str, error: Exception) -> UserError:
+    """A module that is there and fails while it is imported, with the line that failed."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    at = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
+    return UserError(
+        f"{kind} '{name}': its module can't be imported: {type(error).__name__}: {text}{at}"
+    )
 
 
 def _dotted(known: dict[str, type[T]]) -> list[str]:

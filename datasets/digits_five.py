@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from .files.digit_files import read_digits
 from .files.image_sets import ArrayImages, ImageSet
 from .streams.augmentation import CropAndFlip
 from .streams.batches import choose_fixed_subset
+
+log = logging.getLogger(__name__)
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -110,8 +113,8 @@ class DigitsFive(DomainData):
         for name in ("mnist", "usps", "svhn"):
             for train in (True, False):
                 count = len(read_digits(name, root, train).labels)
-                print(f"{name}, {'training' if train else 'test'}: {count:,} images")
-        print(f"by hand: {cls.by_hand}")
+                log.info("%s, %s: %s images", name, "training" if train else "test", f"{count:,}")
+        log.info("by hand: %s", cls.by_hand)
 
     @classmethod
     def origin(cls) -> Origin:

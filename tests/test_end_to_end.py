@@ -124,12 +124,15 @@ def test_fit_then_test_then_predict(tmp_path, command, alike):
     before = (tmp_path / "run/result.json").stat().st_mtime_ns
     _, err = command("fit", *FIT, "--trainer.max_epochs", 2, "--out", "run", code=2)
     assert err == (
-        "error: out: 'run' holds a finished run; go on with it: --ckpt_path run/last.ckpt; or "
-        "name another folder\n"
+        "error: out: 'run' holds a finished run; to train on, give --ckpt_path run/last.ckpt with "
+        "a larger --trainer.max_epochs; or name another folder\n"
     )
     again = ["fit", *FIT, "--trainer.max_epochs", 2, "--ckpt_path", "run/last.ckpt"]
     assert "already done: run/result.json" in command(*again)[0]
     assert (tmp_path / "run/result.json").stat().st_mtime_ns == before
+    text = (tmp_path / "run/result.json").read_text()
+    (tmp_path / "run/result.json").write_text(text.replace("epoch", "epocj", 1))
+    assert "result: 'run/result.json' is damaged: its checksum" in command(*again, code=2)[1]
 
 
 def test_a_run_of_steps_ends_with_an_evaluation(tmp_path, command, alike):

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from da.cli._lightning import CLI, value_of
+from da.cli._messages import given
+from da.cli._option_names import refuse_training_options
 from da.engine.checkpoints import (
     is_own_checkpoint,
     load_matching_state,
@@ -85,6 +87,11 @@ def from_checkpoint(
             f"python {prog} CHECKPOINT [options]"
         )
     path = args[0]
+    command = prog.removeprefix("run.py ")
+    if Path(path).is_dir():
+        raise UserError(
+            f"checkpoint: '{path}' is a folder; give the file, such as {path}/last.ckpt"
+        )
     content = read_tensors("checkpoint", path, ADVICE)
     cli: CLI
     if is_own_checkpoint(content):
@@ -108,6 +115,7 @@ def from_checkpoint(
         cli.model.prepare()  # its own parts, of the network as loaded
         print(cli.parts.said)
         cli.checkpoint = {"classes": list(cli.data.classes)}
+    refuse_training_options(given(args[1:]), command)
     cli.model.to(cli.trainer.strategy.root_device)
     return cli, path
 

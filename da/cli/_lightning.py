@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as L
@@ -32,7 +33,7 @@ from da.data_sets import as_data_module, data_sets
 from da.engine.checkpoints import settings_of
 from da.engine.components import available_methods, find_data, find_method
 from da.engine.trainer import MethodTrainer
-from da.errors import UserError, unknown
+from da.errors import UserError
 from da.methods.base import Method
 from da.networks.backbones.base import without_weights
 from da.networks.preprocessing import adopt_preprocessing
@@ -124,13 +125,12 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuses misspelt names of methods and data sets with the right ones, then parses."""
-        for option, kind, known in (
-            ("--model", "method", available_methods()),
-            ("--data", "data set", data_sets()),
-        ):
+        finders: dict[str, Any] = {"--model": find_method, "--data": find_data}
+        for option, find in finders.items():
             name = value_of(option, args)
-            if name and "." not in name and name not in known:
-                raise unknown(kind, name, known)
+            # What is no name is a file or settings, which the parser reads.
+            if name and is_name(name) and not Path(name).exists():
+                find(name)
         args = without_grids(args, value_of)
         files = configurations(args)
         named = [*given(args), *(key for content in files for key in dotted_keys(content))]
@@ -231,6 +231,15 @@ def value_of(option: str, args: list[str]) -> str | None:
     return found
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is the name of a class, short or dotted.
+
+    >>> is_name("DANN"), is_name("my_package.bnm.BNM"), is_name("{class_path: DANN}")
+    (True, True, False)
+    """
+    return all(part.isidentifier() for part in text.split("."))
+
+
 def as_seed(value: Any) -> int:
     """The seed of model and data from ``--seed_everything``."""
     if isinstance(value, bool) or value is None:
@@ -273,6 +282,7 @@ def quiet() -> None:
     for text in (
         ".*LightningCLI's args parameter.*",
         ".*exists and is not empty.*",
+        ".*The dirpath has changed.*",
         ".*does not have many workers.*",
         ".*isinstance.treespec.*",
         ".*tensorboardX.*",

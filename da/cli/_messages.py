@@ -167,8 +167,9 @@ def configurations(args: list[str]) -> list[dict[str, Any]]:
             problem = getattr(error, "problem", None) or "it is not text in UTF-8"
             raise UserError(f"config: '{value}' is not YAML{place}: {problem}") from error
         if not isinstance(content, dict):
+            held = {None: "nothing", list: "a list"}.get(content and type(content), "no options")
             raise UserError(
-                f"config: '{value}' holds {type(content).__name__}, expected a mapping of options "
+                f"config: '{value}' holds {held}, expected a mapping of options "
                 "such as {model: {class_path: DANN}}"
             )
         found.append(content)

@@ -35,6 +35,21 @@ ELSEWHERE = {
     "workers": "data.num_workers",
 }
 
+#: Options that decide a training alone, or where a network starts from.
+OF_TRAINING = {
+    "model": {
+        *("weights", "conversion", "conversion_images", "lr", "pretrained_factor", "optimizer"),
+        *("momentum", "weight_decay", "decay", "anneal_alpha", "anneal_beta", "horizon"),
+    },
+    "data": {"steps_per_epoch", "balanced"},
+}
+
+#: Options of the trainer that matter where nothing is trained.
+WITHOUT_TRAINING = {
+    *("accelerator", "devices", "num_nodes", "precision", "deterministic", "benchmark"),
+    *("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "logger"),
+}
+
 #: Words of the parser's own behind the name of a part.
 _OF_THE_PARSER = {"class_path", "init_args", "dict_kwargs", "help"}
 
@@ -61,6 +76,29 @@ def trainer_options(trainer: type) -> list[str]:
         for name in inspect.signature(vars(parent)["__init__"]).parameters
     }
     return sorted(names - {"self", "args", "kwargs"})
+
+
+def refuse_training_options(names: Iterable[str], command: str) -> None:
+    """Refuses options that a command which trains nothing could not heed.
+
+    Args:
+        names: of options as given on the command line, ``"model.lr"``; those of a file pass, since
+            it may be that of a training.
+        command: ``"test"``.
+    """
+    for name in names:
+        part, *rest = [word for word in name.rstrip("+").split(".") if word not in _OF_THE_PARSER]
+        option = rest[0] if rest else ""
+        trains = option and (
+            option not in WITHOUT_TRAINING
+            if part == "trainer"
+            else option in OF_TRAINING.get(part, ())
+        )
+        if trains:
+            raise UserError(
+                f"{part}.{option}: {command} starts from a checkpoint and trains nothing; leave "
+                "it out"
+            )
 
 
 def refuse_unknown_options(

@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     from da.cli._fit_cli import FitCLI
     from da.cli._fit_options import checked_options
     from da.engine.environment import say_what_is_ignored
-    from da.engine.run_folder import RESULT
+    from da.engine.run_folder import RESULT, read_result
     from da.engine.training import Training
 
     say_what_is_ignored()
@@ -73,6 +73,7 @@ def main(argv: list[str]) -> int:
     if batches := options.pop("batches"):
         return rehearse(training, options, batches)
     if resumed and training.is_finished() and (Path(resumed).parent / RESULT).exists():
+        read_result(Path(resumed).parent)  # a damaged one is refused
         length = "max_epochs" if spec.trainer.max_steps == -1 else "max_steps"
         print(
             f"already done: {Path(resumed).parent / RESULT}; to train on, raise --trainer.{length}"
@@ -185,7 +186,9 @@ def claimed_folder(given: str | None, spec: RunSpec, resumed: str | None) -> Pat
         if not claimed_by(out) and held != "a finished run":
             held = "other files"
         last = out / "last.ckpt"
-        more = f"; go on with it: --ckpt_path {last}" if last.exists() else ""
+        going_on = "train on" if held == "a finished run" else "go on with it"
+        longer = " with a larger --trainer.max_epochs" if held == "a finished run" else ""
+        more = f"; to {going_on}, give --ckpt_path {last}{longer}" if last.exists() else ""
         raise UserError(f"out: '{given}' holds {held}{more}; or name another folder") from None
 
 

@@ -56,9 +56,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": "options of the adapter by name, --adapter_options.lr 0.001",
     },
     "--adapter_batch": {
-        "type": int,
-        "default": 64,
-        "help": "images that the adapter sees at a time, shuffled by the seed",
+        "type": int | None,
+        "default": None,
+        "help": "images that the adapter sees at a time, shuffled by the seed; 64 unless given",
     },
     "--save": {
         "type": str | None,
@@ -88,7 +88,11 @@ def main(argv: list[str]) -> int:
     module, data, config = cli.model, cli.data, cli.config
     forms = chosen_forms(config["forms"], module)
     save = new_file(config["save"], forms)
-    name, size = config["adapter"], config["adapter_batch"]
+    name = config["adapter"]
+    for option in ("adapter_options", "adapter_batch"):
+        if config[option] is not None and name is None:
+            raise UserError(f"{option}: there is no adapter to take it; name one with --adapter")
+    size = 64 if config["adapter_batch"] is None else config["adapter_batch"]
     if size < 1:
         raise UserError(f"adapter_batch: expected a whole number from 1, got {size}")
     options = {k: yaml12.parse_yaml(str(v)) for k, v in (config["adapter_options"] or {}).items()}

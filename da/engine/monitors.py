@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,8 @@ import pytorch_lightning as L
 from da.engine.trainer_settings import refuse_monitors
 from da.methods.base import Method
 from da.types import DataModule
+
+log = logging.getLogger(__name__)
 
 
 def logged_names(module: Method, data: DataModule) -> list[str]:
@@ -35,6 +38,18 @@ def refuse_unknown_monitors(
         UserError: listing what can be monitored.
     """
     refuse_monitors(callbacks, logged_names(module, data))
+
+
+def warn_of_target_labels(callbacks: Sequence[L.Callback]) -> None:
+    """Says which callbacks decide by target labels: allowed, but nobody has them in practice."""
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor.startswith("accuracy/target/"):
+            log.warning(
+                "%s decides by '%s', which takes target labels: the run is an oracle's, not one of "
+                "unsupervised adaptation",
+                *(type(callback).__name__, monitor),
+            )
 
 
 class CheckMonitors(L.Callback):

@@ -19,7 +19,11 @@ from da.engine.checkpoints import KeepRun, read_run
 from da.engine.components import find_data, find_method
 from da.engine.evaluation import ProgressTicks, Recorder
 from da.engine.last_evaluation import LastEvaluation
-from da.engine.monitors import CheckMonitors, refuse_unknown_monitors
+from da.engine.monitors import (
+    CheckMonitors,
+    refuse_unknown_monitors,
+    warn_of_target_labels,
+)
 from da.engine.provenance import describe_machine, package_versions
 from da.engine.result import Result
 from da.engine.resuming import describe_images, refuse_other_data, refuse_other_spec
@@ -208,6 +212,7 @@ class Training:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(directory / "checkpoints")
         trainer = self.trainer(directory, progress, **kwargs)
+        warn_of_target_labels(kwargs.get("callbacks", ()))
         with torch_threads(self.spec.threads):
             trainer.fit(
                 self.module,

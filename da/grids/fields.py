@@ -51,6 +51,11 @@ def truths(value: dict[str, Any]) -> dict[str, Any]:
 def names(values: Any) -> None:
     """Refuses what is no name, and a name that is given twice."""
     for value in values:
+        if isinstance(value, dict):
+            raise ValueError(
+                "names with options can't stand in a list; write {bn: {}, wa: {gain: balanced}}, "
+                f"not [bn, wa: {{gain: balanced}}], got {value!r}"
+            )
         if not isinstance(value, str):
             raise ValueError(f"a name is expected, got {value!r}: put it in quotes")
     distinct("names", list(values))

@@ -113,7 +113,8 @@ def time_shares(seconds: Iterable[Seconds], wall: float, workers: int) -> str:
     training = sum(item.training for item in each) / whole
     evaluation = sum(item.evaluation for item in each) / whole
     other = max(0.0, 1 - training - evaluation)
+    plural = "s" if workers != 1 else ""
     return (
-        f"wall time {duration(wall)} x {workers} workers: training steps {training:.0%}, "
+        f"wall time {duration(wall)} x {workers} worker{plural}: training steps {training:.0%}, "
         f"evaluations {evaluation:.0%}, everything else {other:.0%}"
     )

@@ -119,6 +119,16 @@ def _settings_in(annotation: Any) -> type[BaseModel] | None:
     return annotation if nested else None
 
 
+#: Settings that people look for in a group, and the key of the grid that holds them.
+ELSEWHERE: dict[tuple[str, ...], str] = {
+    ("optimizer", "lr"): "lr",
+    ("trainer", "max_epochs"): "epochs",
+    ("trainer", "precision"): "precision",
+    ("trainer", "accelerator"): "device",
+    ("trainer", "logger"): "logger",
+}
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> dict[str, list[str]]:
     """What is wrong with settings: by first key, a line each. Several tries of one are one line."""
     errors = error.errors()
@@ -128,9 +138,15 @@ def explain(error: ValidationError, model: type[BaseModel]) -> dict[str, list[st
         place = _place(item["loc"], model)
         key, specific = ".".join(place.path), True
         if item["type"] == "extra_forbidden":
-            line = str(unknown(place.kind, place.path[-1], place.owner.model_fields))
-            meant = [loc for loc in missing if f"did you mean '{loc[-1]}'" in line]
-            missing = [loc for loc in missing if loc not in meant]  # a misspelt key is missing, too
+            meant = ELSEWHERE.get(place.path[-2:])
+            line = (
+                f"{key}: the grid has a key of its own for it, {meant}"
+                if meant
+                else str(unknown(place.kind, place.path[-1], place.owner.model_fields))
+            )
+            misspelt = [loc for loc in missing if f"did you mean '{loc[-1]}'" in line]
+            # A misspelt key is missing, too.
+            missing = [loc for loc in missing if loc not in misspelt]
         elif item["type"] == "missing":
             continue
         elif item["type"] == "value_error":

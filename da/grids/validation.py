@@ -91,13 +91,14 @@ def name_problems(settings: dict[str, Any]) -> list[str]:
     if data is not None:
         options = _options_of(settings, "data_args")
         problems += _unknown_options("data_args", options, data, SET_BY_THE_GRID_OF_DATA)
+    known_domains = data is not None and not problems
     _check_methods(settings, problems)
     for number, override in enumerate(_list(settings.get("overrides"))):
         if isinstance(override, dict):
             _check_override(f"overrides.{number}", override, data, problems)
     _check_norms(settings, problems)
     _check_scores(settings, problems)
-    if data is not None and not problems:
+    if data is not None and known_domains:
         problems.of("tasks", lambda: _check_tasks(settings, data, problems))
     return list(dict.fromkeys(problems))
 

@@ -14,9 +14,14 @@ class _Standard(logging.Handler):
         print(self.format(record), file=stream, flush=True)
 
 
-def show_log() -> None:
-    """Shows what the library logs, from INFO on, as plain lines; once in a process."""
-    log = logging.getLogger("da")
-    if not any(isinstance(handler, _Standard) for handler in log.handlers):
-        log.addHandler(_Standard())
-        log.setLevel(logging.INFO)
+def show_log(*packages: str) -> None:
+    """Shows what this library and other packages log, from INFO on, as plain lines.
+
+    Args:
+        packages: names of the others, such as that of the data sets; none is shown twice.
+    """
+    for package in ("da", *packages):
+        log = logging.getLogger(package)
+        if not any(isinstance(handler, _Standard) for handler in log.handlers):
+            log.addHandler(_Standard())
+            log.setLevel(logging.INFO)

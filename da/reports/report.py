@@ -85,12 +85,13 @@ def over_tasks(line: Line) -> list[str]:
 def title(table: Table) -> str:
     """What a table shows: the selection and how it chose."""
     counts = " or ".join(map(str, table.evaluations)) or "no"
+    plural = "" if counts == "1" else "s"
     how = {
         "last": "the last epoch",
         "label-free": f"the epoch with the highest {table.score or 'score'} on unlabelled target "
         "validation images",
-        "oracle": f"the maximum over {counts} evaluations on the target's test labels, which "
-        "flatters the noisier normaliser",
+        "oracle": f"the maximum over {counts} evaluation{plural} on the target's test labels, "
+        "which flatters the noisier normaliser",
     }[table.selection]
     domain = "source test accuracy, " if table.stream == "source/test" else ""
     return f"{domain}{table.selection}: {how}"

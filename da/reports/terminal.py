@@ -94,8 +94,9 @@ def _accuracies(table: Table, width: int) -> RichTable:
 
 
 def _differences(table: Table) -> RichTable:
+    lines = "line" if table.comparisons == 1 else "lines"
     drawn = _table(
-        f"difference in points, 95 % interval, corrected for {table.comparisons} lines (the "
+        f"difference in points, 95 % interval, corrected for {table.comparisons} {lines} (the "
         "average: over tasks, uncorrected)"
     )
     for difference in table.lines[0].differences:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import logging
 import lzma
 import os
 import posixpath
@@ -22,6 +23,8 @@ from da.errors import UserError
 from da.ops.files import SPARE, cache_folder, write_atomically
 
 from ..files.progress_bars import in_turn, shown_bytes
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _OTHERS = (".rar", ".7z")
@@ -107,7 +110,7 @@ def _unpack(archive: Path, target: Path, key: list[int]) -> None:
     for left in target.parent.glob(f"{glob.escape(prefix)}*"):  # of a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     free = shutil.disk_usage(target.parent).free - SPARE
-    print(f"unpacking '{archive}' ({key[0] / 2**20:,.0f} MB) into '{target}'", flush=True)
+    log.info("unpacking '%s' (%s MB) into '%s'", archive, f"{key[0] / 2**20:,.0f}", target)
     partial = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
         with shown_bytes(f"unpacking {archive.name}", key[0]) as show:

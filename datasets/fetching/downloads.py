@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +14,8 @@ from da.errors import UserError
 from ..fetching.archives import safe_parts, unpack_archive
 from ..fetching.http_download import Retry, download_missing, is_page, remove_part, server_of
 from ..files.progress_bars import in_turn
+
+log = logging.getLogger(__name__)
 
 TRIES = 5
 WAIT = 1.0
@@ -80,7 +82,7 @@ def fetch_files(
         try:
             then(download, fetch_file(download, root, silent))
         except UserError as error:
-            print(f"failed: {error}", file=sys.stderr, flush=True)
+            log.warning("failed: %s", error)
             failed.append(download.file)
     if failed:
         raise UserError(
@@ -114,7 +116,7 @@ def fetch_file(download: Download, root: Path, silent: dict[str, str] | None = N
                 f"'{path.parent}' can't be written to: {error.strerror}; name another root"
             ) from None
     verify_file(path, download)
-    print(f"{download.file}: there already", flush=True)
+    log.info("%s: there already", download.file)
     return path
 
 
@@ -131,7 +133,7 @@ def _downloaded(download: Download, path: Path, silent: dict[str, str]) -> Path:
         raise UserError("; ".join(said))
     part.replace(path)
     remove_part(part)
-    print(f"{download.file}: {path.stat().st_size / 2**20:,.1f} MB", flush=True)
+    log.info("%s: %s MB", download.file, f"{path.stat().st_size / 2**20:,.1f}")
     return path
 
 
@@ -163,7 +165,7 @@ def _received(download: Download, part: Path, silent: dict[str, str]) -> None:
                     silent[error.silent] = str(error)
                 times = "" if error.lasting else f" ({TRIES} times)"
                 raise UserError(f"{download.address}: {error}{times}") from None
-            print(f"{download.file}: {error}; trying again", file=sys.stderr, flush=True)
+            log.warning("%s: %s; trying again", download.file, error)
             time.sleep(WAIT * 2**attempt)
 
 

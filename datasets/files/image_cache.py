@@ -208,7 +208,7 @@ def _build(path: Path, files: FileImages, encoded: bool, workers: int | None) ->
     if size + SPARE > free:
         log.warning("%s: only %.2f GB are free, so images are read from files", what, free / 2**30)
         return False
-    print(f"building a {what} (--data.cache false: none)", flush=True)
+    log.info("building a %s (--data.cache false: none)", what)
     partial = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         partial.write_bytes(b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -114,4 +117,4 @@ def _lines(results: Iterator[T], total: int, title: str) -> Iterator[T]:
     for i, result in enumerate(results, 1):
         yield result
         if i % step == 0:
-            print(f"{title}: {i:,} of {total:,}", file=sys.stderr, flush=True)
+            log.info("%s: %s of %s", title, f"{i:,}", f"{total:,}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from rich.progress import (
 )
 
 from da.ops.files import exclusive_lock
+
+log = logging.getLogger(__name__)
 
 _LINE = 2**26
 """Bytes below which a line that says how far it is would be noise."""
@@ -56,7 +59,7 @@ def _lines(title: str, total: int | None, done: int) -> Callable[[int], None]:
         nonlocal last
         if done // step > last:
             last = done // step
-            print(f"{title}: {done / 2**20:,.0f}{of} MB", file=sys.stderr, flush=True)
+            log.info("%s: %s%s MB", title, f"{done / 2**20:,.0f}", of)
 
     return now
 
@@ -66,7 +69,7 @@ def in_turn(lock: Path, what: str) -> Iterator[None]:
     """As :func:`da.ops.files.exclusive_lock`, and says so where another process is first."""
 
     def say() -> None:
-        print(f"waiting for another process: {what}", file=sys.stderr, flush=True)
+        log.warning("waiting for another process: %s", what)
 
     with exclusive_lock(lock, say):
         yield

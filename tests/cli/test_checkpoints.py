@@ -280,6 +280,31 @@ def test_forms_are_chosen_by_name(call, tmp_path, ours):
     assert list(json.loads((tmp_path / "b.json").read_text())["scores"]) == [""]
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        ("--model.lr 3", "model.lr"),
+        ("--model.init_args.optimizer=adam", "model.optimizer"),
+        ("--model.weights imagenet", "model.weights"),
+        ("--data.steps_per_epoch 3", "data.steps_per_epoch"),
+        ("--trainer.max_epochs 9", "trainer.max_epochs"),
+    ],
+)
+def test_an_option_of_training_is_refused_where_nothing_is_trained(refused, ours, words, option):
+    said = refused(f"test {ours}/bn/last.ckpt {words}")
+    assert f"{option}: test starts from a checkpoint and trains nothing; leave it out" in said
+
+
+def test_options_of_an_adapter_need_one(refused, ours):
+    for words in ("--adapter_batch 8", "--adapter_options.lr 0.1"):
+        said = refused(f"test {ours}/bn/last.ckpt {words}")
+        assert "there is no adapter to take it; name one with --adapter" in said
+
+
+def test_a_folder_in_place_of_its_checkpoint_is_refused_with_the_file(refused, ours):
+    assert "bn' is a folder; give the file, such as" in refused(f"test {ours}/bn")
+
+
 def test_forms_that_are_not_there_are_refused_by_name(refused, tmp_path, ours):
     bn, wa = ours / "bn" / "last.ckpt", ours / "wa" / "last.ckpt"
     said = refused(f"test {bn} --forms target")

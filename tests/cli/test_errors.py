@@ -146,8 +146,8 @@ def test_a_bad_option_is_one_line(call, options):
 
 YAML = {
     "model: [1,\n  b: {": "a.yaml:2:7: broken YAML: ",
-    "- 1\n- 2\n": "config: 'a.yaml' holds list, expected a mapping of options",
-    "": "config: 'a.yaml' holds NoneType, expected a mapping of options",
+    "- 1\n- 2\n": "config: 'a.yaml' holds a list, expected a mapping of options",
+    "": "config: 'a.yaml' holds nothing, expected a mapping of options",
     "modle:\n  class_path: DANN\n": "unknown option 'modle'; did you mean 'model'?",
     "trainer:\n  max_epoch: 3\n": "did you mean 'trainer.max_epochs'?",
     "model:\n  class_path: DAN\n": f"unknown method 'DAN'; did you mean 'DANN'? {METHODS}",

@@ -62,13 +62,13 @@ WORKS = {
     "max_time": ("--trainer.max_epochs 500 --trainer.max_time 00:00:00:01", "written: "),
     "min_epochs": (
         "--trainer.max_epochs 3 --trainer.min_epochs 2 --trainer.callbacks+=EarlyStopping "
-        "--trainer.callbacks.monitor accuracy/target/test --trainer.callbacks.patience 0 "
+        "--trainer.callbacks.monitor accuracy/source/validation --trainer.callbacks.patience 0 "
         "--trainer.callbacks.mode min --trainer.callbacks.stopping_threshold 1",
         [(1, 3), (2, 6)],
     ),
     "min_steps": (
         "--trainer.max_epochs 3 --trainer.min_steps 5 --trainer.callbacks+=EarlyStopping "
-        "--trainer.callbacks.monitor accuracy/target/test --trainer.callbacks.patience 0 "
+        "--trainer.callbacks.monitor accuracy/source/validation --trainer.callbacks.patience 0 "
         "--trainer.callbacks.mode min --trainer.callbacks.stopping_threshold 1",
         [(1, 3), (2, 5)],
     ),
@@ -195,8 +195,11 @@ def test_early_stopping_ends_with_the_evaluation_that_stopped_it(fit):
         "--trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor accuracy/target/test "
         "--trainer.callbacks.mode max --trainer.callbacks.stopping_threshold 0.0"
     )
-    _, _, _, folder = fit(f"--trainer.max_epochs 5 {stop}")
+    _, _, err, folder = fit(f"--trainer.max_epochs 5 {stop}")
     assert evaluations(folder) == [(1, 3)]
+    assert (
+        err.count("EarlyStopping decides by 'accuracy/target/test', which takes target labels") == 1
+    )
 
 
 def test_early_stopping_within_an_epoch_may_go_by_a_loss(fit):

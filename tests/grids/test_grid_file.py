@@ -54,6 +54,7 @@ def test_names_like_no_stay_names(tmp_path):
     [
         ("norms:", "nroms:", "unknown setting 'nroms'; did you mean 'norms'? One of: "),
         ("[bn, wa]", "[bn, true]", "norms: a name is expected, got True: put it in quotes"),
+        ("[bn, wa]", "[bn, wa: {gain: auto}]", "norms: names with options can't stand in a list"),
         ("[bn, wa]", "[bn, bn]", "norms: names given twice: bn"),
         ("[bn, wa]", "{bn: {single_image: no}}", "single_image: no is a name in YAML 1.2"),
         ("epochs: 3", "epochs: many", "epochs: expected a whole number above 0, got 'many'"),
@@ -179,6 +180,8 @@ def test_all_that_is_wrong_with_a_file_is_said_at_once(tmp_path):
             "trainer.gradient_clip_val: give",
         ),
         ("optimizer: adagrad", "optimizer.name: expected one of sgd, adam, adamw, got 'adagrad'"),
+        ("trainer: {max_epochs: 3}", "trainer.max_epochs: the grid has a key of its own for it, e"),
+        ("optimizer: {lr: 3}", "optimizer.lr: the grid has a key of its own for it, lr"),
         ("trainer: {max_epoch: 3}", "unknown setting of trainer 'max_epoch'"),
         ("logger: tensorbord", "expected one of csv, tensorboard, wandb, mlflow, got 'tensorbord'"),
         ("batch_size: true", "batch_size: got true; put it in quotes if it is a name"),

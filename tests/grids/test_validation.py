@@ -141,6 +141,14 @@ def test_all_wrong_names_are_said_at_once_with_the_right_ones():
     assert len(lines) == 9
 
 
+def test_a_wrong_domain_is_said_along_with_a_wrong_method():
+    wrong = {**SETTINGS, "tasks": ["rendered->optcal"], "methods": {"DAN": {}}}
+    assert [line.partition(";")[0] for line in name_problems(wrong)] == [
+        "methods: unknown method 'DAN'",
+        "unknown domain 'optcal'",
+    ]
+
+
 @pytest.mark.parametrize("value", [None, 3, [], {}, "x", [3], {"a": 3}, [[1]]])
 @pytest.mark.parametrize("key", SETTINGS | {"overrides": 0, "sweep": 0, "scores": 0, "score": 0})
 def test_names_are_looked_for_in_whatever_a_file_holds(key, value):

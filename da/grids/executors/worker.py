@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from da.data_sets import PACKAGE
 from da.engine.spec import RunSpec
 from da.errors import Diverged, UserError
 from da.ops.log_output import show_log
@@ -54,7 +55,7 @@ def serve(connection: Connection, function: str, threads: int, options: dict[str
     os.setsid()  # Ctrl-C reaches the driver alone, and it can end us with all our children
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_the_driver, daemon=True).start()
-    show_log()  # what a cell says goes into its log
+    show_log(PACKAGE)  # what a cell says goes into its log
     for name in POOLS:
         os.environ[name] = str(threads)
     try:

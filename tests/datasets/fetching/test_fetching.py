@@ -1,6 +1,7 @@
 import hashlib
 import http.server
 import io
+import logging
 import os
 import pty
 import signal
@@ -133,7 +134,8 @@ def left(root):
     return sorted(path.name for path in root.iterdir() if not path.name.endswith(".lock"))
 
 
-def test_a_file_is_downloaded_verified_and_unpacked_once(server, tmp_path, capsys):
+def test_a_file_is_downloaded_verified_and_unpacked_once(server, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "datasets")
     known = {
         "size": len(CONTENT),
         "sha256": hashlib.sha256(CONTENT).hexdigest(),
@@ -144,7 +146,7 @@ def test_a_file_is_downloaded_verified_and_unpacked_once(server, tmp_path, capsy
     assert (tmp_path / "new" / "set.zip").read_bytes() == CONTENT
     fetch_files("Toy", [one(server, **known)], tmp_path / "new", "by hand")
     assert len(server.asked) == 1
-    assert "there already" in capsys.readouterr().out
+    assert "there already" in caplog.text
 
 
 def test_a_cut_download_goes_on_where_it_stopped(server, tmp_path):
@@ -259,7 +261,7 @@ def test_what_a_server_refuses_is_said(server, tmp_path):
     assert left(tmp_path) == []
 
 
-def test_one_that_fails_does_not_lose_the_others(server, tmp_path, capsys):
+def test_one_that_fails_does_not_lose_the_others(server, tmp_path, caplog):
     server.plan = ["404", "good"]
     files = [Download(server.address, "a.zip"), Download(server.address, "b.zip")]
     text = refused(
@@ -267,11 +269,11 @@ def test_one_that_fails_does_not_lose_the_others(server, tmp_path, capsys):
     )
     assert "By hand: open the page" in text
     assert left(tmp_path) == ["b.unpacked", "b.zip"]
-    assert "failed: http" in capsys.readouterr().err
+    assert "failed: http" in caplog.text
 
 
 def test_a_server_that_no_connection_is_made_to_is_tried_for_one_file_alone(
-    server, tmp_path, capsys
+    server, tmp_path, caplog
 ):
     with socket.socket() as taken:  # bound and not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
@@ -282,7 +284,8 @@ def test_a_server_that_no_connection_is_made_to_is_tried_for_one_file_alone(
             refused(
                 lambda: fetch_files("Toy", [*files, mirrored], tmp_path, "by hand"), "3 of 4 files"
             )
-            said = capsys.readouterr().err
+            said = caplog.text
+            caplog.clear()
             assert said.count("; trying again") == 4
             assert "0.bin: no connection (Connection refused) (5 times)" in said
             for i in (1, 2):
@@ -290,7 +293,7 @@ def test_a_server_that_no_connection_is_made_to_is_tried_for_one_file_alone(
     assert (tmp_path / "m.bin").read_bytes() == CONTENT
 
 
-def test_a_name_that_nobody_knows_is_looked_up_once(tmp_path, capsys, monkeypatch):
+def test_a_name_that_nobody_knows_is_looked_up_once(tmp_path, caplog, monkeypatch):
     looked_up = []
 
     def counting(host, *args, **options):
@@ -301,7 +304,7 @@ def test_a_name_that_nobody_knows_is_looked_up_once(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(socket, "getaddrinfo", counting)
     files = [Download(f"https://no.invalid/{i}.zip", f"{i}.zip") for i in range(3)]
     refused(lambda: fetch_files("Toy", files, tmp_path, "by hand"), "3 of 3 files")
-    assert capsys.readouterr().err.count("no such host, or no connection to the internet") == 3
+    assert caplog.text.count("no such host, or no connection to the internet") == 3
     assert looked_up == ["no.invalid"]
 
 
@@ -345,7 +348,9 @@ PROGRAM = """
 import resource, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
+from da.ops.log_output import show_log
 from datasets.fetching.downloads import Download, fetch_file
+show_log("datasets")
 if len(sys.argv) > 3:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)

@@ -1,4 +1,5 @@
 import errno
+import logging
 import os
 import pickle
 import re
@@ -65,15 +66,17 @@ def test_it_holds_the_very_pixels(root, tmp_path, keep_aspect):
     assert len(pickle.dumps(kept)) < 4000
 
 
-def test_images_are_decoded_once(root, tmp_path, monkeypatch, capfd):
+def test_images_are_decoded_once(root, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "datasets")
     files = listed(root)
     cached(files, tmp_path / "c")
-    said = capfd.readouterr().out
+    said = caplog.text
+    caplog.clear()
     assert "building a cache of 6 decoded images, 0.00 GB, in" in said
     assert "--data.cache false" in said
     monkeypatch.setattr("datasets.files.image_cache.read_image", None)
     assert len(cached(files, tmp_path / "c").images(np.arange(6))) == 6
-    assert capfd.readouterr().out == ""
+    assert caplog.text == ""
 
 
 def test_a_changed_file_is_noticed_and_the_old_cache_removed(root, tmp_path):
@@ -286,6 +289,8 @@ import numpy as np
 from datasets.files.decoding import Reading
 from datasets.files.image_cache import CachedImages, cached
 from datasets.files.image_sets import FileImages
+from da.ops.log_output import show_log
+show_log("datasets")
 limit = int(sys.argv[3])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
