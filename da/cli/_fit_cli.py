@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from pydantic import ValidationError
 from pytorch_lightning.cli import LightningArgumentParser
@@ -15,6 +16,21 @@ from da.engine.checkpoints import spec_of
 from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
 from da.errors import UserError
+
+
+def kind_of_device(accelerator: str) -> str:
+    """``cpu``, ``cuda`` or ``mps`` for what Lightning would take on this machine.
+
+    >>> kind_of_device("cpu")
+    'cpu'
+    """
+    if accelerator not in ("auto", "gpu"):
+        return accelerator
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu" if accelerator == "auto" else accelerator
 
 
 class FitCLI(CLI):
@@ -46,9 +62,11 @@ class FitCLI(CLI):
             )
         trainer["max_time"] = as_days(trainer["max_time"])
         try:
-            self.spec = spec_of(self.settings())
+            spec = spec_of(self.settings())
         except ValidationError as error:
             raise refused_setting(error) from None
+        # The kind of device is part of what a run is; "auto" and "gpu" are none.
+        self.spec = spec.model_copy(update={"device": kind_of_device(spec.device)})
 
     def options_given(self) -> dict[str, Any]:
         """The options of the run but for its folder, as a file that ``--config`` takes."""

@@ -16,8 +16,6 @@ log = logging.getLogger(__name__)
 LENGTH = ("epochs", "trainer.max_steps", "trainer.max_time", "trainer.min_epochs")
 """Settings that may change: a training may go on for longer."""
 
-OF_THE_MACHINE = ("device", "threads", "data_version")
-
 
 def refuse_other_spec(now: RunSpec, before: RunSpec, path: str) -> None:
     """Refuses to resume with other settings, some of which Lightning would silently ignore.

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 DEFAULTS_VERSION = 2
 
 #: Options of data sets that change no image and no batch.
-NOT_OF_THE_DATA = ("root", "num_workers", "cache", "cache_folder", "eval_batch_size")
+NOT_OF_THE_DATA = ("root", "num_workers", "cache", "cache_folder")
 
 
 class _Settings(BaseModel):
