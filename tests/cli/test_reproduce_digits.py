@@ -60,8 +60,8 @@ def results(out):
     """By method and task, in the order of the seeds."""
     found = {}
     read = [json.loads(path.read_text()) for path in out.glob("cells/*/result.json")]
-    for result in sorted(read, key=lambda r: r["settings"]["seed"]):
-        cell = result["settings"]
+    for result in sorted(read, key=lambda r: r["spec"]["seed"]):
+        cell = result["spec"]
         found.setdefault((cell["method"], f"{cell['source']}->{cell['target']}"), []).append(result)
     return found
 
@@ -70,7 +70,7 @@ def accuracies(result):
     """In percent at the last, label-free and oracle epoch."""
     test = [100 * e["forms"][""]["target/test"]["accuracy"] for e in result["evaluations"]]
     scores = [
-        e["forms"][""]["target/validation"]["information_maximisation"]
+        e["forms"][""]["target/validation"]["label_free"]["InformationMaximisation"]
         for e in result["evaluations"]
     ]
     return test[-1], test[int(np.argmax(scores))], max(test)
@@ -80,7 +80,7 @@ def test_every_method_on_every_task_is_trained_as_published(out):
     found = results(out)
     assert set(found) == {(method, task) for method in METHODS for task in TASKS}
     for (method, task), (first, _) in found.items():
-        cell = first["settings"]
+        cell = first["spec"]
         dtn = task == "svhn->mnist"
         assert cell["model_args"]["backbone"] == ("dtn" if dtn else "lenet")
         assert first["preprocessing"] == {
@@ -130,7 +130,7 @@ def test_the_table_holds_the_results_and_the_published_numbers(out):
 
 
 def test_a_missing_cell_is_shown_and_a_method_is_chosen_in_any_spelling(out, capsys):
-    gone = results(out)["DANN", "usps->mnist"][0]["cell"]
+    gone = results(out)["DANN", "usps->mnist"][0]["run"]
     (out / "cells" / gone / "result.json").unlink()
     assert run.main(["reproduce", "digits", "--out", "out", "--compare", "--method", "dann"]) == 0
     said = capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_a_missing_cell_is_shown_and_a_method_is_chosen_in_any_spelling(out, cap
 
 def test_the_same_command_trains_what_is_missing_alone(out, root, capsys):
     before = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("cells/*/result.json")}
-    gone = results(out)["SourceOnly", "mnist->usps"][1]["cell"]
+    gone = results(out)["SourceOnly", "mnist->usps"][1]["run"]
     (out / "cells" / gone / "result.json").unlink()
     line = ["reproduce", cut(out.parent), "--root", str(root), "--seeds", "0,1", "--workers", "1"]
     assert run.main([*line, "--out", "out"]) == 0
@@ -166,7 +166,7 @@ def test_quick_keeps_the_schedules_and_has_a_folder_of_its_own(root, tmp_path, m
     assert "QUICK: at most 5,000 steps" in said
     assert "| M→U | mean over samples | 91.7 | not stated | " in said
     (cell,) = (tmp_path / "runs/reproduce-digits-quick/cells").iterdir()
-    settings = json.loads((cell / "result.json").read_text())["settings"]
+    settings = json.loads((cell / "result.json").read_text())["spec"]
     assert settings["model_args"]["horizon"] == 10_000
 
 

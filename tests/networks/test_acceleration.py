@@ -330,9 +330,10 @@ needs_compiler = pytest.mark.skipif(compiler() is not None, reason=str(compiler(
 @pytest.mark.parametrize("norm", normaliser_names())
 def test_each_part_is_one_graph_under_every_normaliser(norm, batch):
     module = DANN(num_classes=4, bottleneck=16, critic_width=8, norm=norm)
+    module.prepare()
     expected = module.activations(batch.source.images)
     torch._dynamo.reset()
-    for part in module.children():
+    for part in (*module.network.children(), module.critic):
         part.compile(backend="eager", fullgraph=True)  # an error where it would be several
     found = module.activations(batch.source.images)
     torch.testing.assert_close(found, expected)

@@ -16,6 +16,7 @@ from torch import nn
 from torchvision.models import ResNet18_Weights
 
 from da.engine.result import Result
+from da.engine.run_folder import read_result
 from da.engine.spec import RunSpec
 from da.engine.training import train
 from da.errors import UserError
@@ -360,9 +361,9 @@ def test_a_grid_of_bn_and_wa_from_pretrained_weights(grid, cache, capfd):
     assert "wa - bn" in capfd.readouterr().out
     found = {}
     for path in Path("out").glob("cells/*/result.json"):
-        result = Result.model_validate_json(path.read_text())
-        args = result.settings["model_args"]
-        place = result.settings["norm"], args["conversion"], result.settings["seed"]
+        result = read_result(path.parent)
+        spec = result.spec
+        place = spec.norm, spec.model_args["conversion"], spec.seed
         found[place] = result
     assert len(found) == 12
     for (norm, conversion, _), result in found.items():

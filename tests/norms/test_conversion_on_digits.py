@@ -60,7 +60,7 @@ def train(model: nn.Module, steps: int, lr: float) -> nn.Module:
     """Cross-entropy on the source as the module trains it: SGD with Nesterov's momentum, annealed,
     on augmented batches of 32."""
     data = Digits(source="rendered", target="optical", steps_per_epoch=steps)
-    groups = parameter_groups(model.named_parameters(), lr, 1.0, 1e-3, "weights")
+    groups = parameter_groups(model.named_parameters(), lr, {}, 1e-3, "weights")
     optimiser = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: annealing(step / steps, 10.0, 0.75)
