@@ -16,6 +16,7 @@ from da.engine.checkpoints import spec_of
 from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
 from da.errors import UserError
+from da.selection.base import find_score
 
 
 def kind_of_device(accelerator: str) -> str:
@@ -65,8 +66,15 @@ class FitCLI(CLI):
             spec = spec_of(self.settings())
         except ValidationError as error:
             raise refused_setting(error) from None
+        scores = spec.scores
+        if self.config["scores"]:
+            scores = tuple(name.strip() for name in self.config["scores"].split(","))
+        for name in scores:
+            find_score(name)
         # The kind of device is part of what a run is; "auto" and "gpu" are none.
-        self.spec = spec.model_copy(update={"device": kind_of_device(spec.device)})
+        self.spec = spec.model_copy(
+            update={"device": kind_of_device(spec.device), "scores": scores}
+        )
 
     def options_given(self) -> dict[str, Any]:
         """The options of the run but for its folder, as a file that ``--config`` takes."""

@@ -26,6 +26,10 @@ COMMON: dict[str, tuple[str, str]] = {
     "--trainer.max_epochs": ("10", "length of the training"),
     "--trainer.accelerator": ("auto", "cpu, gpu, mps"),
     "--seed_everything": ("0", "of weights, order and augmentation"),
+    "--scores": (
+        "",
+        "pick epochs without target labels: DEV, … with commas",
+    ),
     "--logger": ("csv", "csv, tensorboard, wandb, mlflow, none; several with commas"),
     "--out": ("", "folder of the run; a new one under runs/fit unless given"),
     "--ckpt_path": ("", "go on from this checkpoint"),

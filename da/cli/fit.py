@@ -40,6 +40,12 @@ EXTRA: dict[str, dict[str, Any]] = {
         "default": "csv",
         "help": "csv, tensorboard, wandb (offline), mlflow (SQLite), several with commas, or none",
     },
+    "--scores": {
+        "type": str | None,
+        "default": None,
+        "help": "scores without target labels, each of which picks an epoch: names or dotted paths "
+        "with commas; InformationMaximisation,NegativeEntropy unless given",
+    },
     "--out": {
         "type": str | None,
         "default": None,
@@ -193,28 +199,30 @@ def claimed_folder(given: str | None, spec: RunSpec, resumed: str | None) -> Pat
 
 
 def show(result: Result) -> None:
-    """Prints accuracy on both domains and the three selections."""
+    """Prints accuracy on both domains at the last epoch, at each score's pick, at the oracle's."""
     from rich.console import Console
     from rich.table import Table
 
-    from da.engine.result import DEFAULT_SCORE, SELECTIONS, select_evaluation
+    from da.engine.result import select_evaluation
 
     number = len(result.evaluations)
     title = f"{', '.join(result.sources)}->{result.target}, accuracy in percent"
     table = Table(title=title)
     for column in ("selection", "epoch", "source test", "target test"):
         table.add_column(column, justify="left" if column == "selection" else "right")
-    names = {
-        "last": "last",
-        "label-free": f"label-free ({DEFAULT_SCORE})",
-        "oracle": f"oracle (best of {number} on target labels)",
+    picks = {
+        "last": select_evaluation(result, "", "last"),
+        **{
+            f"label-free ({name})": select_evaluation(result, "", "label-free", name)
+            for name in result.spec.scores
+        },
+        f"oracle (best of {number} on target labels)": select_evaluation(result, "", "oracle"),
     }
-    for selection in SELECTIONS:
-        chosen = select_evaluation(result, "", selection)
+    for title, chosen in picks.items():
         if chosen is None:
             continue
         streams = [chosen.forms[""].get(name) for name in ("source/test", "target/test")]
         values = [None if s is None else s.accuracy for s in streams]
         cells = ["no labels" if value is None else f"{100 * value:.1f}" for value in values]
-        table.add_row(names[selection], str(chosen.epoch), *cells)
+        table.add_row(title, str(chosen.epoch), *cells)
     Console().print(table)

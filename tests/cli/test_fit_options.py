@@ -245,3 +245,28 @@ def test_a_schedule_of_averaged_batches_ends_with_the_steps(fit):
     code, _, err, folder = fit(options)
     assert (code, err) == (0, "")
     assert evaluations(folder)[-1][1] == 3
+
+
+def test_scores_are_named_and_each_picks_an_epoch(fit, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "a_score_of_mine.py").write_text(SCORE)
+    options = "--trainer.max_epochs 1 --scores"
+    code, out, err, folder = fit(f"{options} a_score_of_mine.First,NegativeEntropy")
+    assert (code, err) == (0, "")
+    assert "label-free (a_score_of_mine.First)" in out
+    result = json.loads((folder / "result.json").read_text())
+    scores = result["evaluations"][-1]["forms"][""]["target/validation"]["label_free"]
+    assert set(scores) == {"a_score_of_mine.First", "NegativeEntropy"}
+    code, _, err, folder = fit(f"{options} DEVV", out="other")
+    assert code == 2
+    assert "unknown score 'DEVV'; did you mean 'DEV'?" in err
+    assert not folder.exists()
+
+
+SCORE = """
+from da.selection.base import Score
+
+class First(Score):
+    def __call__(self, evidence):
+        return float(evidence.target.logits[0, 0])
+"""
