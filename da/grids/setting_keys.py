@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterable, Iterator
+from types import GenericAlias
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import annotated_types
@@ -29,6 +30,13 @@ class Key(NamedTuple):
     kind: str
     default: str
     meaning: str
+
+
+def is_settings(annotation: Any) -> bool:
+    """Whether a type is a group of settings; Python 3.10 calls list[int] a class, too."""
+    if isinstance(annotation, GenericAlias) or not isinstance(annotation, type):
+        return False
+    return issubclass(annotation, BaseModel)
 
 
 def documented_keys(
@@ -96,7 +104,7 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         if get_origin(arguments[1]) is tuple:
             return "names, each with a list of values"
         return "options by name"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if is_settings(annotation):
         return "settings"
     return " ".join([KINDS.get(annotation, "a value"), *_bounds(metadata)])
 
@@ -115,7 +123,7 @@ def _settings_in(annotation: Any) -> type[BaseModel] | None:
     """The settings that an annotation is of, or a list of."""
     if get_origin(annotation) is tuple:
         annotation = get_args(annotation)[0]
-    nested = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    nested = is_settings(annotation)
     return annotation if nested else None
 
 

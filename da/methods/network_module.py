@@ -100,8 +100,11 @@ class NetworkModule(UpdatingModule):
         channels_last: bool = False,
         compile: bool = False,
     ):
+        given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         super().__init__()
         self.save_hyperparameters()
+        # On a command line some versions of Lightning save what was parsed, not what came.
+        self.hparams.update(given)
         if num_classes < 2:
             raise UserError(f"num_classes: expected at least 2 classes, got {num_classes}")
         if lr is None:
