@@ -61,7 +61,7 @@ OPTIONS = {
     "--trainer.max_epoc=3": "unknown option 'trainer.max_epoc'",
     "--trianer.max_epochs 3": "unknown option 'trianer'; did you mean 'trainer'?",
     "--modle DANN": "unknown option 'modle'; did you mean 'model'? One of: ckpt_path, config, ",
-    "--nonsense": "unknown option 'nonsense'; one of: ckpt_path, config, data, logger, model, ",
+    "--nonsense": "One of: ckpt_path, config, data, logger, model, out, scores, ",
     # options without their part, and as they are called elsewhere
     "--lr 0.01": "unknown option 'lr'; did you mean '--model.lr'?",
     "--epochs 5": "unknown option 'epochs'; did you mean '--trainer.max_epochs'?",
