@@ -22,8 +22,9 @@ def main(argv: list[str]) -> int:
 
     from da.cli._checkpoints import from_checkpoint
     from da.cli.test import without_batch_norm
-    from da.engine.evaluation import evaluating, restated_statistics
+    from da.engine.evaluation import restated_statistics
     from da.errors import UserError
+    from da.networks.network import evaluating
     from da.norms import batch_norms
     from da.ops.files import write_atomically
 

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from da.adapters.base import Adapter
 from da.errors import Diverged
 from da.methods.base import Method
-from da.norms import aligned_once, batch_norms, reestimated
+from da.networks.network import evaluating
+from da.norms import batch_norms, reestimated
 from da.ops.optimisation import lr_over_norm2
 from da.selection.base import Evidence, find_score
 from da.types import DataModule, Domains, Labelled, Predictions, Role, Segment, Split
@@ -156,19 +157,6 @@ class Forwarder:
                 for images in batches
             ]
         return torch.cat(logits)
-
-
-@contextmanager
-def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode of every part is restored."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad(), aligned_once(module):
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def predict_stream(

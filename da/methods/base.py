@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from da.errors import UserError
 from da.methods.network_module import NetworkModule
 from da.methods.updates import Sharpness, Step
-from da.networks.network import split_activations
+from da.networks.network import evaluating, split_activations
 from da.networks.pretrained_conversion import convert_backbone
 from da.norms import normaliser
 from da.norms.base import tell_domains
@@ -297,16 +297,12 @@ class Method(NetworkModule, ABC):
             network: by default the one that is evaluated.
         """
         network = network or self.evaluated()
-        modes = {module: module.training for module in network.modules()}
-        network.eval()
         plugin: Any = self.trainer.precision_plugin
         out = []
-        with torch.no_grad(), aligned_once(network), plugin.forward_context():
+        with evaluating(network), plugin.forward_context():
             for images in self.data.images(role, "train"):
                 a = network(images.to(self.device), role)
                 out.append((a.logits.float().cpu(), a.features.float().cpu()))
-        for module, mode in modes.items():
-            module.training = mode
         logits, features = (torch.cat(x) for x in zip(*out, strict=True))
         return Predictions(logits, None, features)
 

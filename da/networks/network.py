@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import unknown
+from da.norms import aligned_once
 from da.norms.base import tell_domains
 from da.ops.acceleration import set_memory_layout, to_full_precision
 from da.types import Activations, Domains, Segment
@@ -99,8 +100,14 @@ def split_activations(joint: Activations, sizes: Sequence[int]) -> list[Activati
     ]
 
 
-def logits_of(network: Network, images: Tensor, domain: str = "target") -> Tensor:
-    """Logits ``(B, K)`` of images ``(B, C, H, W)`` of one domain, without gradients."""
-    with torch.no_grad():
-        logits: Tensor = network(images, domain).logits
-    return logits
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the mode of every part is restored."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad(), aligned_once(module):
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

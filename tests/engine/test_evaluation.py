@@ -15,7 +15,6 @@ from da.engine.evaluation import (
     FORMS,
     ProgressTicks,
     Recorder,
-    evaluating,
     join_single_images,
     predict_stream,
     restated_statistics,
@@ -24,6 +23,7 @@ from da.engine.evaluation import (
 from da.engine.trainer import MethodTrainer
 from da.errors import Diverged
 from da.methods.source_only import SourceOnly
+from da.networks.network import evaluating
 from da.norms import batch_norms
 from da.norms.base import DomainLayer
 from da.selection.base import Score
