@@ -9,7 +9,14 @@ import pytorch_lightning as L
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from da.engine.components import defaults_of, find_data, find_method, parameters_of
+from da.engine.components import (
+    defaults_of,
+    find_data,
+    find_method,
+    name_of_data,
+    name_of_method,
+    parameters_of,
+)
 from da.engine.spec import RunSpec, TrainerSettings, canonical_json
 from da.errors import UserError
 from da.methods.base import Method
@@ -112,10 +119,9 @@ def spec_of(settings: Mapping[str, Any]) -> RunSpec:
         settings: ``model`` and ``data`` with ``class_path`` and ``init_args``,
             ``seed_everything``, and ``trainer``.
     """
-    kind, args = short_class_and_arguments(settings["model"])
-    data, data_args = short_class_and_arguments(settings["data"])
-    method, data_kind = find_method(kind), find_data(data)
-    args = without_defaults(args, method)
+    method = find_method(settings["model"]["class_path"])
+    data_kind = find_data(settings["data"]["class_path"])
+    args = without_defaults(settings["model"].get("init_args") or {}, method)
     shared = parameters_of(NetworkModule).keys() - OPTIONS_OF_THE_RUN
     trainer = settings.get("trainer") or {}
     trainer_settings = {
@@ -126,17 +132,17 @@ def spec_of(settings: Mapping[str, Any]) -> RunSpec:
     lr = args.get("lr")
     if lr is None:
         lr = 0.01 if args.get("weights") else 0.1
-    data_args = without_defaults(data_args, data_kind)
+    data_args = without_defaults(settings["data"].get("init_args") or {}, data_kind)
     sizes = {**defaults_of(data_kind), **data_args}
     for name in ("source", "target", "batch_size", "steps_per_epoch", "seed"):
         data_args.pop(name, None)
     return RunSpec(
-        data=data,
+        data=name_of_data(data_kind),
         data_args=data_args,
         data_version=data_kind.version,
         source=sizes["source"],
         target=sizes["target"],
-        method=kind,
+        method=name_of_method(method),
         method_args={k: v for k, v in args.items() if k not in shared | OPTIONS_OF_THE_RUN},
         norm=args.get("norm", "bn"),
         norm_options=args.get("norm_options") or {},
@@ -186,14 +192,6 @@ def full_precision(value: Any) -> str:
     """
     text = str(value or "32-true")
     return PRECISIONS.get(text, text)
-
-
-def short_class_and_arguments(part: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The short name of a class, where it is one on disk, and its arguments."""
-    path = part["class_path"]
-    package, _, name = path.rpartition(".")
-    on_disk = package.partition(".")[0] in ("da", "datasets", "")
-    return name if on_disk else path, dict(part.get("init_args") or {})
 
 
 def without_defaults(args: Mapping[str, Any], owner: type) -> dict[str, Any]:
