@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from da.cli._lightning import CLI
     from da.methods.base import Method
-    from da.types import Predictions
+    from da.types import Predictions, Role, Split
 
 TRAINED = "trained"
 
@@ -103,31 +104,30 @@ def main(argv: list[str]) -> int:
     before = cli.checkpoint.get("statistics")
     measured: dict[str, dict[str, dict[str, Any]]] = {}
     context = cli.trainer.precision_plugin.forward_context
+
+    def measure(predict: Callable[[Role, Split], Predictions]) -> dict[str, dict[str, Any]]:
+        return {
+            f"{role}/{split}": score_predictions(
+                in_order(predict(role, split), columns), data.classes
+            )
+            for role, split in data.test_evaluations
+        }
+
+    def predict_plainly(role: Role, split: Split) -> Predictions:
+        return predict_stream(module, data.evaluation(role, split), role)
+
     for form in forms:
         with context(), restated_statistics(module, data, form):
-            measured[form] = {
-                f"{role}/{split}": score_predictions(
-                    in_order(predict_stream(module, data.evaluation(role, split), role), columns),
-                    data.classes,
-                )
-                for role, split in data.test_evaluations
-            }
+            measured[form] = measure(predict_plainly)
             if save:
                 save_network(save, cli, data.domain_of(FORMS[form]) if form else before)
     if changed is not None:
         with context():
-            measured[name] = {
-                f"{role}/{split}": score_predictions(
-                    in_order(
-                        predict_adapted(
-                            module, changed, data.evaluation(role, split, size, data.seed), role
-                        ),
-                        columns,
-                    ),
-                    data.classes,
+            measured[name] = measure(
+                lambda role, split: predict_adapted(
+                    module, changed, data.evaluation(role, split, size, data.seed), role
                 )
-                for role, split in data.test_evaluations
-            }
+            )
     console().print(table_of(measured, cli, before))
     out = Path(config["out"] or beside(Path(path)))
     content = {"task": data.task, "checkpoint": path, "scores": finite(measured)}
@@ -152,7 +152,7 @@ def table_of(
     """One line per form or adapter, and stream."""
     from rich.table import Table
 
-    norm, data = cli.model.hparams["norm"], cli.datamodule
+    norm, data = cli.model.hparams["norm"], cli.data
     of = f" (checkpoint with statistics of {statistics})" if statistics else ""
     table = Table(title=f"{data.task}, {norm}, test split{of}")
     for column in ("stream", "network", "n", "accuracy %", "class mean %", "cross-entropy"):

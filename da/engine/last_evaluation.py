@@ -30,8 +30,10 @@ class LastEvaluation(L.Callback):
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True
         if (trainer.should_stop and may_stop(trainer)) or self._is_last(trainer):
-            self._before = {n: getattr(trainer, n) for n in ("check_val_every_n_epoch",)}
-            self._before["val_check_batch"] = trainer.val_check_batch
+            self._before = {
+                "check_val_every_n_epoch": trainer.check_val_every_n_epoch,
+                "val_check_batch": trainer.val_check_batch,
+            }
             trainer.check_val_every_n_epoch = 1
             trainer.val_check_batch = batch_idx + 1
 

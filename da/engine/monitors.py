@@ -65,6 +65,5 @@ class CheckMonitors(L.Callback):
     ) -> None:
         """Looks at the first batch of an epoch."""
         if batch_idx == 0 and isinstance(pl_module, Method):
-            callbacks: Any = getattr(trainer, "callbacks")  # noqa: B009
             names = [*logged_names(pl_module, pl_module.data), *pl_module.logged_terms]
-            refuse_monitors(callbacks, names, terms=True)
+            refuse_monitors(trainer.callbacks, names, terms=True)  # type: ignore[attr-defined]

@@ -126,11 +126,6 @@ class Result(_Strict):
         """The forms of the network that were evaluated, as trained first."""
         return list(self.evaluations[-1].forms)
 
-    @property
-    def has_target_labels(self) -> bool:
-        """Whether anything is known of how right the predictions on the target are."""
-        return self.evaluations[-1].forms[""]["target/test"].accuracy is not None
-
 
 class Failure(_Strict):
     """Why a training has no result. Divergence is final; anything else is tried again."""
