@@ -23,7 +23,7 @@ def small(kind: type[Method], **options: Any) -> Method:
 
 
 def fit(module, data=None, folder=None, epochs=1, callbacks=(), ckpt_path=None, **options):
-    """Trains without evaluations; gives the trainer."""
+    """Trains without evaluations; gives the trainer. Gradients are clipped only where asked."""
     last = (
         []
         if folder is None
@@ -42,7 +42,7 @@ def fit(module, data=None, folder=None, epochs=1, callbacks=(), ckpt_path=None, 
         enable_checkpointing=folder is not None,
         num_sanity_val_steps=0,
         callbacks=[*callbacks, *last],
-        **{"limit_val_batches": 0} | options,
+        **{"limit_val_batches": 0, "gradient_clip_val": None} | options,
     )
     trainer.fit(module, datamodule=data or digits(), ckpt_path=ckpt_path)
     return trainer

@@ -1,14 +1,18 @@
-"""Look into networks: what their layers put out for source and target, drawn.
+"""Look into networks and trainings: what layers put out for both domains, and what grows.
 
 activations: mean and deviation of every layer's output per domain, before its normaliser, beside
 the running statistics that batch norm normalises both with in evaluation; and how far the domains
 are apart after it. One column of panels per network: checkpoints, or without any the network that
 training would start with; batch norm then has the statistics that it would first see.
 
+training: trains once for each normaliser and limit of the gradient, and draws at every step the
+scale of the features, the largest gain, the critic's logits, the reversed and the whole gradient.
+
 examples:
   python run.py inspect activations runs/bn/last.ckpt runs/wa/last.ckpt --out runs/activations
   python run.py inspect activations --norms bn,wa,gn --model DANN --model.backbone resnet18
   python run.py inspect activations last.ckpt --split train --images 2000
+  python run.py inspect training --model DANN --model.lr 0.1 --norms bn,wa --clip off,5
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from da.cli._lightning import CLI
     from da.types import Role
 
-WHAT = ("activations",)
+WHAT = ("activations", "training")
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--out": {"type": str, "default": "runs/activations", "help": "folder of the files"},
@@ -65,10 +69,15 @@ def main(argv: list[str]) -> int:
     """Measures every network, writes the figure and the table, prints the largest gaps."""
     if not argv:
         raise UserError(
-            f"expected what to inspect: python {PROG} [CHECKPOINT ...] [options], or --help"
+            f"expected what to inspect ({' or '.join(WHAT)}): python {PROG} [CHECKPOINT ...] "
+            "[options], or --help"
         )
     if argv[0] not in (*WHAT, "-h", "--help"):
         raise unknown("inspection", argv[0], WHAT)
+    if argv[0] == "training":
+        from da.cli import _inspect_training
+
+        return _inspect_training.main(argv[1:], __doc__ or "")
     from da.analysis.activation_figures import InspectedNetwork, save_figure_and_table
     from da.reports.terminal import console
 

@@ -32,6 +32,8 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
     from da.grids import rate_search
 
     config, grid = load_grid(options, check is None)
+    if "lr" in grid.sweep:
+        raise UserError("sweep: lr is swept in this grid, so there is no rate to tune")
     table = options.table or grid.tuned
     if table is None:
         raise UserError(f"{config} names no table under 'tuned:'; name one with --table")

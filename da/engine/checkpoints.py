@@ -127,8 +127,10 @@ def spec_of(settings: Mapping[str, Any]) -> RunSpec:
     trainer_settings = {
         k: trainer[k] for k in TrainerSettings.model_fields if trainer.get(k) is not None
     }
-    if "check_val_every_n_epoch" in trainer:  # null says something: batches are counted on
-        trainer_settings["check_val_every_n_epoch"] = trainer["check_val_every_n_epoch"]
+    # Null says something of these: batches are counted across epochs, gradients not clipped.
+    for name in ("check_val_every_n_epoch", "gradient_clip_val"):
+        if name in trainer:
+            trainer_settings[name] = trainer[name]
     lr = args.get("lr")
     if lr is None:
         lr = 0.01 if args.get("weights") else 0.1

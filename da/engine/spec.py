@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from da.ops.clipping import GRADIENT_CLIP_VAL
+
 #: Of the defaults of methods, normalisers and networks, which a specification does not spell out:
 #: raised when one changes what is computed, so that old results are not taken for new ones.
-DEFAULTS_VERSION = 2
+DEFAULTS_VERSION = 3
 
 #: Options of data sets that change no image and no batch.
 NOT_OF_THE_DATA = ("root", "num_workers", "cache", "cache_folder")
@@ -37,8 +39,8 @@ class TrainerSettings(_Settings):
     """Steps that are trained at least, whatever would end the training."""
     max_time: str | None = None
     """Time after which training ends, ``DD:HH:MM:SS``."""
-    gradient_clip_val: float | None = Field(default=None, gt=0)
-    """Largest norm (or value) of the gradient; nothing for any."""
+    gradient_clip_val: float | None = Field(default=GRADIENT_CLIP_VAL, gt=0)
+    """Largest norm (or value) of the gradient; null for any."""
     gradient_clip_algorithm: Literal["norm", "value"] = "norm"
     """Clip the norm of all gradients, or each value."""
     accumulate_grad_batches: int = Field(default=1, gt=0)

@@ -11,6 +11,7 @@ import pytorch_lightning as L
 
 from da.engine.environment import OneProcess, say_what_is_ignored
 from da.methods.updates import Updates
+from da.ops.clipping import GRADIENT_CLIP_VAL
 
 NO_FOLDER = "no-folder-of-lightning"
 
@@ -47,7 +48,7 @@ class MethodTrainer(L.Trainer):
     def __init__(
         self,
         *,
-        gradient_clip_val: float | None = None,
+        gradient_clip_val: float | None = GRADIENT_CLIP_VAL,
         gradient_clip_algorithm: Literal["norm", "value"] | None = None,
         accumulate_grad_batches: int = 1,
         **kwargs: Any,

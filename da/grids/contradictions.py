@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from da.engine.spec import TrainerSettings
 from da.errors import unknown
 from da.grids.overrides import Override
+from da.grids.setting_keys import kind_of
 
 if TYPE_CHECKING:
     from da.grids.grid import Grid
 
 FORMS = ("source-stats", "target-stats")
 """How batch norm is evaluated besides as it was trained."""
+
+
+NUMBERS: dict[str, tuple[tuple[type, ...], str]] = {
+    "lr": ((int, float), "a number"),
+    "batch_size": ((int,), "a whole number"),
+}
+"""What is swept under a name of its own, and what it takes."""
 
 
 def contradictions(grid: Grid) -> list[str]:
@@ -36,11 +48,46 @@ def _cross_problems(grid: Grid) -> list[str]:
         problems.append("lr: given twice")
     if grid.published_lr is None and set(grid.rows) != {"given"}:
         problems.append(f"published_lr: missing, for lr: {', '.join(map(str, grid.lr))}")
+    return [*problems, *_sweep_problems(grid)]
+
+
+def _sweep_problems(grid: Grid) -> list[str]:
+    """What can't be swept, and values that it can't take."""
+    problems = []
     for key, values in grid.sweep.items():
-        if key != "batch_size" and not key.startswith("model."):
-            problems.append(f"sweep: '{key}' is not batch_size or model.<argument>")
+        group = key.partition(".")[0]
+        if key not in ("lr", "batch_size") and group not in ("model", "method", "trainer"):
+            problems.append(
+                f"sweep: '{key}' is not lr, batch_size, model.<argument>, method.<argument> or "
+                "trainer.<option>"
+            )
         if not values:
             problems.append(f"sweep: '{key}' has no values")
+        if key in NUMBERS:
+            kinds, word = NUMBERS[key]
+            problems += [
+                f"sweep: {key}: expected {word} above 0, got {value}"
+                for value in values
+                if type(value) not in kinds or value <= 0
+            ]
+        if group == "trainer":
+            problems += _trainer_problems(key, values)
+    if "lr" in grid.sweep and grid.lr != type(grid).model_fields["lr"].default:
+        problems.append("sweep: lr is swept, and the grid has a key lr; give one of the two")
+    return problems
+
+
+def _trainer_problems(key: str, values: Iterable[Any]) -> list[str]:
+    """Options of the trainer that don't exist, and values that they don't take."""
+    name, fields = key.partition(".")[2], TrainerSettings.model_fields
+    if name not in fields:
+        return [f"sweep: {unknown('option of trainer', name, fields)}"]
+    problems = []
+    for value in values:
+        try:
+            TrainerSettings(**{name: value})
+        except ValidationError:
+            problems.append(f"sweep: {key}: expected {kind_of(fields[name])}, got {value}")
     return problems
 
 
@@ -82,8 +129,12 @@ def _override_problems(grid: Grid, where: str, override: Override) -> list[str]:
     """An override of what is swept or follows from something else."""
     problems = []
     arguments = {**override.model, **override.optimizer.arguments()}
-    swept = {key for key in grid.sweep if key == "batch_size" and override.batch_size}
-    swept |= {key for key in grid.sweep if key.removeprefix("model.") in arguments}
+    overridden = {
+        *(key for key in NUMBERS if getattr(override, key)),
+        *(f"model.{name}" for name in arguments),
+        *(f"trainer.{name}" for name in override.trainer_settings()),
+    }
+    swept = overridden & grid.sweep.keys()
     if swept:
         problems.append(f"{where}: {', '.join(sorted(swept))} is swept")
     if grid.samples is not None and override.steps_per_epoch is not None:

@@ -60,7 +60,8 @@ class Grid(TrainingKeys):
     model: dict[str, Any] = {}
     """Arguments that all methods take: backbone, weights, bottleneck, scope, ..."""
     sweep: dict[str, tuple[Any, ...]] = {}
-    """``batch_size`` or ``model.<argument>`` to the values that it takes."""
+    """``lr``, ``batch_size``, ``model.<argument>`` (of all methods), ``method.<argument>`` (of each
+    of the grid's) or ``trainer.<option>`` to the values that it takes."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
     """Each place of the grid is trained once with each."""
     batch_size: int = Field(default=REFERENCE_BATCH, gt=0)
@@ -167,6 +168,8 @@ class Grid(TrainingKeys):
     @property
     def rows(self) -> tuple[Row, ...]:
         """The parts of the table by where their learning rates come from."""
+        if "lr" in self.sweep:
+            return ("given",)
         return tuple(rate if isinstance(rate, str) else "given" for rate in self.lr)
 
     @property
@@ -226,10 +229,13 @@ class Grid(TrainingKeys):
             trainer=self.trainer_settings(),
         )
         settings = resolve(base, self.overrides, task, method)
-        swept = {key[6:]: value for key, value in point.items() if key.startswith("model.")}
-        batch_size = point.get("batch_size", settings.batch_size)
-        model = {**settings.model, **swept}
-        return settings.model_copy(update={"batch_size": batch_size, "model": model})
+        return settings.model_copy(
+            update={
+                "batch_size": point.get("batch_size", settings.batch_size),
+                "model": {**settings.model, **swept(point, "model.")},
+                "trainer": {**settings.trainer, **swept(point, "trainer.")},
+            }
+        )
 
     def length(self, settings: Resolved) -> tuple[int, Steps]:
         """Epochs, and steps of each."""
@@ -253,11 +259,13 @@ class Grid(TrainingKeys):
         return lr * batch_size / REFERENCE_BATCH if self.lr_scaling == "linear" else lr
 
     def rate(self, task: str, method: str, point: dict[str, Any], row: Row = "published") -> float:
-        """The published or given rate of a method on a task at a point.
+        """The published, given or swept rate of a method on a task at a point.
 
         Raises:
             UserError: the grid has none.
         """
+        if "lr" in point:
+            return float(point["lr"])
         settings = self.resolved(task, method, point, row)
         if settings.lr is None:
             raise UserError(
@@ -290,7 +298,7 @@ class Grid(TrainingKeys):
             source=source,
             target=target,
             method=method,
-            method_args=self.methods[method],
+            method_args={**self.methods[method], **swept(point, "method.")},
             norm=norm,
             norm_options=self.norms[norm],
             model_args=model,
@@ -307,6 +315,15 @@ class Grid(TrainingKeys):
             precision=self.precision,
             device=self.device,
         )
+
+
+def swept(point: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The swept settings of a group, without its prefix.
+
+    >>> swept({"batch_size": 8, "model.scope": "critic"}, "model.")
+    {'scope': 'critic'}
+    """
+    return {key[len(group) :]: value for key, value in point.items() if key.startswith(group)}
 
 
 def all_tasks(domains: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from da.engine.spec import TrainerSettings
 from da.grids.fields import Strict
@@ -45,7 +50,7 @@ class TrainingKeys(Strict):
     optimizer: Optimizer = Optimizer()
     """A name (``adam``), or settings of the optimiser."""
     gradient_clip_val: float | None = Field(default=None, gt=0)
-    """Largest norm (or value) of the gradient; nothing for any."""
+    """Largest norm (or value) of the gradient, 5 where left out; null for any."""
     gradient_clip_algorithm: Literal["norm", "value"] | None = None
     """Clip the norm of all gradients, or each value."""
     accumulate_grad_batches: int | None = Field(default=None, gt=0)
@@ -57,6 +62,13 @@ class TrainingKeys(Strict):
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _as_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Null says something of these, and is not what was left out."""
+        written: dict[str, Any] = handler(self)
+        left_out = set(SHORTCUTS) - self.model_fields_set
+        return {key: value for key, value in written.items() if key not in left_out}
 
     def doubles(self) -> list[str]:
         """Settings that stand in two places, a line each."""
@@ -71,14 +83,16 @@ class TrainingKeys(Strict):
         return [f"{both}: give one of the two" for both in twice]
 
     def _stands_twice(self, key: str) -> bool:
-        """Nothing beside ``trainer`` is no second value: a grid that was stored has it so."""
-        return getattr(self, key) is not None and key in self.trainer.model_fields_set
+        return key in self.model_fields_set and key in self.trainer.model_fields_set
 
     def trainer_settings(self) -> dict[str, Any]:
         """Those options of the trainer that are set here, by Lightning's names."""
         beside = {k: getattr(self, k) for k in SHORTCUTS if k in self.model_fields_set}
-        # None stands for Lightning's default where an option can't be None.
+        # None stands for the default where an option can't be None.
         fields = TrainerSettings.model_fields
-        beside = {k: fields[k].default if v is None else v for k, v in beside.items()}
+        beside = {
+            k: fields[k].default if v is None and k != "gradient_clip_val" else v
+            for k, v in beside.items()
+        }
         within = self.trainer.model_dump(exclude_unset=True)
         return {**beside, **within}

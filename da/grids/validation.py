@@ -15,7 +15,7 @@ from da.engine.components import (
     parameters_of,
 )
 from da.errors import UserError, unknown
-from da.grids.grid import Grid, all_tasks, domain_problems, split_task
+from da.grids.grid import Grid, all_tasks, domain_problems, split_task, swept
 
 if TYPE_CHECKING:
     from da.types import DataSet
@@ -185,8 +185,8 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
 def _check_methods(settings: dict[str, Any], problems: Problems) -> None:
     from da.methods.base import Method
 
-    swept = [key[6:] for key in _options_of(settings, "sweep") if str(key).startswith("model.")]
-    arguments = {**_options_of(settings, "model"), **dict.fromkeys(swept)}
+    points = {str(key): None for key in _options_of(settings, "sweep")}
+    arguments = {**_options_of(settings, "model"), **swept(points, "model.")}
     problems += _unknown_options("model", arguments, Method, SET_BY_THE_GRID)
     methods = settings.get("methods")
     short: dict[str, str] = {}
@@ -195,6 +195,8 @@ def _check_methods(settings: dict[str, Any], problems: Problems) -> None:
             options = methods.get(name) if isinstance(methods, dict) else None
             key = f"methods.{name}"
             problems += _unknown_options(key, options or {}, method, SET_BY_THE_GRID)
+            own = swept(points, "method.")
+            problems += _unknown_options(f"{key} (swept)", own, method, SET_BY_THE_GRID)
             same = short.setdefault(name_of_method(method), name)
             if same != name:
                 problems.append(f"methods: given twice: {same} and {name}")
@@ -239,13 +241,9 @@ def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -
     from da.networks.pretrained_conversion import conversion_plan
 
     defaults = {name: parameter.default for name, parameter in parameters_of(Method).items()}
-    swept = {
-        key[6:]: values
-        for key, values in _options_of(settings, "sweep").items()
-        if key.startswith("model.")
-    }
-    values = (_list(values) for values in swept.values())
-    points = [dict(zip(swept, point, strict=True)) for point in itertools.product(*values)]
+    arguments = swept(_options_of(settings, "sweep"), "model.")
+    values = (_list(values) for values in arguments.values())
+    points = [dict(zip(arguments, point, strict=True)) for point in itertools.product(*values)]
     for point in points:
         named = {"norm": norm, "norm_options": options}
         conversion_plan({**defaults, **_options_of(settings, "model"), **point, **named})

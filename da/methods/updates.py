@@ -17,6 +17,7 @@ from da.errors import Diverged, UserError
 from da.methods.lean_module import LeanModule
 from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
 from da.ops.acceleration import without_autocast
+from da.ops.clipping import GRADIENT_CLIP_VAL
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Updates(NamedTuple):
         accumulate_grad_batches: batches whose gradients are averaged for one update.
     """
 
-    gradient_clip_val: float | None = None
+    gradient_clip_val: float | None = GRADIENT_CLIP_VAL
     gradient_clip_algorithm: Literal["norm", "value"] = "norm"
     accumulate_grad_batches: int = 1
 
@@ -132,6 +133,8 @@ class UpdatingModule(LeanModule):
             self.logging = True
         if total is None:
             raise RuntimeError(f"{type(self).__name__}.steps made no step of a batch")
+        if self.clipped and self.logging:
+            self.log("clipped", sum(self.clipped) / len(self.clipped))
         if self._updates_now(batch_idx):
             schedules: Any = self.lr_schedulers() or []
             for schedule in schedules if isinstance(schedules, list) else [schedules]:
@@ -267,7 +270,6 @@ class UpdatingModule(LeanModule):
         kind = float("inf") if by_value else 2.0
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], kind)
         self.clipped.append(bool(norm > limit))
-        self.log("clipped", float(self.clipped[-1]), on_step=False, on_epoch=True)
         if by_value:
             nn.utils.clip_grad_value_(parameters, limit)
         else:

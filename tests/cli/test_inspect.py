@@ -164,12 +164,12 @@ def test_the_same_call_gives_the_same_files_and_fewer_images_others(call, data, 
 def test_what_is_wrong_is_said_in_one_line(refused, trained, data, tmp_path):
     bn = trained / "bn" / "last.ckpt"
     assert refused() == (
-        "expected what to inspect: python run.py inspect activations [CHECKPOINT ...] [options], "
-        "or --help"
+        "expected what to inspect (activations or training): python run.py inspect activations "
+        "[CHECKPOINT ...] [options], or --help"
     )
     said = refused("activation", bn)
-    assert (
-        said == "unknown inspection 'activation'; did you mean 'activations'? One of: activations"
+    assert said == (
+        "unknown inspection 'activation'; did you mean 'activations'? One of: activations, training"
     )
     assert "'no.ckpt'" in refused("activations", "no.ckpt")
     (tmp_path / "text.ckpt").write_text("no tensors")
@@ -198,7 +198,7 @@ def test_help_and_the_list_of_commands(capsys):
     for option in ("--norms", "--images", "--split", "--out", "inspect activations"):
         assert option in said
     assert run.main(["--help"]) == 0
-    assert "inspect    Look into networks" in capsys.readouterr().out
+    assert "inspect    Look into networks and trainings" in capsys.readouterr().out
 
 
 def test_the_command_does_not_hide_the_standard_librarys_inspect():

@@ -11,6 +11,7 @@ from da.grids.grid_file import WrongSettings, find_config, read_grid
 from da.grids.overrides import Override
 from da.grids.setting_keys import documented_keys
 from da.grids.training_keys import Optimizer
+from da.ops.clipping import GRADIENT_CLIP_VAL
 
 BASE = """
 data: x.Y
@@ -70,7 +71,20 @@ def test_names_like_no_stay_names(tmp_path):
         ("seeds: [0, 1]", "precision: 16-mixed", "16-mixed needs a GPU; on a cpu give bf16-mixed"),
         ("lr: published", "lr: best", "got 'best'"),
         ("seeds: [0, 1]", "seeds: [100]", "tune.seeds must be outside the table's seeds"),
-        ("seeds: [0, 1]", "sweep: {size: [1]}", "'size' is not batch_size or model.<argument>"),
+        ("seeds: [0, 1]", "sweep: {size: [1]}", "'size' is not lr, batch_size, model.<arg"),
+        ("lr: published", "sweep: {lr: [0]}", "sweep: lr: expected a number above 0, got 0"),
+        ("seeds: [0, 1]", "sweep: {lr: [1]}", "sweep: lr is swept, and the grid has a key lr"),
+        ("seeds: [0, 1]", "sweep: {batch_size: [1.5]}", "expected a whole number above 0, got 1.5"),
+        (
+            "seeds: [0, 1]",
+            "sweep: {trainer.gradient_clip_val: [-1]}",
+            "sweep: trainer.gradient_clip_val: expected a number above 0, got -1",
+        ),
+        (
+            "seeds: [0, 1]",
+            "sweep: {trainer.gradient_clip: [1]}",
+            "unknown option of trainer 'gradient_clip'; did you mean 'gradient_clip_val'",
+        ),
         ("seeds: [0, 1]", "tasks: [a-b]", "a task is written source->target, got 'a-b'"),
         (
             "seeds: [0, 1]",
@@ -100,7 +114,7 @@ def test_configurations_are_found_from_any_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", sorted((root() / "configs/ablations").glob("*.yaml")), ids=str)
 def test_every_preset_is_a_grid(path):
-    grid = read_grid(path, {"lr": ["published"]})
+    grid = read_grid(path, {})
     for point in grid.points():
         batch_size = point.get("batch_size", grid.batch_size)
         if grid.samples:
@@ -217,7 +231,55 @@ overrides:
     assert cell.trainer.changed() == {"gradient_clip_val": 2.0, **changed}
     other = cell_of(tmp_path, more, "N")
     assert other.model_args == {"optimizer": "adam", "weight_decay": 0, "anneal_alpha": 0}
-    assert other.trainer.changed() == {"max_steps": 5, **changed}
+    assert other.trainer.changed() == {"max_steps": 5, "gradient_clip_val": None, **changed}
+
+
+def test_gradients_are_clipped_unless_a_grid_says_otherwise(tmp_path):
+    assert cell_of(tmp_path, "").trainer.gradient_clip_val == GRADIENT_CLIP_VAL
+    assert cell_of(tmp_path, "gradient_clip_val: null\n").trainer.gradient_clip_val is None
+    within = cell_of(tmp_path, "trainer: {gradient_clip_val: null}\n")
+    assert within.trainer.changed() == {"gradient_clip_val": None}
+    assert within.id != cell_of(tmp_path, "").id
+
+
+def test_rates_limits_and_arguments_of_methods_are_swept(tmp_path):
+    more = """
+sweep:
+  lr: [0.1, 1]
+  trainer.gradient_clip_val: [null, 2]
+  method.trade_off: [0.5]
+overrides:
+  - {methods: N, trainer: {max_steps: 5}}
+"""
+    text = BASE.replace("{methods}", "N").replace("lr: published\npublished_lr: 1e-2", "")
+    (tmp_path / "g.yaml").write_text(text + more)
+    grid = read_grid(tmp_path / "g.yaml", {})
+    grid = type(grid).model_validate_json(grid.model_dump_json())
+    assert grid.rows == ("given",)
+    cells = [
+        grid.cell("a->b", "N", "bn", point, 0, grid.rate("a->b", "N", point, "given"))
+        for point in grid.points()
+    ]
+    found = [(cell.lr, cell.trainer.gradient_clip_val, cell.method_args) for cell in cells]
+    assert found == [(lr, clip, {"trade_off": 0.5}) for lr in (0.1, 1.0) for clip in (None, 2.0)]
+    assert {cell.trainer.max_steps for cell in cells} == {5}
+    assert len({cell.id for cell in cells}) == 4
+
+
+@pytest.mark.parametrize(
+    ("key", "override"),
+    [
+        ("lr: [1]", "lr: 2"),
+        ("trainer.max_steps: [1]", "trainer: {max_steps: 2}"),
+        ("model.momentum: [0]", "optimizer: {momentum: 0.5}"),
+    ],
+)
+def test_what_is_swept_is_not_overridden(tmp_path, key, override):
+    text = BASE.replace("{methods}", "N").replace("lr: published\npublished_lr: 1e-2", "lr: tuned")
+    more = f"published_lr: 1\nsweep: {{{key}}}\noverrides: [{{methods: N, {override}}}]\n"
+    (tmp_path / "g.yaml").write_text(text + more)
+    with pytest.raises(UserError, match=f"overrides.0: {key.partition(':')[0]} is swept"):
+        read_grid(tmp_path / "g.yaml", {})
 
 
 def test_a_name_is_enough_for_an_optimiser(tmp_path):

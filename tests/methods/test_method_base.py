@@ -19,6 +19,7 @@ from da.methods.source_only import SourceOnly
 from da.networks.backbones.base import build_backbone
 from da.norms import normaliser_names
 from da.norms.weight_align.layers import Aligned
+from da.ops.clipping import GRADIENT_CLIP_VAL
 from da.ops.optimisation import lr_over_norm2
 from da.types import Batch, Labelled, Unlabelled
 from datasets.digits import Digits
@@ -190,8 +191,12 @@ class Norms(L.Callback):
 def test_the_clipped_fraction_is_counted(tmp_path):
     free = Norms()
     module = source_only()
-    fit(module, digits(), tmp_path, callbacks=[free])
-    assert module.clipped == []  # off unless asked for
+    fit(module, digits(), tmp_path, callbacks=[free], gradient_clip_val=None)
+    assert module.clipped == []
+    module, norms = source_only(), Norms()
+    fit(module, digits(), tmp_path, callbacks=[norms])  # the default
+    assert module.clipped == [norm > GRADIENT_CLIP_VAL for norm in norms.before]
+    assert any(module.clipped)
     limit = sorted(free.before)[-2] * 1.0001  # all but one step, until that one
     norms = Norms()
     module = source_only()

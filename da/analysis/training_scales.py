@@ -1,0 +1,175 @@
+"""What grows in a training: scales of features, gains, the critic and gradients at every step."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from torch import Tensor, nn
+
+from da.methods.base import Method
+from da.norms.weight_align.layers import Aligned
+from da.ops.files import write_atomically
+from da.types import Activations
+
+MEASURED = {
+    "features": "root mean square of the features",
+    "gain": "largest |g| of WA, or |scale| of a normaliser",
+    "critic": "mean |logit| of the critic",
+    "reversed": "norm of the reversed gradient at the features",
+    "gradient": "norm of the gradient, before clipping",
+}
+"""What is measured at every step, and what it is in words."""
+
+
+@dataclass
+class Scales:
+    """The scales of one training.
+
+    Attributes:
+        name: of its line: normaliser and limit of the gradient.
+        rows: one a step, ``{"step": 1, "features": 0.7, ...}``; of :data:`MEASURED` those that
+            the method has.
+        ended: ``"done"``, or why it diverged.
+    """
+
+    name: str
+    rows: list[dict[str, float]] = field(default_factory=list)
+    ended: str = "done"
+
+
+class ScaleRecorder(L.Callback):
+    """Measures a training at every step; it computes the same as without.
+
+    Args:
+        scales: gets a row a step.
+    """
+
+    def __init__(self, scales: Scales):
+        self.scales = scales
+        self._now: dict[str, float] = {}
+        self._handles: list[Any] = []
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Hooks into the network and, where there is one, into the critic."""
+        assert isinstance(pl_module, Method)
+        self._handles = [pl_module.network.register_forward_hook(self._features)]
+        critic = getattr(pl_module, "critic", None)
+        if isinstance(critic, nn.Module):
+            self._handles.append(critic.register_forward_hook(self._critic))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Takes the hooks out."""
+        for handle in self._handles:
+            handle.remove()
+
+    def on_exception(self, trainer: L.Trainer, *args: Any) -> None:
+        """Takes the hooks out of a training that diverged, too."""
+        self.on_train_end(trainer, trainer.lightning_module)
+
+    def _features(self, network: nn.Module, inputs: Any, output: Activations) -> None:
+        if network.training:
+            self._now["features"] = root_mean_square(output.features)
+
+    def _critic(self, critic: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not critic.training:
+            return
+        self._now["critic"] = output.detach().abs().mean().item()
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(self._reversed)
+
+    def _reversed(self, gradient: Tensor) -> None:
+        self._now["reversed"] = gradient.norm().item()
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Measures the gradient before it is clipped: callbacks come before the module."""
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        self._now["gradient"] = nn.utils.get_total_norm(gradients).item()
+        gains = [m.g for m in pl_module.modules() if isinstance(m, Aligned) and m.g is not None]
+        gains += [
+            m.weight
+            for m in pl_module.modules()
+            if "Norm" in type(m).__name__ and getattr(m, "weight", None) is not None
+        ]
+        if gains:
+            self._now["gain"] = max(gain.detach().abs().max().item() for gain in gains)
+        self.scales.rows.append({"step": float(len(self.scales.rows) + 1), **self._now})
+
+
+def root_mean_square(x: Tensor) -> float:
+    """The root of the mean square of all values.
+
+    >>> root_mean_square(torch.tensor([3.0, -3.0]))
+    3.0
+    """
+    return x.detach().float().square().mean().sqrt().item()
+
+
+def save_figure_and_table(out: Path, title: str, trainings: Sequence[Scales]) -> list[Path]:
+    """Writes ``training.png``, ``training.svg`` and ``training.csv``.
+
+    Args:
+        out: folder; made where it is missing.
+        title: of the figure.
+        trainings: a line of each panel each.
+
+    Returns:
+        The files.
+    """
+    from da.reports.figures import write
+
+    out.mkdir(parents=True, exist_ok=True)
+    table = out / "training.csv"
+    write_atomically(table, as_csv(trainings))
+    return [*write(draw(title, trainings), out / "training"), table]
+
+
+def as_csv(trainings: Sequence[Scales]) -> bytes:
+    """A row a step and training; what a training has not is left empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["training", "step", *MEASURED], lineterminator="\n")
+    writer.writeheader()
+    for one in trainings:
+        for row in one.rows:
+            values = {k: f"{v:.6g}" for k, v in row.items()}
+            writer.writerow({"training": one.name, **values, "step": int(row["step"])})
+    return text.getvalue().encode()
+
+
+def draw(title: str, trainings: Sequence[Scales]) -> Any:
+    """One panel for each of :data:`MEASURED`, on a logarithmic axis; a cross where one diverged."""
+    from matplotlib.figure import Figure
+
+    from da.reports.figures import COLOURS
+
+    shown = [key for key in MEASURED if any(key in row for one in trainings for row in one.rows)]
+    columns = 2
+    lines = -(-len(shown) // columns)
+    figure = Figure(figsize=(10, 0.9 + 2.6 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis, key in zip(axes, shown, strict=False):
+        for number, one in enumerate(trainings):
+            points = [(row["step"], row[key]) for row in one.rows if row.get(key)]
+            xs, ys = [x for x, _ in points], [y for _, y in points]
+            colour = COLOURS[number % len(COLOURS)]
+            axis.plot(xs, ys, color=colour, lw=1.2, label=one.name)
+            if one.ended != "done" and points:
+                axis.plot(xs[-1:], ys[-1:], "x", color=colour, ms=9)
+        axis.set_yscale("log")
+        axis.set_title(MEASURED[key], fontsize="medium")
+        axis.set_xlabel("step")
+        axis.grid(color="0.9")
+    for axis in axes[len(shown) :]:
+        axis.set_axis_off()
+    figure.suptitle(f"{title}; × where a training diverged")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4)
+    return figure

@@ -1,0 +1,76 @@
+import csv
+
+import pytest
+
+import run
+from da.ops.clipping import GRADIENT_CLIP_VAL
+
+FEW = [
+    *("--data.steps_per_epoch", "3", "--trainer.max_epochs", "1", "--data.batch_size", "4"),
+    *("--model.bottleneck", "8", "--trainer.accelerator", "cpu"),
+]
+ADVERSARIAL = ["--model", "DANN", "--model.critic_width", "8", *FEW]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capfd):
+    """Runs ``inspect training``; gives the rows of the table by training, and what it said."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_it(*words):
+        capfd.readouterr()
+        assert run.main(["inspect", "training", *words]) == 0
+        said = capfd.readouterr().out
+        rows = {}
+        with (tmp_path / "runs/training/training.csv").open() as file:
+            for row in csv.DictReader(file):
+                rows.setdefault(row["training"], []).append(row)
+        for kind in ("png", "svg"):
+            assert (tmp_path / f"runs/training/training.{kind}").stat().st_size > 1000
+        return rows, said
+
+    return run_it
+
+
+def test_every_step_of_every_training_is_measured(call):
+    rows, said = call(*ADVERSARIAL, "--norms", "bn,wa", "--clip", "off,1e-3")
+    names = [
+        f"{norm}, {how}" for norm in ("bn", "wa") for how in ("not clipped", "clipped at 0.001")
+    ]
+    assert list(rows) == names
+    for name, steps in rows.items():
+        assert [row["step"] for row in steps] == ["1", "2", "3"]
+        assert all(float(row["features"]) > 0 for row in steps)
+        assert all(float(row["gradient"]) > 0 for row in steps)
+        # The strength of the reversal is 0 at the first step.
+        assert float(steps[0]["reversed"]) > 0
+        assert float(steps[0]["gain"]) == pytest.approx(1, abs=1e-3)
+        assert f"{name}: done; at the end: step 3" in said
+    # The gradient is measured before it is clipped, and clipping changes what follows.
+    for norm in ("bn", "wa"):
+        free, clipped = rows[f"{norm}, not clipped"], rows[f"{norm}, clipped at 0.001"]
+        assert free[0] == {**clipped[0], "training": free[0]["training"]}
+        assert free[2]["features"] != clipped[2]["features"]
+
+
+def test_one_training_as_fit_would_make_it_without_a_critic(call):
+    rows, _ = call("--model", "SourceOnly", "--model.norm", "wa", *FEW)
+    (name,) = rows
+    assert name == f"wa, clipped at {GRADIENT_CLIP_VAL:g}"
+    assert {row["critic"] for row in rows[name]} == {""}
+
+
+def test_a_training_that_diverges_is_drawn_to_its_end(call):
+    rows, said = call(
+        *("--model", "SourceOnly", "--model.norm", "none", "--model.lr", "1e30"),
+        *(*FEW, "--clip", "off"),
+    )
+    assert 0 < len(rows["none, not clipped"]) < 3
+    assert "none, not clipped: diverged: the loss at step" in said
+
+
+def test_what_is_wrong_is_one_line(refused_words):
+    said = refused_words("inspect", "training", "--clip", "5,-1")
+    assert said == "clip: expected numbers above 0 or off, as in off,5; got '-1'"
+    assert "clip: expected numbers" in refused_words("inspect", "training", "--clip", "much")
+    assert "unknown normaliser 'wb'" in refused_words("inspect", "training", "--norms", "wb")
