@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks
 
 from da.norms import WeightAlign, aligned_once, fold
 from da.norms.weight_align import layers
@@ -181,3 +185,168 @@ def test_a_replaced_parameter_is_another_weight() -> None:
         assert len(model[0].shared.cached) == 1
     assert not torch.allclose(before, after)
     assert torch.equal(after, model(x))
+
+
+# Whoever changes a weight: each leaves a model whose outputs within the block are those after it.
+
+
+def step_of(kind: Any, **options: Any) -> Callable[[nn.Module], None]:
+    def change(model: nn.Module) -> None:
+        for p in model.parameters():
+            p.grad = torch.ones_like(p) * torch.linspace(-1, 1, len(p)).view(
+                -1, *[1] * (p.dim() - 1)
+            )
+        kind(model.parameters(), lr=0.1, **options).step()
+
+    return change
+
+
+def step_of_another_library(model: nn.Module) -> None:
+    class Own(torch.optim.Optimizer):
+        def step(self, closure: Any = None) -> None:
+            for p in self.param_groups[0]["params"]:
+                p.data.mul_(torch.linspace(1, 2, len(p)).view(-1, *[1] * (p.dim() - 1)))
+
+    Own(model.parameters(), {}).step()
+
+
+def other_values(model: nn.Module) -> list[Tensor]:
+    return [torch.randn_like(p) for p in model.parameters()]
+
+
+def load_values(model: nn.Module, **options: Any) -> None:
+    model.load_state_dict(
+        {k: torch.randn_like(v) for k, v in model.state_dict().items()}, **options
+    )
+
+
+def swap_memory(model: nn.Module) -> None:
+    """Twice, so that the allocator may give the first memory's address again."""
+    for _ in range(2):
+        for p, value in zip(model.parameters(), other_values(model), strict=True):
+            p.data = value
+
+
+def average(model: nn.Module) -> None:
+    with torch.no_grad():
+        torch._foreach_lerp_(list(model.parameters()), other_values(model), 0.5)
+
+
+def write_in_inference_mode(model: nn.Module) -> None:
+    with torch.inference_mode():
+        for p, value in zip(model.parameters(), other_values(model), strict=True):
+            p.copy_(value)
+
+
+def set_from_a_vector(model: nn.Module) -> None:
+    size = sum(p.numel() for p in model.parameters())
+    nn.utils.vector_to_parameters(torch.randn(size), model.parameters())
+
+
+CHANGES: dict[str, Callable[[nn.Module], None]] = {
+    "SGD": step_of(torch.optim.SGD),
+    "SGD, foreach": step_of(torch.optim.SGD, foreach=True),
+    "SGD, fused": step_of(torch.optim.SGD, fused=True),
+    "Adam, fused": step_of(torch.optim.Adam, fused=True),
+    "AdamW, fused": step_of(torch.optim.AdamW, fused=True),
+    "Adagrad, fused": step_of(torch.optim.Adagrad, fused=True),
+    "another library's optimiser": step_of_another_library,
+    "load_state_dict": load_values,
+    "load_state_dict, assign": lambda model: load_values(model, assign=True),
+    "other memory": swap_memory,
+    "parameters from a vector": set_from_a_vector,
+    "an average": average,
+    "inference mode": write_in_inference_mode,
+    "another dtype and back": lambda model: (load_values(model), model.double().float())[0],
+}
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_noticed_whoever_makes_it(change: str, grad: bool) -> None:
+    model = network()
+    x = torch.randn(2, 3, 15, 15)
+    with torch.set_grad_enabled(grad):
+        with aligned_once(model):
+            before = model(x)
+            with torch.enable_grad():
+                CHANGES[change](model)
+            within = model(x)
+        after = model(x)
+    assert not torch.allclose(before, after)
+    assert torch.equal(within, after)
+
+
+def test_steps_are_counted_only_while_weights_are_shared() -> None:
+    before = len(_global_optimizer_post_hooks)
+    with aligned_once(network()), aligned_once(network()):
+        assert len(_global_optimizer_post_hooks) == before + 2
+    assert len(_global_optimizer_post_hooks) == before
+
+
+def test_gradients_held_back_before_and_after_the_classifiers_step_all_arrive() -> None:
+    x, y = torch.randn(2, 3, 15, 15), torch.randn(2, 3, 15, 15)
+    expected, model = network(), network()
+    for net in (expected, model):
+        optimiser = torch.optim.SGD(net[8].parameters(), 0.1, fused=True)
+        with aligned_once(net, micro_batches=True) if net is model else nullcontext():
+            net(x).square().sum().backward()
+            optimiser.step()
+            net(y).square().sum().backward()
+    for a, b in zip(gradients(model), gradients(expected), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_that_is_thawed_gets_its_gradient() -> None:
+    model = network()
+    x = torch.randn(2, 3, 15, 15)
+    for p in model[0].parameters():
+        p.requires_grad_(False)
+    with aligned_once(model):
+        model(x)
+        model[0].weight.requires_grad_(True)
+        model(x).square().sum().backward()
+    assert model[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("micro_batches", [False, True])
+@pytest.mark.parametrize("grad", [False, True])
+def test_what_inference_mode_made_does_not_reach_training(grad: bool, micro_batches: bool) -> None:
+    model = network()
+    x = torch.randn(2, 3, 15, 15)
+    model(x).square().mean().backward()
+    expected = gradients(model)
+    model.zero_grad()
+    with aligned_once(model, micro_batches):
+        with torch.inference_mode(), torch.set_grad_enabled(grad):
+            inferred = model(x)
+        with torch.no_grad():
+            evaluated = model(x)
+            assert not any(v.is_inference() for v in [model[0].acting_weight(), evaluated])
+        output = model(x)
+        output.square().mean().backward()
+    assert torch.equal(inferred.clone(), output)
+    assert torch.equal(evaluated, output)
+    for a, b in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_evaluation_in_inference_mode_aligns_once(counted: list[int]) -> None:
+    model = network().eval()
+    x = torch.randn(2, 3, 15, 15)
+    with torch.inference_mode(), aligned_once(model):
+        outputs = [model(x) for _ in range(4)]
+    assert len(counted) == 3
+    assert all(torch.equal(outputs[0], other) for other in outputs)
+
+
+def test_parameters_made_in_inference_mode_are_aligned_at_each_call(counted: list[int]) -> None:
+    x = torch.randn(2, 3, 15, 15)
+    with torch.inference_mode():
+        model = network()
+        with aligned_once(model):
+            model(x)
+            assert len(counted) == 3
+            model[0].weight.neg_()
+            within = model(x)
+        assert torch.equal(within, model(x))
