@@ -292,6 +292,10 @@ class DataSet(DataModule, Protocol):
     def origin(cls) -> Origin: ...
 
     @classmethod
+    def holds_out(cls, role: Role, options: Mapping[str, Any]) -> bool:
+        """Whether validation images are others than those trained on; with these options."""
+
+    @classmethod
     def fetch(cls, root: Path) -> None:
         """Downloads the set into a folder, or says what to do by hand."""
 

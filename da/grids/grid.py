@@ -38,6 +38,8 @@ class Tune(Strict):
     """Seeds of the trials, outside those of the table."""
     task: str | None = None
     """``source->target``; the data class's own development task where left out."""
+    criterion: str | None = None
+    """A label-free score on the target, by name; the source's validation accuracy if left out."""
 
 
 class Grid(TrainingKeys):
@@ -197,6 +199,9 @@ class Grid(TrainingKeys):
                 "baselines": self.baselines and tuple(map(named, self.baselines)),
                 "scores": tuple(map(named, self.scores)),
                 "score": named(self.score),
+                "tune": self.tune.model_copy(
+                    update={"criterion": self.tune.criterion and named(self.tune.criterion)}
+                ),
                 "overrides": tuple(
                     one.model_copy(update={"methods": tuple(map(named, one.methods))})
                     if one.methods

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids import rate_table
 from da.grids.grid import Grid
-from da.grids.session import Session, interruptible
+from da.grids.session import CHECK, Session, interruptible
 from da.grids.store import refuse_earlier_version
+
+IMAGES = "da.grids.validation:criterion_images"
+Ask = Callable[..., Any]
 
 
 def _task(grid: Grid, development: str | None) -> str:
@@ -17,6 +22,17 @@ def _task(grid: Grid, development: str | None) -> str:
     if task is None:
         raise UserError(f"{grid.data} names no development task; set tune.task in the YAML")
     return task
+
+
+def _images(session: Session, grid: Grid, cells: list[RunSpec], ask: Ask) -> str | None:
+    """Which images the criterion is on, said to the user; refused where they are trained on."""
+    if session.check != CHECK:  # of a data set that is none
+        return None
+    options = [dict(cell.data_args) for cell in cells]
+    images: str = ask(IMAGES, grid.model_dump(mode="json"), options)
+    what = grid.tune.criterion or "source validation accuracy"
+    session.say(f"criterion: {what}, on {images}")
+    return images
 
 
 def dry_run(session: Session, grid: Grid) -> int:
@@ -27,6 +43,7 @@ def dry_run(session: Session, grid: Grid) -> int:
     refuse_earlier_version(session.store.root)
     task = _task(grid, known["development"])
     cells = rate_table.trials(grid.renamed(known["names"]), task, known["version"])
+    _images(session, grid, cells, lambda name, *args: resolve(name)(*args))
     costs = session.costs(cells)  # reads the results, which may be damaged
     for cell in cells:
         session.say(str(cell))
@@ -56,11 +73,12 @@ def run(session: Session, grid: Grid, path: Path, command: str) -> int:
             short, task = grid.renamed(known["names"]), _task(grid, known["development"])
             before = rate_table.previous(path, short, task, known["data_path"])
             cells.extend(rate_table.trials(short, task, known["version"]))
+            images = _images(session, grid, cells, pool.ask)
             session.run(pool, cells)
             outcomes: rate_table.Outcomes = [
                 (c, session.store.result(c) or session.store.state(c)) for c in cells
             ]
-            table = rate_table.build(short, task, command, outcomes, before)
+            table = rate_table.build(short, task, command, outcomes, before, images)
             rate_table.write(path, table)
             _say_rates(session, table, path)
             return _say_failures(session)

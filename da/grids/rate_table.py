@@ -1,17 +1,19 @@
 """Tuning of the learning rate, and only that, with one budget for every normaliser.
 
 The rates are tried on a development task and on seeds that the table of results does not use, and
-judged by the source's validation images at the last epoch. Target labels are never looked at.
+judged at the last epoch by the source's validation accuracy, or by a label-free score on the
+target. Target labels are never looked at.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from da.engine.result import Result
+from da.engine.result import Result, validation_scores
 from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids.grid import Grid
@@ -21,6 +23,10 @@ from da.ops.yaml12 import read_yaml
 CRITERION = (
     "highest source validation accuracy at the last epoch, mean over the seeds; ties: lowest "
     "source validation cross-entropy; a rate that diverges or fails with any seed comes last"
+)
+LABEL_FREE = (
+    "highest {score} of the target, a label-free score, at the last epoch, mean over the seeds; "
+    "ties: lowest rate; a rate that diverges or fails with any seed comes last"
 )
 
 Outcomes = list[tuple[RunSpec, "Result | str"]]
@@ -35,10 +41,17 @@ class Trial(_Strict):
     """One learning rate."""
 
     lr: float
-    accuracy: list[float | None]
+    accuracy: list[float | None] = []
     """Source validation accuracy per seed; none where the cell has no result."""
-    cross_entropy: list[float | None]
+    cross_entropy: list[float | None] = []
+    score: list[float | None] = []
+    """The label-free score per seed, where that is the criterion, in place of the two."""
     states: list[str]
+
+    @property
+    def judged(self) -> list[float | None]:
+        """What a rate is judged by, per seed."""
+        return self.score or self.accuracy
 
 
 class Entry(_Strict):
@@ -61,6 +74,8 @@ class Table(_Strict):
     schema_version: int = 1
     command: str
     criterion: str = CRITERION
+    images: str | None = None
+    """Which images the criterion is on; earlier tables don't say."""
     data: str
     task: str
     seeds: list[int]
@@ -75,7 +90,7 @@ class Table(_Strict):
 
     def budget(self) -> dict[str, object]:
         """What every entry of a table has in common."""
-        return self.model_dump(exclude={"command", "entries"})
+        return self.model_dump(exclude={"command", "entries", "images"})
 
 
 Key = tuple[str, str, str, int]
@@ -94,7 +109,7 @@ def trials(grid: Grid, task: str, version: int = 1) -> list[RunSpec]:
         task: to tune on.
         version: of the data class.
     """
-    return [
+    cells = [
         grid.cell(task, method, norm, point, seed, _rounded(lr, factor), version)
         for method in grid.methods
         for norm in grid.norms
@@ -103,21 +118,32 @@ def trials(grid: Grid, task: str, version: int = 1) -> list[RunSpec]:
         for factor in grid.tune.factors
         for seed in grid.tune.seeds
     ]
+    if (criterion := grid.tune.criterion) is None:
+        return cells
+    return [
+        cell.model_copy(update={"scores": tuple(dict.fromkeys((*cell.scores, criterion)))})
+        for cell in cells
+    ]
 
 
 def _rounded(lr: float, factor: float) -> float:
     return float(f"{lr * factor:.6g}")
 
 
-def choose(outcomes: Outcomes) -> Entry:
-    """Picks the rate for one key from its trials; see :data:`CRITERION`."""
+def choose(outcomes: Outcomes, criterion: str | None = None) -> Entry:
+    """Picks the rate for one key from its trials; see :data:`CRITERION`, :data:`LABEL_FREE`.
+
+    Args:
+        outcomes: of one key.
+        criterion: the name of a label-free score; the source's validation accuracy without.
+    """
     by_lr: dict[float, Outcomes] = {}
     for cell, result in outcomes:
         by_lr.setdefault(cell.lr, []).append((cell, result))
-    tried = [_trial(lr, by_lr[lr]) for lr in sorted(by_lr)]
+    tried = [_trial(lr, by_lr[lr], criterion) for lr in sorted(by_lr)]
     best = max(tried, key=_merit)
     method, norm, backbone, batch_size = key(outcomes[0][0])
-    works = None not in best.accuracy and not _failed(tried)
+    works = None not in best.judged and not _failed(tried)
     return Entry(
         method=method,
         norm=norm,
@@ -134,54 +160,70 @@ def _failed(tried: list[Trial]) -> list[float]:
     return [trial.lr for trial in tried if not {*trial.states} <= {"done", "diverged"}]
 
 
-def _trial(lr: float, outcomes: Outcomes) -> Trial:
-    accuracy: list[float | None] = []
-    cross_entropy: list[float | None] = []
-    states = []
+def _trial(lr: float, outcomes: Outcomes, criterion: str | None) -> Trial:
+    trial = Trial(lr=lr, states=[r if isinstance(r, str) else "done" for _, r in outcomes])
     for _, result in outcomes:
-        if isinstance(result, str):
-            states.append(result)
-            accuracy.append(None)
-            cross_entropy.append(None)
-        else:
-            scores = result.evaluations[-1].forms[""]["source/validation"]
-            states.append("done")
-            assert scores.accuracy is not None  # the source has labels
-            accuracy.append(round(scores.accuracy, 6))
-            entropy = scores.cross_entropy
-            cross_entropy.append(None if entropy is None else round(entropy, 6))
-    return Trial(lr=lr, accuracy=accuracy, cross_entropy=cross_entropy, states=states)
+        last = None if isinstance(result, str) else result.evaluations[-1].forms[""]
+        if criterion is not None:
+            free = None if last is None else validation_scores(last).label_free.get(criterion)
+            trial.score.append(_rounded_or_none(free))
+            continue
+        source = last and last["source/validation"]
+        trial.accuracy.append(_rounded_or_none(source.accuracy if source else None))
+        trial.cross_entropy.append(_rounded_or_none(source.cross_entropy if source else None))
+    return trial
+
+
+def _rounded_or_none(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def _merit(trial: Trial) -> tuple[float, float]:
-    known = [value for value in trial.accuracy if value is not None]
-    if len(known) < len(trial.accuracy):
-        return (-1.0, 0.0)
+    known = [value for value in trial.judged if value is not None]
+    if len(known) < len(trial.judged):
+        return (-math.inf, 0.0)
     entropies = [value for value in trial.cross_entropy if value is not None]
     entropy = sum(entropies) / len(entropies) if entropies else 0.0
-    # Rounded, so that sums of equal accuracies in another order are equal, too.
+    # Rounded, so that sums of equal numbers in another order are equal, too.
     return (round(sum(known) / len(known), 9), -entropy)
 
 
 def build(
-    grid: Grid, task: str, command: str, outcomes: Outcomes, before: Table | None = None
+    grid: Grid,
+    task: str,
+    command: str,
+    outcomes: Outcomes,
+    before: Table | None = None,
+    images: str | None = None,
 ) -> Table:
-    """The table of a finished tuning, with the entries of the one before that it did not try."""
+    """The table of a finished tuning, with the entries of the one before that it did not try.
+
+    Args:
+        grid: that was tuned.
+        task: that it was tuned on.
+        command: that wrote it.
+        outcomes: of the trials.
+        before: the table that this one adds to.
+        images: which ones the criterion is on, in words.
+    """
     groups: dict[Key, Outcomes] = {}
     for cell, result in outcomes:
         groups.setdefault(key(cell), []).append((cell, result))
     entries = {key(entry): entry for entry in before.entries} if before else {}
     if before and not entries.keys() <= groups.keys() and not before.command.endswith(command):
         command = f"{before.command} && {command}"
-    entries |= {name: choose(group) for name, group in groups.items()}
-    return _empty(grid, task, command).model_copy(update={"entries": list(entries.values())})
+    entries |= {name: choose(group, grid.tune.criterion) for name, group in groups.items()}
+    filled = {"entries": list(entries.values()), "images": images}
+    return _empty(grid, task, command).model_copy(update=filled)
 
 
 def _empty(grid: Grid, task: str, command: str) -> Table:
     if grid.published_lr is None:
         raise UserError("published_lr: missing: the tried learning rates are multiples of it")
+    score = grid.tune.criterion
     return Table(
         command=command,
+        criterion=CRITERION if score is None else LABEL_FREE.format(score=score),
         data=grid.data,
         task=task,
         seeds=list(grid.tune.seeds),
@@ -237,14 +279,20 @@ def warning(entry: Entry) -> str:
 def write(path: Path, table: Table) -> None:
     """Writes the table, atomically, with a comment at each choice that needs one."""
     body = yaml.safe_dump(
-        table.model_dump(exclude={"entries"}), sort_keys=False, width=98, default_flow_style=None
+        table.model_dump(exclude={"entries"}, exclude_none=True),
+        sort_keys=False,
+        width=98,
+        default_flow_style=None,
     )
     lines = [f"# Written by: {table.command}", body.rstrip(), "entries:"]
     for entry in table.entries:
         if remark := warning(entry):
             lines.append(f"# {remark}")
         text = yaml.safe_dump(
-            [entry.model_dump()], sort_keys=False, width=98, default_flow_style=None
+            [entry.model_dump(exclude_defaults=True)],
+            sort_keys=False,
+            width=98,
+            default_flow_style=None,
         )
         lines.append(text.rstrip())
     write_atomically(path, "\n".join(lines) + "\n")

@@ -14,6 +14,7 @@ from da.grids.store import Store
 from da.ops.files import write_atomically
 from da.reports import published_comparison as comparison
 from da.reports import published_report, report
+from da.reports.published_ranges import ranges
 from da.reports.references import AVERAGE, Reference, methods_named, read, same_task
 from da.reports.runs import Run, load_runs
 
@@ -65,14 +66,18 @@ def _write_comparison(
     lines = comparison.compare(plan, runs, references)
     by_class = comparison.classes(plan, runs, references)
     other = comparison.other_images(plan, runs)
-    text = published_report.markdown(plan, lines, by_class, other)
+    shown = ranges(plan, runs, references)
+    text = published_report.markdown(plan, lines, by_class, other, shown)
     write_atomically(out / "reproduce.md", text)
     rows = published_report.csv_rows(lines, by_class)
     write_atomically(out / "reproduce.csv", report.csv_text(rows))
+    range_rows = published_report.range_rows(shown)
+    write_atomically(out / "reproduce_ranges.csv", report.csv_text(range_rows))
     for line in [
         *published_report.tables(lines, by_class),
+        *published_report.range_tables(shown),
         *published_report.notes(plan.grid, lines, other),
         *(f"  {text}" for text in report.missing((r for r in runs if r.reason), f"{out}/")),
     ]:
         session.say(line)
-    return f"{out}/reproduce.md, reproduce.csv"
+    return f"{out}/reproduce.md, reproduce.csv, reproduce_ranges.csv"

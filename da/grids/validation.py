@@ -18,7 +18,7 @@ from da.errors import UserError, unknown
 from da.grids.grid import Grid, all_tasks, domain_problems, split_task, swept
 
 if TYPE_CHECKING:
-    from da.types import DataSet
+    from da.types import DataSet, Role
 
 SET_BY_THE_GRID = {"num_classes", "task", "seed", "norm", "norm_options", "lr"}
 """Arguments of a method that the grid sets by itself."""
@@ -139,7 +139,8 @@ def _short_names(grid: Grid) -> dict[str, str]:
     names |= {name: short_norm(name) for name in grid.norms}
     names |= {
         name: short_name(type(find_score(name)), PACKAGE, Score)  # type: ignore[type-abstract]
-        for name in (*grid.scores, grid.score)
+        for name in (*grid.scores, grid.score, grid.tune.criterion)
+        if name is not None
     }
     return names
 
@@ -180,6 +181,36 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
             if domain not in checked:
                 data.check_presence(domain)
                 checked.add(domain)
+
+
+def criterion_images(settings: dict[str, Any], options: list[dict[str, Any]]) -> str:
+    """Which images rates are judged on in a tuning, in words.
+
+    Args:
+        settings: of a :class:`~da.grids.grid.Grid`.
+        options: those of the data in each trial.
+
+    Raises:
+        UserError: where the source's accuracy would be one on the images that are trained on.
+    """
+    grid = Grid.model_validate(settings)
+    data = find_data(grid.data)
+    role: Role = "target" if grid.tune.criterion else "source"
+    held_out = all(data.holds_out(role, each) for each in options)
+    if role == "target":
+        seen = "not trained on" if held_out else "the very ones that are trained on (transductive)"
+        return f"the target's validation images, without their labels: {seen}"
+    if not held_out:
+        from da.selection.base import available_scores
+
+        free = [name for name, score in available_scores().items() if not score.needs]
+        raise UserError(
+            f"tune: the source's validation accuracy can't judge a rate on {grid.data}, whose "
+            "validation images of the source are the very ones that are trained on: hold some of "
+            "them out (data_args: {validation: 0.2}), or name a label-free score on the target "
+            f"(tune: {{criterion: {free[0]}}}, or --criterion; one of {', '.join(free)})"
+        )
+    return "the source's validation images: not trained on"
 
 
 def _check_methods(settings: dict[str, Any], problems: Problems) -> None:
@@ -252,7 +283,9 @@ def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -
 def _check_scores(settings: dict[str, Any], problems: Problems) -> None:
     from da.selection.base import find_score
 
+    criterion = _options_of(settings, "tune").get("criterion")
     named = {"scores": _names(settings.get("scores")), "score": _names(settings.get("score"))}
+    named["tune.criterion"] = _names(criterion)
     for key, names in named.items():
         for name in names:
             problems.of(key, lambda: find_score(name))  # noqa: B023

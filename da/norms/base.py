@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from da.discovery import subclasses
 from da.errors import UserError
 from da.norms.flow import Flow
+from da.norms.joined_layers import on_split_layers
 from da.norms.surgery import (
     BATCH_NORMS,
     affine_parameters,
@@ -128,6 +129,7 @@ class ActivationNormaliser(Normaliser):
         weight = layer.weight
         return new.to(weight.device, weight.dtype).train(layer.training)  # type: ignore[arg-type]
 
+    @on_split_layers
     def apply(self, model: nn.Module) -> nn.Module:
         """See :meth:`Normaliser.apply`."""
         norms = removable_batch_norms(model)

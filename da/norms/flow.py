@@ -50,13 +50,13 @@ class Flow:
 
         Args:
             model: any network that takes one tensor. It is left as it is.
-            example: an input of the model; by default what its ``example`` method gives, if any.
+            example: an input of the model; by default what its ``example`` method gives, or an
+                image of the size that timm has on record for a model of its own.
         """
         try:
             return cls(trace_calls(model))
         except Exception as error:  # whatever a model's own forward raises on a symbolic input
-            if example is None and callable(own := getattr(model, "example", None)):
-                example = own()
+            example = _own_example(model) if example is None else example
             if example is None:
                 raise UserError(
                     f"{type(model).__name__} can't be traced to see which layer feeds which"
@@ -126,6 +126,15 @@ class Flow:
         return _mean_moments(
             [_moments_of_call(call.inputs[0]) for call in self.calls.get(layer, []) if call.inputs]
         )
+
+
+def _own_example(model: nn.Module) -> Tensor | None:
+    """An input that the model itself names; None where it names none."""
+    if callable(method := getattr(model, "example", None)):
+        example: Tensor = method()
+        return example
+    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
+    return None if size is None else torch.zeros(1, *size)
 
 
 def sole_feeder(call: Node) -> Node | None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.norms.flow import Flow
+from da.norms.joined_layers import split_joined_layers
 from da.norms.surgery import (
     Affine,
     affine_parameters,
@@ -28,7 +29,7 @@ def fold_batch_norms(model: nn.Module, converted: nn.Module, example: Tensor | N
         converted: its affines are.
         example: see :meth:`da.norms.flow.Flow.of`.
     """
-    model.eval()
+    model = split_joined_layers(model).eval()
     flow = Flow.of(model, example)
     names = {name: (m, converted.get_submodule(name)) for name, m in model.named_modules()}
     layers = {old for old, new in names.values() if isinstance(new, Aligned)}

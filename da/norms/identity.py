@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from da.norms.base import Normaliser
 from da.norms.flow import Flow
+from da.norms.joined_layers import on_split_layers
 from da.norms.surgery import (
     affine_parameters,
     copy_parameter,
@@ -39,6 +40,7 @@ class NoNormaliser(Normaliser):
     def __init__(self, *, example: Tensor | None = None):
         self.example = example
 
+    @on_split_layers
     def apply(self, model: nn.Module) -> nn.Module:
         """See :meth:`Normaliser.apply`."""
         refuse_other_normalisers(model, self.name)

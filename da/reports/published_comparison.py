@@ -37,8 +37,7 @@ class Line:
     @property
     def selection(self) -> Selection | None:
         """The selection of the published number, None where it is not stated."""
-        named = self.reference.selection if self.reference else None
-        return next((s for s in get_args(Selection) if s == named), None)
+        return named_selection(self.reference) if self.reference else None
 
     @property
     def compared(self) -> Summary | None:
@@ -64,6 +63,11 @@ class Line:
         """Whether ours is within the band, None where it can't be said."""
         # Numbers are published with one decimal: a difference of 1.5 is 1.5.
         return None if self.difference is None else round(abs(self.difference), 6) <= self.band
+
+
+def named_selection(reference: Reference) -> Selection | None:
+    """The selection of a published number, where it is one of ours."""
+    return next((s for s in get_args(Selection) if s == reference.selection), None)
 
 
 def group_of(run: Run) -> Group:
@@ -105,7 +109,8 @@ def _value(run: Run, selection: Selection, of: Callable[[Scores], Any]) -> Any:
     return None if chosen is None else of(chosen.forms[""]["target/test"])
 
 
-def _percent(run: Run, selection: Selection, metric: str) -> float | None:
+def percent_on_target(run: Run, selection: Selection, metric: str) -> float | None:
+    """The target's test accuracy of a run at a selection, in percent; None without a result."""
     accuracy = _value(run, selection, lambda scores: getattr(scores, metric))
     return None if accuracy is None else 100 * accuracy
 
@@ -127,7 +132,7 @@ def _line(
         label,
         metric,
         published,
-        {s: _whole([_percent(run, s, metric) for run in runs]) for s in SELECTIONS},
+        {s: _whole([percent_on_target(run, s, metric) for run in runs]) for s in SELECTIONS},
         done=sum(run.result is not None for run in runs),
         planned=len(runs),
         diverged=sum(run.state == "diverged" for run in runs),
@@ -145,7 +150,7 @@ def _average(
     for selection in SELECTIONS:
         seeds: dict[int, list[float]] = {}
         for run in runs:
-            value = _percent(run, selection, metric)
+            value = percent_on_target(run, selection, metric)
             if value is not None:
                 seeds.setdefault(run.entry.cell.seed, []).append(value)
         whole = all(line.ours[selection] for line in lines)

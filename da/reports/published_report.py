@@ -10,6 +10,8 @@ from da.engine.result import SELECTIONS
 from da.grids.grid import Grid
 from da.grids.plan import Plan
 from da.reports.published_comparison import ClassLine, Line
+from da.reports.published_ranges import Published, Range, distance, inside, tolerance
+from da.reports.references import BASE
 from da.reports.report import grid_table
 from da.reports.statistics import Summary
 
@@ -89,14 +91,88 @@ def notes(grid: Grid, lines: Sequence[Line], other: Sequence[str] = ()) -> list[
     return texts
 
 
+RANGE_HEADER = [
+    *("method", "task", "accuracy in %", "at", "ours", "published by sources", "inside"),
+    *("our gain", "published gains", "gain inside"),
+]
+
+
+def range_tables(shown: Sequence[Range]) -> list[str]:
+    """How far sources disagree, with ours, and every source by name."""
+    if not shown:
+        return []
+    fields = [
+        [
+            ", ".join(filter(None, (*each.group[:2], each.group[3]))),
+            each.label,
+            METRICS[each.metric],
+            each.selection,
+            number(each.ours),
+            _span(each.values, "{:.1f}"),
+            _range_verdict(each.ours, each.values),
+            *(["–"] * 3 if each.group[0] == BASE else _gain_fields(each)),
+        ]
+        for each in shown
+    ]
+    named = dict.fromkeys(
+        f"- {each.group[0]}, {each.label}, {METRICS[each.metric]}: {_of_source(source)}"
+        for each in shown
+        for source in each.sources
+    )
+    return [
+        *("## Beside the range over sources", ""),
+        *grid_table(RANGE_HEADER, fields),
+        "",
+        "Gains are over source-only training: ours over our own with the same normaliser and rate, "
+        "seed by seed; each source's over that source's own. Inside: within the range, or outside "
+        "by at most 2 standard errors of our mean or 1.5 points, whichever is more.",
+        *("", *named, ""),
+    ]
+
+
+def _span(values: Sequence[float], form: str) -> str:
+    """``78.2 to 86.6 (5)``: lowest, highest, how many."""
+    if not values:
+        return "–"
+    low, high = (form.format(value) for value in (min(values), max(values)))
+    return f"{low} (1)" if len(values) == 1 else f"{low} to {high} ({len(values)})"
+
+
+def _range_verdict(ours: Summary | None, values: Sequence[float]) -> str:
+    within = inside(ours, values)
+    if ours is None or within is None:
+        return "no published number" if ours else "missing"
+    beyond = distance(ours, values)
+    alone = ", one seed: error unknown" if ours.std is None else ""
+    verdict = "inside" if within else f"OUTSIDE by {beyond:.1f}"
+    return f"{verdict} (±{tolerance(ours):.1f}{alone})"
+
+
+def _gain_fields(each: Range) -> list[str]:
+    ours = "–" if each.our_gain is None else f"{each.our_gain.mean:+.1f} ({each.our_gain.n})"
+    return [ours, _span(each.gains, "{:+.1f}"), _range_verdict(each.our_gain, each.gains)]
+
+
+def _of_source(source: Published) -> str:
+    reference = source.reference
+    kind = "quoted from papers" if reference.metric == "paper" else reference.selection
+    forward = f", {reference.forward} forward" if reference.forward else ""
+    gain = "" if source.gain is None else f", gain {source.gain:+.1f}"
+    return f"{reference.value:.1f}{gain} ({reference.source}; {kind}{forward})"
+
+
 def markdown(
-    plan: Plan, lines: Sequence[Line], by_class: Sequence[ClassLine], other: Sequence[str] = ()
+    plan: Plan,
+    lines: Sequence[Line],
+    by_class: Sequence[ClassLine],
+    other: Sequence[str] = (),
+    shown: Sequence[Range] = (),
 ) -> str:
     """``reproduce.md``."""
     text = ["# Beside published numbers", "", f"- command: `{plan.command}`"]
     seeds = ", ".join(map(str, plan.grid.seeds))
     text += [f"- data: {plan.grid.data}, seeds {seeds}, device {plan.grid.device}", ""]
-    text += [*tables(lines, by_class), *notes(plan.grid, lines, other), ""]
+    text += [*tables(lines, by_class), *range_tables(shown), *notes(plan.grid, lines, other), ""]
     return "\n".join(text)
 
 
@@ -135,6 +211,27 @@ def csv_rows(lines: Sequence[Line], by_class: Sequence[ClassLine]) -> list[dict[
         row = dict(zip(keys, item.group, strict=True))
         row |= {"task": item.task, "label": item.name, "metric": f"class:{item.name}"}
         written.append(row | {"published": item.published} | _summary("oracle", item.ours))
+    return written
+
+
+def range_rows(shown: Sequence[Range]) -> list[dict[str, Any]]:
+    """``reproduce_ranges.csv``: one row per source, method, task and metric, in percent."""
+    keys = ("method", "norm", "lr_row", "swept")
+    written = []
+    for each in shown:
+        ours = dict(zip(keys, each.group, strict=True)) | {
+            **{"task": each.task, "metric": each.metric, "selection": each.selection},
+            **_summary("ours", each.ours),
+            **_summary("our gain", each.our_gain),
+            "inside": inside(each.ours, each.values),
+            "gain inside": inside(each.our_gain, each.gains),
+        }
+        for source in each.sources:
+            reference = source.reference
+            theirs = {"source": reference.source, "published": reference.value}
+            theirs |= {"published gain": source.gain, "its selection": reference.selection}
+            theirs |= {"its metric": reference.metric, "forward": reference.forward}
+            written.append(ours | theirs)
     return written
 
 

@@ -15,6 +15,9 @@ AVERAGE = "average"
 MEANS = ("class_mean", "accuracy")
 """Metrics that are compared; ``accuracy`` is the mean over samples."""
 
+BASE = "SourceOnly"
+"""The method that gains are measured from."""
+
 ALIASES = {"erm": "SourceOnly"}
 """Other names under which tables have our methods."""
 
@@ -30,8 +33,12 @@ class Reference:
         label: the task in the published notation.
         metric: ``accuracy``, ``class_mean``, ``class:NAME``, or ``paper``: the number of the
             method's own paper, as the source quotes it.
-        selection: which epoch it is of: ``oracle``, ``last``, ``not stated``.
+        selection: which epoch it is of: ``oracle``, ``last``, ``not stated``, ``source`` (the best
+            on held-out images of the source) or ``supervised`` (on a held-out part of the target).
         source: where it was read.
+        forward: whether domains passed ``joint`` or ``separate``; empty where it isn't known.
+        band: our class, where the number is one of those that sources disagree on; its settings
+            need not be ours.
     """
 
     method: str
@@ -45,6 +52,8 @@ class Reference:
     selection: str
     source: str
     note: str
+    forward: str = ""
+    band: str = ""
 
 
 def folder() -> Path:
@@ -80,7 +89,9 @@ def _reference(row: dict[str, Any]) -> Reference:
         "std": float(row["std"]) if row["std"] else None,
         "seeds": int(row["seeds"]) if row["seeds"] else None,
     }
-    return Reference(**{**row, **numbers})
+    # Most rows end before the last columns.
+    texts: dict[str, Any] = {name: value or "" for name, value in row.items()}
+    return Reference(**texts | numbers)
 
 
 def same_task(a: str, b: str) -> bool:

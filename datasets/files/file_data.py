@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,6 +183,11 @@ class FileData(DomainData):
     def origin(cls) -> Origin:
         """See :meth:`SetFacts.origin`."""
         return "the user's"
+
+    @classmethod
+    def holds_out(cls, role: Role, options: Mapping[str, Any]) -> bool:
+        """See :meth:`SetFacts.holds_out`; published lists have no validation of their own."""
+        return role == "source" and float(options.get("validation", 0.0)) > 0
 
     @classmethod
     def read_all(cls, root: str | None = None) -> dict[str, dict[Split, ImageSet]]:

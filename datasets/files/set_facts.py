@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from da.errors import UserError
-from da.types import Origin
+from da.types import Origin, Role
 
 
 class SetFacts:
@@ -62,6 +64,16 @@ class SetFacts:
         symbol = cls.symbols.get(domain, domain)
         tasks = cls.tasks()
         return not tasks or any(symbol in task.split("→") for task in tasks)
+
+    @classmethod
+    def holds_out(cls, role: Role, options: Mapping[str, Any]) -> bool:
+        """Whether the validation images of a domain are others than those it is trained on.
+
+        Args:
+            role: ``"source"`` or ``"target"``.
+            options: of the set, as a grid gives them.
+        """
+        return True
 
     @classmethod
     def origin(cls) -> Origin:

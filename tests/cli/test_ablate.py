@@ -451,3 +451,35 @@ def test_help_keeps_its_lines_and_has_an_example(command, capsys):
     summary = run.commands()[command]
     assert any(line.startswith(summary) for line in lines)
     assert "`" not in summary
+
+
+OFFICE = """
+data: OfficeCaltech10
+tasks: ["amazon->webcam"]
+methods: [SourceOnly]
+norms: [bn]
+model: {backbone: resnet18}
+epochs: 1
+steps_per_epoch: 1
+lr: published
+published_lr: 0.01
+tuned: tuned.yaml
+tune: {task: "dslr->caltech"}
+"""
+
+
+def test_tune_refuses_to_judge_by_images_that_are_trained_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.yaml").write_text(OFFICE)
+    assert run.main(["tune", "grid.yaml", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert "source's validation accuracy can't judge a rate on OfficeCaltech10" in said
+    assert run.main(["tune", "grid.yaml", "--dry-run", "--criterion", "NegativeEntropy"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "criterion: NegativeEntropy, on the target's validation images" in said
+    assert "(transductive)" in said
+    assert run.main(["tune", "grid.yaml", "--dry-run", "--criterion", "Entropy"]) == 2
+    assert "tune.criterion: unknown score 'Entropy'" in capsys.readouterr().err
+    (tmp_path / "grid.yaml").write_text(OFFICE + "data_args: {validation: 0.2}\n")
+    assert run.main(["tune", "grid.yaml", "--dry-run"]) == 0
+    assert "source's validation images: not trained on" in capsys.readouterr().out

@@ -240,6 +240,21 @@ def test_splits_of_a_domain_share_no_image_unless_it_is_transductive(make):
             seen |= set(images)
 
 
+def test_a_class_says_whether_validation_images_are_trained_on(make):
+    options = [{}]
+    if "validation" in inspect.signature(type(make())).parameters:
+        options.append({"validation": 0.3})
+    for given in options:
+        data = make(**given)
+        for role in ROLES:
+            train, validation = (data.set_of(role, split) for split in ("train", "validation"))
+            images = [
+                {image.numpy().tobytes() for image in part.images(np.arange(len(part)))}
+                for part in (train, validation)
+            ]
+            assert type(data).holds_out(role, given) == (not images[0] & images[1]), (role, given)
+
+
 def test_wrong_options_are_refused_in_one_line(make):
     wrong = [
         ("source", "no such domain"),

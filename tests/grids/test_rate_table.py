@@ -162,3 +162,56 @@ def test_a_trial_that_failed_leaves_no_rate_whichever_is_the_best():
     )
     ended = rate_table.choose(outcomes({**rows, 0.1: [(0.8, 1), "diverged"]}))
     assert (ended.lr, rate_table.warning(ended)) == (0.2, "")
+
+
+def with_criterion(score):
+    return GRID.model_copy(update={"tune": GRID.tune.model_copy(update={"criterion": score})})
+
+
+def test_a_label_free_criterion_goes_by_the_last_score_on_the_target_alone(tmp_path):
+    rows = {0.1: [(0.9, 1), (0.9, 1)], 0.2: [(0.2, 9), (0.2, 9)], 0.3: [(0.99, 1), "diverged"]}
+    scores = {0.1: -2.0, 0.2: -1.5, 0.3: 5.0}
+    found = outcomes(rows)
+    for cell, result in found:
+        if not isinstance(result, str):
+            for evaluation in result.evaluations:
+                streams = evaluation.forms[""]
+                streams["target/validation"] = streams["target/test"].model_copy(deep=True)
+                streams["target/validation"].label_free = {"S": 9.0 - cell.lr}  # the first ones
+            streams["target/validation"].label_free = {"S": scores[cell.lr]}
+    entry = rate_table.choose(found, "S")
+    assert (entry.lr, entry.edge) == (0.2, False)
+    assert [trial.score for trial in entry.trials] == [[-2.0, -2.0], [-1.5, -1.5], [5.0, None]]
+    assert [trial.accuracy for trial in entry.trials] == [[], [], []]
+    table = rate_table.build(with_criterion("S"), "a->b", "tune", found, images="the target's")
+    rate_table.write(tmp_path / "t.yaml", table)
+    text = (tmp_path / "t.yaml").read_text()
+    assert "highest S of the target, a label-free score" in text
+    assert "images: the target's" in text
+    assert "accuracy" not in text
+    assert rate_table.read(tmp_path / "t.yaml", "tune") == table
+
+
+def test_a_score_that_is_no_number_leaves_its_rate_last():
+    found = [(c, made(c)) for c in rate_table.trials(with_criterion("S"), "a->b")][:10]
+    for _, result in found:
+        streams = result.evaluations[-1].forms[""]
+        streams.get("target/validation", streams["target/test"]).label_free = {"S": None}
+    entry = rate_table.choose(found, "S")
+    assert entry.lr is None
+
+
+def test_trials_measure_the_criterion_and_cells_of_the_table_do_not_change():
+    grid = with_criterion("Mine").model_copy(update={"lr": ("published",)})
+    cells = rate_table.trials(grid, "a->b")
+    assert all(cell.scores[-1] == "Mine" for cell in cells)
+    assert "Mine" not in plans.plan(grid, ["a->b"], "ablate", "tune").cells[0].scores
+
+
+def test_entries_by_another_criterion_do_not_stay(tmp_path):
+    path = tmp_path / "t.yaml"
+    results = [(c, made(c)) for c in rate_table.trials(GRID, "a->b")]
+    rate_table.write(path, rate_table.build(GRID, "a->b", "tune", results))
+    part = with_criterion("S").model_copy(update={"norms": {"gn": {}}})
+    with pytest.raises(UserError, match="tuned with other criterion, and 2 of its entries"):
+        rate_table.previous(path, part, "a->b")

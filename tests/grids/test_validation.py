@@ -8,7 +8,7 @@ from torch import nn
 from da.errors import UserError
 from da.grids import plan as plans
 from da.grids.grid import Grid
-from da.grids.validation import check, name_problems
+from da.grids.validation import check, criterion_images, name_problems
 from da.methods.dann import DANN
 from da.norms import normaliser, short_name
 from da.norms.group_norm import GroupNorm
@@ -181,3 +181,48 @@ def test_a_table_of_rates_may_name_its_data_either_way(tmp_path):
         plan = plans.plan(grid, known["tasks"], "c", "t", data_path=known["data_path"])
         assert {entry.cell.lr for entry in plan.entries} == {0.3}
         assert rate_table.previous(path, grid, "a->b", known["data_path"]) is None or data
+
+
+# Which images a tuning goes by.
+
+
+def tuned_on(data, criterion=None, options=({},)):
+    tune = {"criterion": criterion} if criterion else {}
+    settings = {**SETTINGS, "data": data, "tasks": ["amazon->webcam"], "tune": tune}
+    grid = Grid.model_validate({**settings, "published_lr": 0.1})
+    return criterion_images(grid.model_dump(mode="json"), list(options))
+
+
+def test_source_accuracy_on_images_that_are_trained_on_is_refused_as_a_criterion():
+    for data in ("OfficeCaltech10", "Office31"):
+        with pytest.raises(UserError) as caught:
+            tuned_on(data)
+        said = str(caught.value)
+        assert (
+            f"can't judge a rate on {data}, whose validation images of the source are the" in said
+        )
+        assert "data_args: {validation: 0.2}" in said
+        assert "one of InformationMaximisation, NegativeEntropy)" in said
+        assert "\n" not in said
+    with pytest.raises(UserError, match="trained on"):  # one trial of many holds nothing out
+        tuned_on("Office31", options=({"validation": 0.2}, {}))
+
+
+def test_a_criterion_says_which_images_it_is_on():
+    held_out = "the source's validation images: not trained on"
+    assert tuned_on("Digits") == held_out
+    assert tuned_on("Office31", options=[{"validation": 0.2}]) == held_out
+    said = tuned_on("Office31", "NegativeEntropy")
+    assert said == (
+        "the target's validation images, without their labels: the very ones that are trained on "
+        "(transductive)"
+    )
+    assert tuned_on("Digits", "NegativeEntropy").endswith("labels: not trained on")
+
+
+def test_a_criterion_is_named_like_a_score_and_a_wrong_name_lists_them():
+    wrong = {**SETTINGS, "tune": {"criterion": "NegativEntropy"}}
+    [problem] = name_problems(wrong)
+    assert problem.startswith("tune.criterion: unknown score 'NegativEntropy'")
+    grid, _ = checked(tune={"criterion": "da.selection.negative_entropy.NegativeEntropy"})
+    assert grid.tune.criterion == "NegativeEntropy"

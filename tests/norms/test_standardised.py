@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from da.errors import UserError
 from da.norms import WeightAlign, fold
+from da.norms.joined_layers import SamePadding, pad_same
 from da.norms.weight_align.layers import Aligned, AlignedConv2d
-from da.norms.weight_align.standardised import SamePadding, is_standardised, pad_same
+from da.norms.weight_align.standardised import is_standardised
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")
 GAMMA = 1.7139588594436646  # of a ReLU, Brock et al. 2021

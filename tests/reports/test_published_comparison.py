@@ -1,5 +1,7 @@
 """Our numbers beside the published ones, against the same sums in numpy."""
 
+import zlib
+
 import numpy as np
 import pytest
 from fake_cells import made
@@ -10,6 +12,7 @@ from da.grids.grid_file import read_grid
 from da.grids.store import Store
 from da.reports import published_report
 from da.reports.published_comparison import Line, classes, compare, other_images
+from da.reports.published_ranges import distance, inside, ranges, tolerance
 from da.reports.references import config, read
 from da.reports.runs import load_runs
 from da.reports.statistics import summary
@@ -20,8 +23,8 @@ VISDA = ["aeroplane", "bicycle", "bus", "car", "horse", "knife", "motorcycle", "
 GROUP = ("DANN", "bn", "published", "")
 
 
-def planned(name, seeds):
-    grid = read_grid(config(name), {"methods": ["DANN"], "seeds": seeds})
+def planned(name, seeds, methods=("DANN",)):
+    grid = read_grid(config(name), {"methods": list(methods), "seeds": seeds})
     return plans.plan(grid, list(grid.tasks), "python run.py reproduce x", "tune")
 
 
@@ -208,3 +211,99 @@ def test_a_target_of_another_number_of_images_is_said(tmp_path):
     (text,) = said({"webcam": count + 1})
     assert f"target 'webcam' was tested on {count:,} images, published are {count + 1:,}" in text
     assert f"OTHER IMAGES: {text}." in published_report.markdown(plan, [], [], [text])
+
+
+# The range over sources.
+
+
+def test_gains_over_our_own_source_only_stand_beside_those_of_every_source(tmp_path):
+    store = Store(tmp_path)
+    plan, references = planned("office31", [0, 1, 2], ["SourceOnly", "DANN"]), read("office31")
+    values = {}
+
+    def draw(cell):
+        random = np.random.default_rng(
+            zlib.crc32(f"{cell.method} {cell.task} {cell.seed}".encode())
+        )
+        sizes, accuracies = random.integers(5, 90, 31), random.random((EPOCHS, 31))
+        epoch = (accuracies @ sizes).argmax()
+        values[cell.method, cell.task, cell.seed] = accuracies[epoch] @ sizes / sizes.sum()
+        return accuracies, sizes, random.normal(size=EPOCHS)
+
+    finished(store, plan, draw)
+    shown = ranges(plan, load_runs(store, plan), references)
+    assert [(x.group[0], x.task) for x in shown] == [
+        (method, task) for method in ("SourceOnly", "DANN") for task in [*plan.tasks, "average"]
+    ]
+    base, dann = shown[6], shown[13]
+    # As papers, code bases and their READMEs have it.
+    assert sorted(base.values) == [76.1, 77.4, 79.3, 79.5, 80.1, 82.0, 82.9]
+    assert sorted(dann.values) == [78.2, 82.2, 83.9, 86.1, 86.6]
+    assert sorted(dann.gains) == [0.8, 1.9, 6.1, 6.5, 6.6]
+    assert base.gains == []
+    assert base.our_gain is None
+    matrix = {
+        method: np.array([[values[method, t, s] for t in plan.tasks] for s in (0, 1, 2)])
+        for method in ("SourceOnly", "DANN")
+    }
+    assert agrees(dann.ours, matrix["DANN"].mean(1))
+    assert agrees(dann.our_gain, (matrix["DANN"] - matrix["SourceOnly"]).mean(1))
+    task = shown[7]
+    assert agrees(task.our_gain, (matrix["DANN"] - matrix["SourceOnly"])[:, 0])
+    assert task.gains == pytest.approx([91.4 - 75.8])
+
+    text = published_report.markdown(plan, [], [], (), shown)
+    assert "76.1 to 82.9 (7)" in text
+    assert "+0.8 to +6.6 (5)" in text
+    assert "83.9, gain +1.9 (DeepDA of jindongwang/transferlearning; oracle, separate fo" in text
+    assert "82.2, gain +6.1 (benchmark README of thuml/Transfer-Learning-Library; quoted" in text
+    rows = [r for r in published_report.range_rows(shown) if r["task"] == "average"]
+    assert {(r["method"], r["published"], r["forward"]) for r in rows} >= {
+        ("DANN", 86.1, "joint"),
+        ("DANN", 83.9, "separate"),
+        ("SourceOnly", 82.9, ""),
+    }
+
+
+def test_without_source_only_of_ours_there_is_no_gain(tmp_path):
+    store, plan = Store(tmp_path), planned("visda", [0])
+    finished(store, plan, drawn(12))
+    runs = load_runs(store, plan)
+    mean, samples = ranges(plan, runs, read("visda"))
+    assert (mean.metric, samples.metric) == ("class_mean", "accuracy")
+    # Papers are quoted with the mean over classes, and never with the other.
+    assert (mean.values, samples.values) == ([57.4, 79.5], [74.9])
+    assert mean.gains == pytest.approx([57.4 - 52.4, 79.5 - 51.7])
+    assert mean.our_gain is None
+    said = "\n".join(published_report.range_tables([mean, samples]))
+    assert "| – | +5.0 to +27.8 (2) | missing |" in said
+
+
+def test_an_average_over_some_of_the_tasks_has_no_range(tmp_path):
+    grid = read_grid(config("office31"), {"methods": ["DANN"], "seeds": [0]})
+    plan = plans.plan(grid, list(grid.tasks)[:2], "python run.py reproduce x", "tune")
+    store = Store(tmp_path)
+    finished(store, plan, drawn(31))
+    shown = ranges(plan, load_runs(store, plan), read("office31"))
+    assert [x.task for x in shown] == list(grid.tasks)[:2]
+
+
+@pytest.mark.parametrize(
+    ("values", "published", "beyond", "within"),
+    [
+        ([80.0, 80.0], [78.2, 86.6], 0.0, True),
+        ([76.7, 76.7], [78.2, 86.6], 1.5, True),
+        ([76.6, 76.6], [78.2, 86.6], 1.6, False),
+        ([88.5, 88.5], [78.2, 86.6], 1.9, False),
+        ([84.6, 92.4], [78.2, 86.6], 1.9, True),  # two standard errors are 7.8
+        ([88.5, 88.5], [86.6], 1.9, False),
+        ([88.5, 88.5], [], None, None),
+        ([], [86.6], None, None),
+    ],
+)
+def test_outside_is_beyond_the_range_by_more_than_the_tolerance(values, published, beyond, within):
+    ours = summary(values) if values else None
+    assert distance(ours, published) == (None if beyond is None else pytest.approx(beyond))
+    assert inside(ours, published) is within
+    if ours:
+        assert tolerance(ours) >= 1.5

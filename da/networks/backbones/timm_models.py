@@ -15,8 +15,7 @@ from torch.func import functional_call
 
 from da.errors import UserError, unknown
 from da.networks.backbones.base import Backbone, Preprocessing, download_weights, load_weights
-from da.norms.surgery import replace_modules
-from da.norms.weight_align.standardised import SamePadding
+from da.norms.joined_layers import split_joined_layers
 from da.ops.tensor_files import refuse_unsafe_loading
 
 
@@ -24,10 +23,10 @@ class TimmModel(Backbone):
     """A model of timm without its classifier: pooled features.
 
     The name may say which of timm's weights are meant, ``timm/resnet50.a1_in1k``; without, those
-    that timm takes by default. Layers in which timm joins several of PyTorch's come apart; see
-    :func:`split_joined_layers`. Without weights, all batch norms start at a scale of 1, as
-    torchvision's do; timm starts the last of a residual branch at 0, and WeightAlign would take
-    that over as its g.
+    that timm takes by default. Layers in which timm joins several of PyTorch's come apart (see
+    :func:`da.norms.joined_layers.split_joined_layers`). Without weights, all batch norms start at a
+    scale of 1, as torchvision's do; timm starts the last of a residual branch at 0, and WeightAlign
+    would take that over as its g.
 
     Args:
         name: ``timm/`` and a name of ``timm.list_models``.
@@ -80,57 +79,6 @@ class TimmModel(Backbone):
     def example(self) -> Tensor:
         """An image ``(1, 3, H, W)``, for the normalisers where the model can't be traced."""
         return torch.zeros(1, *self.size)
-
-
-def split_joined_layers(network: nn.Module) -> nn.Module:
-    """Takes apart the layers in which timm joins several of PyTorch's; changed in place.
-
-    A batch norm with its activation inside becomes PyTorch's own batch norm and the activation,
-    a convolution that pads as TensorFlow does becomes a padding and PyTorch's own convolution. The
-    function is the same and so are the parameters, but any normaliser can take the batch norm's
-    place.
-    """
-    from timm.layers import BatchNormAct2d, Conv2dSame
-
-    swaps: dict[nn.Module, nn.Module] = {}
-    for module in network.modules():
-        if type(module) is BatchNormAct2d:
-            swaps[module] = _join_in_turn(_plain_batch_norm(module), module.drop, module.act)
-        elif type(module) is Conv2dSame:
-            swaps[module] = _join_in_turn(SamePadding(module), _plain_convolution(module))
-    return replace_modules(network, swaps)
-
-
-def _join_in_turn(*modules: nn.Module) -> nn.Module:
-    """The modules one after the other, without those that do nothing."""
-    active = [module for module in modules if not isinstance(module, nn.Identity)]
-    return active[0] if len(active) == 1 else nn.Sequential(*active)
-
-
-def _plain_batch_norm(norm: Any) -> nn.BatchNorm2d:
-    new = nn.BatchNorm2d(
-        *(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats),
-        device="meta",
-    )
-    return _take_tensors(new, norm)
-
-
-def _plain_convolution(layer: Any) -> nn.Conv2d:
-    new = nn.Conv2d(
-        *(layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding),
-        *(layer.dilation, layer.groups, layer.bias is not None),
-        device="meta",
-    )
-    return _take_tensors(new, layer)
-
-
-def _take_tensors(new: Any, old: nn.Module) -> Any:
-    """``new`` with the very parameters and buffers of ``old``."""
-    for name, parameter in old.named_parameters(recurse=False):
-        new.register_parameter(name, parameter)
-    for name, buffer in old.named_buffers(recurse=False):
-        new.register_buffer(name, buffer)
-    return new.train(old.training)
 
 
 def _import_timm(name: str) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from da.errors import UserError, unknown
 from da.norms.base import ActivationNormaliser, Normaliser, available_normalisers, options_of
 from da.norms.flow import Flow
+from da.norms.joined_layers import on_split_layers
 from da.norms.surgery import (
     affine_parameters,
     copy_parameter,
@@ -114,6 +115,7 @@ class WeightAlign(Normaliser):
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.include = (include,) if isinstance(include, str) else tuple(include)
 
+    @on_split_layers
     def apply(self, model: nn.Module) -> nn.Module:
         """See :meth:`Normaliser.apply`."""
         excluded = _match_patterns(model, self.exclude, "exclude")

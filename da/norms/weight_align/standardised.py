@@ -16,55 +16,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import nn
 
+from da.norms.joined_layers import SamePadding
 from da.norms.weight_align.layers import AlignedConv2d, rebuild_layer
 
 _MODULE = "timm.layers.std_conv"
 _NAMES = ("ScaledStdConv2d", "ScaledStdConv2dSame")
-
-
-def pad_same(x: Tensor, kernel: Any, stride: Any, dilation: Any) -> Tensor:
-    """Pads maps with zeros, so that a convolution gives ceil(H / stride) rows (TensorFlow's SAME).
-
-    Args:
-        x: ``(B, C, H, W)``.
-        kernel, stride, dilation: of the convolution, two numbers each.
-
-    Returns:
-        ``(B, C, H', W')``; where the padding is odd, the end gets one more than the beginning.
-    """
-    sides: list[int] = []
-    for size, k, s, d in zip(x.shape[-2:], kernel, stride, dilation, strict=True):
-        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
-        sides = [total // 2, total - total // 2, *sides]  # F.pad begins with the last dimension
-    return F.pad(x, sides)
-
-
-fx.wrap("pad_same")  # what it pads by depends on the size: symbolic tracing sees one call
-
-
-class SamePadding(nn.Module):
-    """The padding of :func:`pad_same` for a convolution, which itself then pads nothing.
-
-    Args:
-        convolution: a 2d convolution, of which the sizes are read.
-    """
-
-    def __init__(self, convolution: nn.Conv2d):
-        super().__init__()
-        self.kernel = convolution.kernel_size
-        self.stride = convolution.stride
-        self.dilation = convolution.dilation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, C, H', W')``."""
-        return pad_same(x, self.kernel, self.stride, self.dilation)
-
-    def extra_repr(self) -> str:
-        """What ``print`` shows of the layer."""
-        return f"kernel={self.kernel}, stride={self.stride}, dilation={self.dilation}"
 
 
 def is_standardised(layer: nn.Module) -> bool:
