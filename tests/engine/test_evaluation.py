@@ -26,6 +26,7 @@ from da.methods.source_only import SourceOnly
 from da.networks.network import evaluating
 from da.norms import batch_norms
 from da.norms.base import DomainLayer
+from da.ops import acceleration
 from da.selection.base import Score
 from da.types import Predictions, Segment
 from datasets.digits import Digits
@@ -110,6 +111,35 @@ def test_prediction_covers_every_image_once_in_evaluation_mode(data):
     torch.testing.assert_close(found.logits, out.logits, rtol=1e-4, atol=1e-5)
     deviation = out.features.numpy().std(axis=0).mean()
     assert found.deviation == pytest.approx(deviation, rel=1e-4)
+
+
+def test_a_cpu_evaluates_in_pieces_and_channels_last_with_the_same_results(monkeypatch):
+    monkeypatch.setattr(acceleration, "EVALUATION_PIXELS", 4 * 32 * 32)
+    module, images = module_of(), torch.randn(10, 3, 32, 32)
+    module.network.taps = ("backbone.stem",)
+    seen = []
+    module.network.backbone.register_forward_hook(lambda part, x, out: seen.append(x[0]))
+    with evaluating(module):
+        expected = module.network(images)
+        found = module.activations(images)
+    assert [len(x) for x in seen] == [10, 4, 4, 2]
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen[1:])
+    assert torch.equal(torch.cat(seen[1:]), images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    # In training mode batch norm needs the whole batch, with or without gradients.
+    seen.clear()
+    with torch.no_grad():
+        torch.testing.assert_close(module.activations(images), module.network(images))
+    assert [len(x) for x in seen] == [10, 10]
+    assert all(x is images for x in seen)
+
+
+@pytest.mark.parametrize(("size", "pieces"), [(32, [128, 72]), (128, [8] * 25), (512, [1] * 200)])
+def test_a_piece_has_so_many_pixels_whatever_the_size_of_its_images(size, pieces):
+    images = torch.empty(1, 1, size, size).expand(200, 1, size, size)
+    assert [len(piece) for piece in acceleration.evaluation_pieces(images)] == pieces
+    on_device = images.to("meta")
+    assert acceleration.evaluation_pieces(on_device) == (on_device,)
 
 
 def test_evaluating_restores_the_mode_also_after_an_error():
