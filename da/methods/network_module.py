@@ -237,8 +237,10 @@ class NetworkModule(UpdatingModule):
         return self.batches_done / (self._steps or self._all_steps())
 
     def _all_steps(self) -> int:
-        if horizon := self.hparams["horizon"]:
-            return int(horizon)
+        return int(self.hparams["horizon"] or self.count_steps())
+
+    def count_steps(self) -> int:
+        """The steps of the whole run, as ``batches_done`` counts them."""
         trainer: Any = self.trainer
         accumulated = self.updates.accumulate_grad_batches
         if accumulated == 1:

@@ -56,7 +56,12 @@ def evaluation_pieces(images: Tensor) -> tuple[Tensor, ...]:
     if images.device.type != "cpu":
         return (images,)
     size = max(1, EVALUATION_PIXELS // images.shape[-2:].numel())
-    return tuple(set_memory_layout(piece, True) for piece in images.split(size))
+    return tuple(evaluation_layout(piece) for piece in images.split(size))
+
+
+def evaluation_layout(images: Tensor) -> Tensor:
+    """The same images ``(B, C, H, W)``; on a CPU in torch.channels_last."""
+    return set_memory_layout(images, images.device.type == "cpu")
 
 
 def refuse_without_compiler() -> None:

@@ -13,13 +13,13 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
 from da.engine.evaluation import (
     FORMS,
-    ProgressTicks,
     Recorder,
     join_single_images,
     predict_stream,
     restated_statistics,
     score_predictions,
 )
+from da.engine.progress import ProgressTicks
 from da.engine.trainer import MethodTrainer
 from da.errors import Diverged
 from da.methods.source_only import SourceOnly
@@ -262,13 +262,34 @@ def information(logits):
 STREAMS = ["source/validation", "target/validation", "source/test", "target/test"]
 
 
+def check_progress(parts, data, forms):
+    """An image that is trained on counts 3, one that goes through the network in evaluation 1."""
+    shown = [len(data.set_of(*name.split("/"))) for name in STREAMS]
+    restated = [len(data.set_of(role, "train")) for role in ("source", "target")]
+    evaluation = forms * sum(shown) + (sum(restated) if forms > 1 else 0)
+    total = 2 * (4 * 3 * 32 + evaluation)
+    step = 3 * 32 / total
+    assert parts[:4] == pytest.approx([step * i for i in (1, 2, 3, 4)])
+    # Batches of 256: no piece of an evaluation is larger, and none is passed over in silence.
+    rises = np.diff(parts)
+    assert rises.min() >= 0
+    assert rises.max() <= 256 / total + 1e-9
+    second = next(i for i, part in enumerate(parts) if part > 0.5 + step / 2)
+    assert parts[second - 1] == pytest.approx(0.5)
+    assert parts[second] == pytest.approx(0.5 + step)
+    assert parts[-2] == pytest.approx(1.0)  # the run ends when its last evaluation does, not before
+    assert parts[-1] == 1.0
+    before_the_last = pytest.approx(1 - evaluation / total)  # where it would have stood at 100 %
+    assert any(part == before_the_last for part in parts)
+
+
 @pytest.mark.parametrize("norm", ["bn", "wa", "wa+bn"])
 def test_the_recorder_scores_every_stream_in_every_form_after_every_epoch(norm):
     data, parts = Digits(batch_size=16, steps_per_epoch=4), []
     recorder = Recorder(score_names=["InformationMaximisation"])
     module = module_of(norm)
     run(module, data, recorder, ProgressTicks(parts.append))
-    assert parts == pytest.approx([i / 8 for i in range(1, 9)])
+    check_progress(parts, data, forms=3 if "bn" in norm else 1)
     assert [(e["epoch"], e["step"]) for e in recorder.history] == [(1, 4), (2, 8)]
     forms = ["", *FORMS] if "bn" in norm else [""]
     for entry in recorder.history:
