@@ -44,7 +44,8 @@ class ProgressTicks(L.Callback):
             accumulated = pl_module.updates.accumulate_grad_batches
             self._step = TRAINED * 2.0 * pl_module.data.batch_size * accumulated
             self._evaluation = count_evaluated_images(trainer, pl_module, self._recorder)
-            interval = trainer.val_check_batch * (trainer.check_val_every_n_epoch or 1)  # type: ignore[attr-defined]
+            every = trainer.check_val_every_n_epoch or 1
+            interval = (trainer.val_check_batch or math.inf) * every
             evaluations = math.ceil(self._steps * accumulated / interval)
             self._total = self._steps * self._step + evaluations * self._evaluation
 

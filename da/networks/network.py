@@ -115,7 +115,7 @@ def evaluate_images(network: Network, images: Tensor, domain: str) -> Activation
     norm needs all of them, and with gradients it is no evaluation: then nothing is split.
     """
     if network.training or torch.is_grad_enabled():
-        return network(images, domain)  # type: ignore[no-any-return]
+        return network(images, domain)
     parts = [network(piece, domain) for piece in evaluation_pieces(images)]
     return parts[0] if len(parts) == 1 else join_activations(parts)
 
