@@ -1,12 +1,15 @@
-"""A step of DANN: what precision, layout and compilation gain, and what the framework adds.
+"""A step of DANN: what precision, layout and compilation gain, and what the framework adds; and an
+image that is evaluated beside one that is trained on.
 
-Every figure is relative to a plain float32 PyTorch loop in the same process, without Lightning and
-without this library's module; the median of paired, interleaved rounds.
+The figures of a step are relative to a plain float32 PyTorch loop in the same process, without
+Lightning and without this library's module; all are medians of paired, interleaved rounds.
 
 examples:
   python run.py bench step                                ResNet-50 at 224, a few minutes
   python run.py bench step --batch 8 --compile
-  python run.py bench step --rounds 0                     only what the framework adds
+  python run.py bench step --rounds 0 --eval-rounds 0     only what the framework adds
+  python run.py bench step --rounds 0 --overhead-rounds 0 --backbone timm/tf_efficientnet_lite0 \
+      --size 128                                          only what an evaluation costs
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ Rows = list[dict[str, Any]]
 
 
 def main(argv: list[str]) -> int:
-    """Measures, prints both tables and saves them."""
+    """Measures, prints the tables and saves them."""
     parser = plain_parser("bench step", __doc__)
     parser.add_argument("--backbone", type=str, default="resnet50", help="the network")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
@@ -42,6 +45,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
     parser.add_argument("--overhead-rounds", type=int, default=30, help="rounds of the overhead")
     parser.add_argument("--overhead-steps", type=int, default=20, help="timed steps of those")
+    parser.add_argument("--eval-rounds", type=int, default=5, help="rounds of the evaluation")
     parser.add_argument("--threads", type=int, help="of PyTorch, by default one per core")
     parser.add_argument("--out", type=str, default="runs/bench/step", help="folder of the tables")
     options = parse(parser, argv)
@@ -63,15 +67,16 @@ def main(argv: list[str]) -> int:
     gains = flag_rows(options) if options.rounds else []
     torch.set_num_threads(1)  # as a cell of an ablation
     try:
+        shown = evaluation_rows(options) if options.eval_rounds else []
         costs = overhead_rows(options) if options.overhead_rounds else []
     finally:
         torch.set_num_threads(threads)
-    text = report(gains, costs, options, argv, f"{describe_machine()}; {threads} thread(s), torch "
-                  f"{torch.__version__}")  # fmt: skip
+    where = f"{describe_machine()}; {threads} thread(s), torch {torch.__version__}"
+    text = report(gains, shown, costs, options, argv, where)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "report.md", text)
-    write_atomically(out / "table.csv", as_csv(gains + costs))
+    write_atomically(out / "table.csv", as_csv(gains + shown + costs))
     Console().print(text, soft_wrap=True, highlight=False, markup=False)
     print(f"written: {out / 'report.md'}, {out / 'table.csv'}")
     return 0
@@ -80,7 +85,8 @@ def main(argv: list[str]) -> int:
 def refuse_sizes(options: Any) -> None:
     """Refuses numbers that mean nothing."""
     least = {"size": 1, "batch": 2, "steps": 1, "overhead_steps": 1}
-    least |= {"rounds": 0, "overhead_rounds": 0}
+    numbers = ("rounds", "eval_rounds", "overhead_rounds")
+    least |= dict.fromkeys(numbers, 0)
     for name, value in least.items():
         if options[name] < value:
             option = name.replace("_", "-")
@@ -89,8 +95,10 @@ def refuse_sizes(options: Any) -> None:
             )
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads: expected a whole number from 1, got {options.threads}")
-    if not options.rounds and not options.overhead_rounds:
-        raise UserError("--rounds and --overhead-rounds are both 0: nothing would be measured")
+    if not any(options[name] for name in numbers):
+        raise UserError(
+            "--rounds, --eval-rounds and --overhead-rounds are all 0: nothing would be measured"
+        )
 
 
 def flag_rows(options: Any) -> Rows:
@@ -108,6 +116,27 @@ def flag_rows(options: Any) -> Rows:
             "rounds": len(costs),
         }
         for name, costs in found.items()
+    ]
+
+
+def evaluation_rows(options: Any) -> Rows:
+    """One row for each normaliser: an image in a training step, and one in evaluation."""
+    from da.benchmarks.step import compare_evaluation
+
+    o = options
+    found = compare_evaluation(o.backbone, ("bn", "wa"), o.batch, o.size, o.steps, o.eval_rounds)
+    return [
+        {
+            "what": f"{o.backbone}@{o.size}, {o.batch} + {o.batch}",
+            "loop": norm,
+            "ms": milliseconds(evaluated),
+            "ms per image trained on": milliseconds(trained),
+            "share of an image trained on": statistics.median(
+                one.wall / other.wall for one, other in zip(evaluated, trained, strict=True)
+            ),
+            "rounds": len(trained),
+        }
+        for norm, (trained, evaluated) in found.items()
     ]
 
 
@@ -151,8 +180,8 @@ def milliseconds(costs: list[Cost]) -> float:
     return 1e3 * statistics.median(cost.wall for cost in costs)
 
 
-def report(gains: Rows, costs: Rows, options: Any, argv: list[str], where: str) -> str:
-    """Both tables as Markdown."""
+def report(gains: Rows, shown: Rows, costs: Rows, options: Any, argv: list[str], where: str) -> str:
+    """The tables as Markdown."""
     lines = [
         "# What a step costs",
         "",
@@ -167,6 +196,20 @@ def report(gains: Rows, costs: Rows, options: Any, argv: list[str], where: str) 
             "| loop | ms | times as fast |",
             "|---|--:|--:|",
             *(f"| {r['loop']} | {r['ms']:.0f} | {r['times as fast']:.2f} |" for r in gains),
+        ]
+    if shown:
+        lines += [
+            "",
+            f"An image that is evaluated beside one in a DANN step of {shown[0]['what']} images, "
+            f"float32, 1 thread, median of {options.eval_rounds} rounds:",
+            "",
+            "| normaliser | ms trained | ms evaluated | evaluated / trained |",
+            "|---|--:|--:|--:|",
+            *(
+                f"| {r['loop']} | {r['ms per image trained on']:.2f} | {r['ms']:.2f} | "
+                f"{r['share of an image trained on']:.2f} |"
+                for r in shown
+            ),
         ]
     if costs:
         lines += [
@@ -186,7 +229,7 @@ def report(gains: Rows, costs: Rows, options: Any, argv: list[str], where: str) 
 
 
 def as_csv(rows: Rows) -> str:
-    """All rows under the columns of both tables."""
+    """All rows under the columns of all tables."""
     text = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -21,12 +21,16 @@ from da.errors import Diverged
 from da.methods.base import Method
 from da.networks.network import evaluating
 from da.norms import batch_norms, reestimated
+from da.ops.acceleration import evaluation_layout
 from da.ops.optimisation import lr_over_norm2
 from da.selection.base import Evidence, find_score
 from da.types import DataModule, Domains, Labelled, Predictions, Role, Segment, Split
 
 OfDomains = tuple[Tensor, Domains]
 """Images ``(B, C, H, W)`` of one batch, and which of them are of which domain."""
+
+Tick = Callable[[int], None]
+"""Told how many images have just gone through the network, and again and again."""
 
 #: Batch norm in its strongest forms: the same weights, the running statistics re-estimated on
 #: training images of one domain (on the target: AdaBN, Li et al. 2017).
@@ -131,16 +135,19 @@ class Forwarder:
         module: whose evaluated network it is.
         data: the data module.
         context: in which it computes, such as a precision.
+        tick: told of the images of every batch of :meth:`predict`.
     """
 
     module: Method
     data: DataModule
     context: Callable[[], AbstractContextManager[Any]] = nullcontext
+    tick: Tick = lambda images: None
 
     def predict(self, role: Role, split: Split) -> Predictions:
         """Predictions on one split of a domain."""
         with self.context():
-            return predict_stream(self.module, self.data.evaluation(role, split), role)
+            batches = counted(self.data.evaluation(role, split), self.tick)
+            return predict_stream(self.module, batches, role)
 
     def images(self, stream: str) -> Iterator[Tensor]:
         """Batches ``(B, C, H, W)`` of a stream, ``"target/test"``, in its own order."""
@@ -157,6 +164,13 @@ class Forwarder:
                 for images in batches
             ]
         return torch.cat(logits)
+
+
+def counted(batches: Iterable[Any], tick: Tick) -> Iterator[Any]:
+    """The same batches, of images or of :class:`da.types.Labelled`; tells how many are done."""
+    for batch in batches:
+        yield batch
+        tick(len(batch if isinstance(batch, Tensor) else batch.images))
 
 
 def predict_stream(
@@ -188,7 +202,7 @@ def restated_statistics(
         return nullcontext()
     domain = FORMS.get(form, "target")
     batches = data.images(domain, "train") if images is None else images
-    on_device = (x.to(module.device) for x in batches)
+    on_device = (evaluation_layout(x.to(module.device)) for x in batches)
     return reestimated(
         module.evaluated(), join_single_images((x, (Segment(domain, len(x)),)) for x in on_device)
     )
@@ -254,6 +268,8 @@ class Recorder(L.Callback):
         history: one entry per evaluation: ``{epoch, step, forms: {form: {stream: scores}}}``; the
             form ``""`` is the network as trained, streams are named ``"target/test"``.
         seconds: time spent in training steps (data and optimiser included) and in evaluation.
+        tick: told of the images of every batch that the other forms are evaluated on, and that
+            their statistics are re-estimated on.
     """
 
     def __init__(self, forms: bool = True, score_names: Sequence[str] = ()):
@@ -263,6 +279,7 @@ class Recorder(L.Callback):
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.lr_over_norm2: list[float] = []
         self.feature_deviation = 0.0
+        self.tick: Tick = lambda images: None
         self._since = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -277,6 +294,10 @@ class Recorder(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from what :meth:`state_dict` kept."""
         vars(self).update(state_dict)
+
+    def other_forms(self, module: Method) -> tuple[str, ...]:
+        """The forms that are evaluated beside the network as trained."""
+        return tuple(FORMS) if self.forms and batch_norms(module.evaluated()) else ()
 
     def _stop_clock(self, name: str) -> None:
         now = time.perf_counter()
@@ -309,32 +330,19 @@ class Recorder(L.Callback):
                 f"lower the learning rate (now {pl_module.hparams['lr']:g}) or check the data"
             )
         plugin: Any = trainer.precision_plugin
-        forwarder = Forwarder(pl_module, data, plugin.forward_context)
+        forwarder = Forwarder(pl_module, data, plugin.forward_context, self.tick)
         forms = {"": score_streams(predictions, data, self.score_names, forwarder)}
-        if self.forms and batch_norms(pl_module.evaluated()):
-            for form in FORMS:
-                with plugin.forward_context(), restated_statistics(pl_module, data, form):
-                    again = {
-                        name: forwarder.predict(role, split)
-                        for name, (role, split) in zip(names, data.evaluations, strict=True)
-                    }
-                    forms[form] = score_streams(again, data, self.score_names, forwarder)
+        for form in self.other_forms(pl_module):
+            images = counted(data.images(FORMS[form], "train"), self.tick)
+            with plugin.forward_context(), restated_statistics(pl_module, data, form, images):
+                again = {
+                    name: forwarder.predict(role, split)
+                    for name, (role, split) in zip(names, data.evaluations, strict=True)
+                }
+                forms[form] = score_streams(again, data, self.score_names, forwarder)
         self.history.append(
             {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "forms": forms}
         )
         self.lr_over_norm2.append(lr_over_norm2(pl_module.optimizers()))
         self.feature_deviation = predictions.get("source/test", pl_module.predictions[0]).deviation
         self._stop_clock("evaluation")
-
-
-class ProgressTicks(L.Callback):
-    """Reports the finished part of a run, from 0 to 1, after every step."""
-
-    def __init__(self, report: Callable[[float], None]):
-        self.report = report
-
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Reports the share of the run that is done, from 0 to 1."""
-        steps = trainer.estimated_stepping_batches
-        if math.isfinite(steps):
-            self.report(trainer.global_step / max(1, int(steps)))

@@ -17,13 +17,14 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from da.engine.checkpoint_io import VerifiedCheckpointIO
 from da.engine.checkpoints import KeepRun, read_run
 from da.engine.components import find_data, find_method
-from da.engine.evaluation import ProgressTicks, Recorder
+from da.engine.evaluation import Recorder
 from da.engine.last_evaluation import LastEvaluation
 from da.engine.monitors import (
     CheckMonitors,
     refuse_unknown_monitors,
     warn_of_target_labels,
 )
+from da.engine.progress import ProgressTicks
 from da.engine.provenance import describe_machine, package_versions
 from da.engine.result import Result
 from da.engine.resuming import describe_images, refuse_other_data, refuse_other_spec

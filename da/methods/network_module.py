@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from da.errors import UserError, unknown
 from da.methods.updates import UpdatingModule
 from da.networks.backbones.base import build_backbone as build_backbone
-from da.networks.network import Network
+from da.networks.network import Network, evaluate_images
 from da.networks.pretrained_conversion import (
     Calibration,
     conversion_plan,
@@ -204,8 +204,7 @@ class NetworkModule(UpdatingModule):
 
     def activations(self, images: Tensor, domain: str = "target") -> Activations:
         """Features ``(B, F)`` and logits ``(B, K)`` of images ``(B, C, H, W)``, as evaluated."""
-        activations: Activations = self.evaluated()(images, domain)
-        return activations
+        return evaluate_images(self.evaluated(), images, domain)
 
     @property
     def data(self) -> DataModule:
@@ -238,8 +237,10 @@ class NetworkModule(UpdatingModule):
         return self.batches_done / (self._steps or self._all_steps())
 
     def _all_steps(self) -> int:
-        if horizon := self.hparams["horizon"]:
-            return int(horizon)
+        return int(self.hparams["horizon"] or self.count_steps())
+
+    def count_steps(self) -> int:
+        """The steps of the whole run, as ``batches_done`` counts them."""
         trainer: Any = self.trainer
         accumulated = self.updates.accumulate_grad_batches
         if accumulated == 1:

@@ -115,14 +115,20 @@ def test_help_lists_the_benchmarks(capsys):
         assert f"  {file.stem.removeprefix('_bench_')} " in shown
 
 
-def test_bench_step_prints_and_saves_both_tables(capsys, tmp_path):
+def test_bench_step_prints_and_saves_its_tables(capsys, tmp_path):
     words = "--backbone digits_resnet --size 32 --batch 2 --steps 1 --rounds 1 --threads 1"
-    more = ["--overhead-rounds", "1", "--overhead-steps", "1", "--out", str(tmp_path)]
+    words += " --eval-rounds 2 --overhead-rounds 1 --overhead-steps 1"
+    more = ["--out", str(tmp_path)]
     assert run.main(["bench", "step", *words.split(), *more]) == 0
     report = (tmp_path / "report.md").read_text()
     assert report in capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "table.csv").open()))
-    flags, overhead = rows[:5], rows[5:]
+    flags, evaluation, overhead = rows[:5], rows[5:7], rows[7:]
+    assert [(row["loop"], row["rounds"]) for row in evaluation] == [("bn", "2"), ("wa", "2")]
+    for row in evaluation:
+        assert float(row["ms per image trained on"]) > 0
+        assert float(row["share of an image trained on"]) > 0
+    assert "| normaliser | ms trained | ms evaluated | evaluated / trained |" in report
     assert [row["loop"] for row in flags] == ["plain loop", *list(bench_step.FLAGS)[:4]]
     assert float(flags[0]["times as fast"]) == 1
     assert all(float(row["ms"]) > 0 for row in rows)
@@ -152,7 +158,7 @@ def test_both_loops_of_bench_step_train_the_same(tmp_path):
     [
         ("--steps 0", "--steps: expected a whole number from 1, got 0"),
         ("--batch 1", "--batch: expected a whole number from 2, got 1"),
-        ("--rounds 0 --overhead-rounds 0", "nothing would be measured"),
+        ("--rounds 0 --overhead-rounds 0 --eval-rounds 0", "nothing would be measured"),
         ("--backbone resnet5", "unknown backbone 'resnet5'"),
         ("--threads none", "--threads: "),
     ],

@@ -13,19 +13,20 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 
 from da.engine.evaluation import (
     FORMS,
-    ProgressTicks,
     Recorder,
     join_single_images,
     predict_stream,
     restated_statistics,
     score_predictions,
 )
+from da.engine.progress import ProgressTicks
 from da.engine.trainer import MethodTrainer
 from da.errors import Diverged
 from da.methods.source_only import SourceOnly
 from da.networks.network import evaluating
 from da.norms import batch_norms
 from da.norms.base import DomainLayer
+from da.ops import acceleration
 from da.selection.base import Score
 from da.types import Predictions, Segment
 from datasets.digits import Digits
@@ -110,6 +111,35 @@ def test_prediction_covers_every_image_once_in_evaluation_mode(data):
     torch.testing.assert_close(found.logits, out.logits, rtol=1e-4, atol=1e-5)
     deviation = out.features.numpy().std(axis=0).mean()
     assert found.deviation == pytest.approx(deviation, rel=1e-4)
+
+
+def test_a_cpu_evaluates_in_pieces_and_channels_last_with_the_same_results(monkeypatch):
+    monkeypatch.setattr(acceleration, "EVALUATION_PIXELS", 4 * 32 * 32)
+    module, images = module_of(), torch.randn(10, 3, 32, 32)
+    module.network.taps = ("backbone.stem",)
+    seen = []
+    module.network.backbone.register_forward_hook(lambda part, x, out: seen.append(x[0]))
+    with evaluating(module):
+        expected = module.network(images)
+        found = module.activations(images)
+    assert [len(x) for x in seen] == [10, 4, 4, 2]
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen[1:])
+    assert torch.equal(torch.cat(seen[1:]), images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    # In training mode batch norm needs the whole batch, with or without gradients.
+    seen.clear()
+    with torch.no_grad():
+        torch.testing.assert_close(module.activations(images), module.network(images))
+    assert [len(x) for x in seen] == [10, 10]
+    assert all(x is images for x in seen)
+
+
+@pytest.mark.parametrize(("size", "pieces"), [(32, [128, 72]), (128, [8] * 25), (512, [1] * 200)])
+def test_a_piece_has_so_many_pixels_whatever_the_size_of_its_images(size, pieces):
+    images = torch.empty(1, 1, size, size).expand(200, 1, size, size)
+    assert [len(piece) for piece in acceleration.evaluation_pieces(images)] == pieces
+    on_device = images.to("meta")
+    assert acceleration.evaluation_pieces(on_device) == (on_device,)
 
 
 def test_evaluating_restores_the_mode_also_after_an_error():
@@ -232,13 +262,34 @@ def information(logits):
 STREAMS = ["source/validation", "target/validation", "source/test", "target/test"]
 
 
+def check_progress(parts, data, forms):
+    """An image that is trained on counts 3, one that goes through the network in evaluation 1."""
+    shown = [len(data.set_of(*name.split("/"))) for name in STREAMS]
+    restated = [len(data.set_of(role, "train")) for role in ("source", "target")]
+    evaluation = forms * sum(shown) + (sum(restated) if forms > 1 else 0)
+    total = 2 * (4 * 3 * 32 + evaluation)
+    step = 3 * 32 / total
+    assert parts[:4] == pytest.approx([step * i for i in (1, 2, 3, 4)])
+    # Batches of 256: no piece of an evaluation is larger, and none is passed over in silence.
+    rises = np.diff(parts)
+    assert rises.min() >= 0
+    assert rises.max() <= 256 / total + 1e-9
+    second = next(i for i, part in enumerate(parts) if part > 0.5 + step / 2)
+    assert parts[second - 1] == pytest.approx(0.5)
+    assert parts[second] == pytest.approx(0.5 + step)
+    assert parts[-2] == pytest.approx(1.0)  # the run ends when its last evaluation does, not before
+    assert parts[-1] == 1.0
+    before_the_last = pytest.approx(1 - evaluation / total)  # where it would have stood at 100 %
+    assert any(part == before_the_last for part in parts)
+
+
 @pytest.mark.parametrize("norm", ["bn", "wa", "wa+bn"])
 def test_the_recorder_scores_every_stream_in_every_form_after_every_epoch(norm):
     data, parts = Digits(batch_size=16, steps_per_epoch=4), []
     recorder = Recorder(score_names=["InformationMaximisation"])
     module = module_of(norm)
     run(module, data, recorder, ProgressTicks(parts.append))
-    assert parts == pytest.approx([i / 8 for i in range(1, 9)])
+    check_progress(parts, data, forms=3 if "bn" in norm else 1)
     assert [(e["epoch"], e["step"]) for e in recorder.history] == [(1, 4), (2, 8)]
     forms = ["", *FORMS] if "bn" in norm else [""]
     for entry in recorder.history:
