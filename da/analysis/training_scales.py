@@ -13,6 +13,7 @@ import pytorch_lightning as L
 import torch
 from torch import Tensor, nn
 
+from da.analysis.activations import normalises
 from da.methods.base import Method
 from da.norms.weight_align.layers import Aligned
 from da.ops.files import write_atomically
@@ -93,12 +94,11 @@ class ScaleRecorder(L.Callback):
         """Measures the gradient before it is clipped: callbacks come before the module."""
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         self._now["gradient"] = nn.utils.get_total_norm(gradients).item()
-        gains = [m.g for m in pl_module.modules() if isinstance(m, Aligned) and m.g is not None]
-        gains += [
-            m.weight
-            for m in pl_module.modules()
-            if "Norm" in type(m).__name__ and getattr(m, "weight", None) is not None
-        ]
+        gains: list[Tensor] = []
+        for module in pl_module.modules():
+            gain = module.g if isinstance(module, Aligned) else getattr(module, "weight", None)
+            if gain is not None and (isinstance(module, Aligned) or normalises(module)):
+                gains.append(gain)
         if gains:
             self._now["gain"] = max(gain.detach().abs().max().item() for gain in gains)
         self.scales.rows.append({"step": float(len(self.scales.rows) + 1), **self._now})
