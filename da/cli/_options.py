@@ -62,6 +62,7 @@ def grid_parser(command: str, description: str | None, published: bool = False) 
     else:
         parser.add_argument("config", nargs="?", default=default, help="the grid: a YAML file")
     parser.add_argument("--root", type=str, help="folder of the data")
+    parser.add_argument("--weights", type=str, help="pretrained weights: a file, or imagenet")
     parser.add_argument("--device", type=str, help="cpu or cuda, in place of the grid's")
     parser.add_argument("--out", type=str, help="output folder, by default under runs/")
     parser.add_argument("--tasks", type=str, help='all, or "source->target,..." in quotes')
@@ -113,6 +114,7 @@ def overrides(options: Any) -> dict[str, Any]:
         "lr": rates(getattr(options, "lr", None)),
         "device": options.device,
         "root": options.root,
+        "weights": options.weights,
         "quick": True if getattr(options, "quick", False) else None,
     }
 

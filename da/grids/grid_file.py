@@ -38,14 +38,19 @@ class WrongSettings(UserError):
         super().__init__("\n".join(f"{where}: {problem}" for problem in self.problems))
 
 
+WITHIN = {"root": "data_args", "weights": "model"}
+"""Options of the command line that stand in a group of the file, and the group."""
+
+
 def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:
     """A grid from its file, with what the command line replaces.
 
     Args:
         path: the YAML file. ``tuned`` is taken from the folder in which it lies.
         overrides: ``tasks``, ``methods``, ``norms``, ``seeds`` or ``lr`` to a list, ``device``,
-            ``quick``, and ``root``, the data's; methods and normalisers that the file names keep
-            the options that it gives them, and a number under ``lr`` is that of all.
+            ``quick``, ``root`` (the data's) and ``weights`` (the backbone's); methods and
+            normalisers that the file names keep the options that it gives them, and a number under
+            ``lr`` is that of all.
 
     Raises:
         WrongSettings: with everything that is wrong.
@@ -60,10 +65,13 @@ def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:
         if value is None:
             continue
         in_file = settings.get(key)
-        if key == "root":
-            arguments = settings.get("data_args") or {}
+        if key in WITHIN:
+            group = WITHIN[key]
+            arguments = settings.get(group) or {}
+            if f"{group}.{key}" in (settings.get("sweep") or {}):
+                raise UserError(f"--{key}: the grid sweeps {group}.{key}; leave --{key} out")
             if isinstance(arguments, dict):
-                settings["data_args"] = {**arguments, "root": value}
+                settings[group] = {**arguments, key: value}
             continue
         if key in ("methods", "norms") and isinstance(in_file, dict):
             value = {name: in_file.get(name) or {} for name in _once(key, value)}

@@ -282,6 +282,17 @@ def test_what_is_swept_is_not_overridden(tmp_path, key, override):
         read_grid(tmp_path / "g.yaml", {})
 
 
+def test_weights_of_the_command_line_are_the_backbones(tmp_path):
+    text = BASE.replace("{methods}", "N") + "model: {backbone: resnet18, weights: imagenet}\n"
+    (tmp_path / "g.yaml").write_text(text)
+    grid = read_grid(tmp_path / "g.yaml", {"weights": "my.pth", "root": "photos"})
+    assert grid.model == {"backbone": "resnet18", "weights": "my.pth"}
+    assert grid.data_args == {"root": "photos"}
+    (tmp_path / "g.yaml").write_text(text + "sweep: {model.weights: [imagenet, null]}\n")
+    with pytest.raises(UserError, match=r"--weights: the grid sweeps model\.weights; leave"):
+        read_grid(tmp_path / "g.yaml", {"weights": "my.pth"})
+
+
 def test_a_name_is_enough_for_an_optimiser(tmp_path):
     assert cell_of(tmp_path, "optimizer: adamw\n").model_args == {"optimizer": "adamw"}
 
