@@ -1,5 +1,4 @@
-"""What a training step costs: precision, layout and compilation, what the framework adds, and what
-an evaluation costs beside it.
+"""What a training step costs: precision, layout and compilation, and what the framework adds.
 
 Everything is measured in one process as paired, interleaved rounds, and given as a ratio or a
 difference to a plain PyTorch loop without Lightning and without this library's module.
@@ -31,7 +30,6 @@ from da.engine.trainer import MethodTrainer
 from da.methods.critics import build_critic
 from da.methods.dann import DANN
 from da.networks.backbones.base import build_backbone
-from da.networks.network import evaluating
 from da.ops.gradient_reversal import gradient_reversal
 from da.ops.schedules import annealing, reversal_strength
 from da.types import Batch, Labelled, Unlabelled, View
@@ -317,47 +315,6 @@ def measure_overhead(
         module = DANN(num_classes=CLASSES, lr=LR)
         variants[like] = partial(time_framework, module, batches, steps, "32-true", like, batch)
     return interleave_rounds(variants, rounds)
-
-
-def time_evaluation(module: DANN, images: Tensor) -> Cost:
-    """Of one image ``(B, C, H, W)`` in evaluation, the mean of one pass over all of them."""
-    with evaluating(module):
-        before = read_clocks()
-        module.activations(images)
-        after = read_clocks()
-    return Cost((after.wall - before.wall) / len(images), (after.cpu - before.cpu) / len(images))
-
-
-def compare_evaluation(
-    backbone: str, norms: Sequence[str], batch: int, size: int, steps: int, rounds: int
-) -> dict[str, tuple[list[Cost], list[Cost]]]:
-    """What an image costs that is trained on, and one that is evaluated, by normaliser.
-
-    Args:
-        backbone: name of the network.
-        norms: names of normalisers.
-        batch: images of each domain in a step.
-        size: their height and width.
-        steps: in each round.
-        rounds: how many.
-    """
-    batches = random_batches(batch, size)
-    images = torch.cat([domain.images for both in batches for domain in both if domain is not None])
-    variants: dict[str, Round] = {}
-    for norm in norms:
-        module = DANN(num_classes=CLASSES, backbone=backbone, lr=LR, norm=norm)
-        variants[f"{norm}, trained"] = partial(
-            time_framework, module, batches, steps, "32-true", "steps alone", batch
-        )
-        variants[f"{norm}, evaluated"] = partial(time_evaluation, module, images)
-    found = interleave_rounds(variants, rounds)
-    return {
-        norm: (
-            [Cost(*(x / (2 * batch) for x in cost)) for cost in found[f"{norm}, trained"]],
-            found[f"{norm}, evaluated"],
-        )
-        for norm in norms
-    }
 
 
 def median_speedup(costs: Sequence[Cost], base: Sequence[Cost]) -> float:

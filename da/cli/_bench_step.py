@@ -121,7 +121,7 @@ def flag_rows(options: Any) -> Rows:
 
 def evaluation_rows(options: Any) -> Rows:
     """One row for each normaliser: an image in a training step, and one in evaluation."""
-    from da.benchmarks.step import compare_evaluation
+    from da.benchmarks.evaluation import compare_evaluation
 
     o = options
     found = compare_evaluation(o.backbone, ("bn", "wa"), o.batch, o.size, o.steps, o.eval_rounds)
