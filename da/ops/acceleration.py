@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 
-#: Pixels of the images that a CPU evaluates at a time: 128 of 32 x 32, 8 of 128 x 128. Measured by
-#: ``run.py bench step``: fewer cost more calls than they save, the maps of more leave the caches.
+#: Pixels of the images that a CPU evaluates at a time: 128 of 32 x 32, 8 of 128 x 128. Fewer cost
+#: more calls than they save, the maps of more leave the caches.
 EVALUATION_PIXELS = 128 * 32 * 32
 
 M = TypeVar("M", bound=nn.Module)
