@@ -20,6 +20,7 @@ from da.norms.tracing import NORMS
 from da.norms.weight_align.layers import Aligned
 from da.ops.entropy import conditional_entropy
 
+
 class TENT(Adapter):
     """Each batch is predicted, then the entropy of these predictions is lowered by one step.
 
