@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -122,6 +122,26 @@ Place = tuple[Question, str, str, str, int]
 """Question, what the target is mixed with, the value, the way, and the draw."""
 
 
+class Condition(NamedTuple):
+    """What images a network gets its statistics of, and how.
+
+    Attributes:
+        way: re-estimated, or the name of an adapter.
+        number: images that statistics are re-estimated on, or in a batch of the stream.
+        order: of the images, see :func:`~da.analysis.target_streams.order_of`.
+        other: what they are mixed with, if anything.
+        share: of that.
+        draw: its number.
+    """
+
+    way: str
+    number: int
+    order: str
+    other: str
+    share: float
+    draw: int
+
+
 @dataclass
 class StudiedNetwork:
     """A trained network, the images of its target, and what is asked of it.
@@ -148,6 +168,7 @@ class StudiedNetwork:
     batch_size: int
     seed: int
     has_statistics: bool = field(init=False)
+    _known: dict[Condition, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.has_statistics = bool(batch_norms(self.module.evaluated()))
@@ -198,21 +219,49 @@ class StudiedNetwork:
 
     def accuracy(self, question: Question, other: str, value: str, way: str, draw: int) -> float:
         """What one way makes of one value of a question, with one draw of images."""
-        key = derive_seed("target statistics", self.seed, self.target, question, draw)
-        mixture = Mixture(self.others[other][way != REESTIMATED], key) if other else None
-        share = float(value) if question == "mixture" else 0.0
-        if way != REESTIMATED:
-            labels, size = self.test.labels, self.asked.batch_size
-            if question == "images":
-                size = len(labels) if value == "all" else int(value)
-            order = order_of(value if question == "label_shift" else "iid", labels, key)
-            images = stream(self.test, order, size, mixture, share)
-            return self._score(predict_adapted(self.module, self.adapters[way], images))
-        labels, number = self.train.labels, self.asked.statistics_images
+        condition = self._condition(question, other, value, way, draw)
+        if condition not in self._known:
+            measured = self._reestimated if way == REESTIMATED else self._adapted
+            self._known[condition] = measured(condition)
+        return self._known[condition]
+
+    def _condition(
+        self, question: Question, other: str, value: str, way: str, draw: int
+    ) -> Condition:
+        """The images that a place means: several questions have a value in common."""
+        asked, again = self.asked, way == REESTIMATED
+        number, there = (
+            (asked.statistics_images, len(self.train))
+            if again
+            else (asked.batch_size, len(self.test))
+        )
         if question == "images":
-            number = len(labels) if value == "all" else int(value)
-        order = order_of(value if question == "label_shift" else "iid", labels, key)
-        batches = self._statistics_images(order, number, mixture, share)
+            number = there if value == "all" else int(value)
+        share = float(value) if question == "mixture" else 0.0
+        order = value if question == "label_shift" else "iid"
+        return Condition(way, min(number, there), order, other if share else "", share, draw)
+
+    def _mixture(self, condition: Condition) -> Mixture | None:
+        if not condition.other:
+            return None
+        domains = self.others[condition.other][condition.way != REESTIMATED]
+        return Mixture(domains, self._key(condition, condition.other))
+
+    def _key(self, condition: Condition, what: str) -> int:
+        return derive_seed("target statistics", self.seed, self.target, what, condition.draw)
+
+    def _adapted(self, condition: Condition) -> float:
+        """Of the test images as a stream that an adapter sees batch after batch."""
+        order = order_of(condition.order, self.test.labels, self._key(condition, "test"))
+        mixture, share = self._mixture(condition), condition.share
+        images = stream(self.test, order, condition.number, mixture, share)
+        return self._score(predict_adapted(self.module, self.adapters[condition.way], images))
+
+    def _reestimated(self, condition: Condition) -> float:
+        """Of the test images with statistics of training images, the first ones in an order."""
+        order = order_of(condition.order, self.train.labels, self._key(condition, "train"))
+        mixture, share = self._mixture(condition), condition.share
+        batches = self._statistics_images(order, condition.number, mixture, share)
         with reestimated(self.module.evaluated(), batches, single_image=True):
             return self._score(predict_stream(self.module, self._plain_stream()))
 

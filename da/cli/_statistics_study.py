@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 
 def run_study(
-    options: Any, argv: list[str], train: str | None = None, check: str | None = None
+    options: Any, argv: list[str], train: str | None, check: str | None, measure: str | None
 ) -> int:
     """Runs the command and returns its exit code, see :func:`da.grids.statistics_run.run`.
 
     Args:
         options: of the command line.
         argv: the command line after ``ablate``.
-        train: ``"module:name"`` of the function that trains a cell, by default the real one.
-        check: ``"module:name"`` of the function that checks a grid, by default the real one.
+        train: see :func:`da.cli.ablate.main`; so are the two that follow.
+        check: of the grid.
+        measure: of a trained cell.
     """
     from da.grids import statistics_run
     from da.grids.grid_file import find_config
@@ -47,6 +48,7 @@ def run_study(
         command=command_line("ablate", argv),
         tune=command_line("tune", [str(file), *names]),
         trained=trained,
+        measure=measure or statistics_run.MEASURE,
     )
     return statistics_run.dry_run(work) if options.dry_run else statistics_run.run(work, show_study)
 

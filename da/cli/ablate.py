@@ -22,13 +22,20 @@ from da.cli._options import command_line, grid_parser, load_grid, parse, session
 from da.errors import UserError
 
 
-def main(argv: list[str], train: str | None = None, check: str | None = None) -> int:
+def main(
+    argv: list[str],
+    train: str | None = None,
+    check: str | None = None,
+    measure: str | None = None,
+) -> int:
     """Runs the command and returns its exit code, see :func:`da.grids.ablation.run`.
 
     Args:
         argv: the command line after ``ablate``.
         train: ``"module:name"`` of the function that trains a cell, by default the real one.
         check: ``"module:name"`` of the function that checks a grid, by default the real one.
+        measure: ``"module:name"`` of the function that measures a trained cell of a study, by
+            default the real one.
     """
     parser = grid_parser("ablate", __doc__)
     parser.add_argument("--seeds", type=str, help="of the trainings: 0,1,2")
@@ -46,7 +53,7 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
     if is_study(find_config(options.config)):
         from da.cli._statistics_study import run_study
 
-        return run_study(options, argv, train, check)
+        return run_study(options, argv, train, check, measure)
     if options.trained is not None:
         raise UserError(
             f"--trained: {options.config} is a grid, which trains its own networks; it is for the "

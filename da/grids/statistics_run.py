@@ -15,7 +15,7 @@ from da.errors import UserError
 from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.plan import Plan
-from da.grids.session import Session, interruptible
+from da.grids.session import CHECK, Session, interruptible
 from da.grids.statistics_study import Measurements, Questions, Study
 from da.grids.store import ResultStore, Store
 from da.ops.sealed_json import read_sealed, write_sealed
@@ -227,8 +227,9 @@ def _measure(study: StudyRun, measuring: Session, resolved: StudyPlan, show: Sho
 def _check(study: StudyRun, pool: Any) -> Plan:
     """Checks the grid and the questions, and resolves the grid."""
     short, known = study.session.check_grid(pool, study.grid)
-    settings = study.study.questions().model_dump(mode="json")
-    pool.ask(CHECK_QUESTIONS, settings, study.grid.data, study.grid.data_args)
+    if study.session.check == CHECK:
+        settings = study.study.questions().model_dump(mode="json")
+        pool.ask(CHECK_QUESTIONS, settings, study.grid.data, study.grid.data_args)
     return plans.plan(
         short,
         known["tasks"],

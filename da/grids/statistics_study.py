@@ -47,9 +47,9 @@ class Questions(Strict):
     """Names of adapters with their options; each predicts every stream, batch after batch."""
     batch_size: int = Field(default=32, gt=1)
     """Images in a batch of a stream, but where their number is what is asked."""
-    statistics_images: int = Field(default=256, gt=1)
+    statistics_images: int = Field(default=64, gt=1)
     """Training images that statistics are re-estimated on, but where their number is asked."""
-    draws: int = Field(default=3, gt=0)
+    draws: int = Field(default=2, gt=0)
     """How often images are drawn anew, with results averaged."""
     test_images: int | None = Field(default=None, gt=1)
     """Test images of a domain that are used at most, drawn by its name; all where left out."""

@@ -21,7 +21,7 @@ TITLES: dict[Question, str] = {
 }
 
 AXES: dict[Question, str] = {
-    "images": "target images that the statistics are of",
+    "images": "target images that the statistics are of (of a stream: in each batch)",
     "mixture": "share of images of {other}",
     "label_shift": "order of the target's images: iid, Dirichlet (concentration), sorted by class",
 }
@@ -35,8 +35,8 @@ WAYS = {
 OTHERS = {"source": "the source", "others": "other domains"}
 
 LEGEND = (
-    "Target test accuracy in percent: mean ± standard deviation over {seeds} seeds of the mean "
-    "over {tasks}, draws averaged first. *{reestimated}*: the statistics are re-estimated on "
+    "Target test accuracy in percent: mean ± standard deviation over the seeds of the mean over "
+    "{tasks}, draws averaged first. *{reestimated}*: the statistics are re-estimated on "
     "training images that the question chooses, then kept for the whole test split. Each other "
     "way predicts the test split as a stream, batch after batch: *BatchStatistics* takes the "
     "statistics of the batch at hand and learns nothing; *TENT* also takes a step on the scales "
@@ -163,8 +163,7 @@ def markdown(answers: Answers) -> str:
     study = answers.study
     lines = ["# When do target statistics fail?", "", *_facts(answers), ""]
     tasks = f"{len(answers.tasks)} of {len(study.plan.tasks)} tasks"
-    seeds = len(study.plan.grid.seeds)
-    lines += [LEGEND.format(seeds=seeds, tasks=tasks, reestimated=REESTIMATED), ""]
+    lines += [LEGEND.format(tasks=tasks, reestimated=REESTIMATED), ""]
     if answers.columns:
         trained = [[c, field_text(answers.average(c))] for c in answers.columns]
         lines += ["## As trained", "", *grid_table(["network", "accuracy"], trained), ""]
