@@ -79,6 +79,7 @@ def test_it_trains_what_is_missing_measures_once_and_reports(bench, capsys):
     assert "images.png" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_other_questions_are_measured_anew_and_nothing_is_trained(bench):
     assert study(bench)[0] == 0
     (bench.folder / "study.yaml").write_text(STUDY.replace("draws: 2", "draws: 1"))
