@@ -23,9 +23,12 @@ class Adapter(ABC):
     Attributes:
         online: whether the prediction of a batch depends on the batches before it: their order and
             size are then part of the result.
+        statistics_alone: whether nothing but batch norm's statistics is changed: a network without
+            batch norm then predicts as it is.
     """
 
     online: ClassVar[bool] = True
+    statistics_alone: ClassVar[bool] = False
 
     @abstractmethod
     def predict(

@@ -8,18 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from da.adapters.base import Adapter
+from da.adapters.batch_statistics import (
+    batches_with_statistics,
+    single_values_kept,
+    use_batch_statistics,
+)
 from da.errors import UserError
 from da.networks.network import Network
-from da.norms import batch_norms
 from da.norms.surgery import Affine
 from da.norms.tracing import NORMS
 from da.norms.weight_align.layers import Aligned
 from da.ops.entropy import conditional_entropy
-
-ONE_IMAGE = (
-    "TENT: batch norm takes the statistics of the batch at hand, and a batch of one image has "
-    "none; give larger batches (--adapter_batch 64)"
-)
 
 
 class TENT(Adapter):
@@ -39,11 +38,18 @@ class TENT(Adapter):
         lr: learning rate, by default that of the authors on CIFAR-10-C.
         optimizer: ``adam``, or ``sgd`` with momentum 0.9.
         steps: updates per batch; the prediction is that of the last pass.
+        single_images: see :class:`~da.adapters.batch_statistics.BatchStatistics`.
     """
 
     online = True
 
-    def __init__(self, lr: float = 1e-3, optimizer: str = "adam", steps: int = 1):
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        optimizer: str = "adam",
+        steps: int = 1,
+        single_images: bool = False,
+    ):
         if lr <= 0:
             raise UserError(f"TENT: lr: expected a learning rate above 0, got {lr}")
         if optimizer not in ("adam", "sgd"):
@@ -53,6 +59,7 @@ class TENT(Adapter):
         self.lr = lr
         self.optimizer = optimizer
         self.steps = steps
+        self.single_images = single_images
 
     def predict(
         self, network: Network, batches: Iterable[Tensor], domain: str = "target"
@@ -69,10 +76,7 @@ class TENT(Adapter):
                 "and no aligned layer"
             )
         network.eval().requires_grad_(False)
-        norms = list(batch_norms(network, within_domain_layers=True).values())
-        for norm in norms:
-            norm.train()
-            norm.momentum = 0.0  # the running statistics are not used, and stay
+        norms = use_batch_statistics(network)
         for parameter in parameters:
             parameter.requires_grad_(True)
         optimiser: torch.optim.Optimizer = (
@@ -80,8 +84,8 @@ class TENT(Adapter):
             if self.optimizer == "adam"
             else torch.optim.SGD(parameters, lr=self.lr, momentum=0.9)
         )
-        for images in without_single_images(batches) if norms else batches:
-            with torch.enable_grad():
+        for images in batches_with_statistics(batches, norms, self.single_images, type(self)):
+            with torch.enable_grad(), single_values_kept(norms, self.single_images):
                 for _ in range(self.steps):
                     logits = network(images, domain).logits
                     optimiser.zero_grad()
@@ -107,27 +111,3 @@ def scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:
             if parameter is not None:
                 found[id(parameter)] = parameter
     return list(found.values())
-
-
-def without_single_images(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same images, a last batch of one joined to the batch before: it has no statistics.
-
-    Raises:
-        UserError: where all batches are of one image.
-
-    >>> [len(x) for x in without_single_images([torch.zeros(4, 2), torch.zeros(1, 2)])]
-    [5]
-    """
-    held: Tensor | None = None
-    for batch in batches:
-        if held is not None and len(held) == 1:
-            raise UserError(ONE_IMAGE)
-        if held is not None and len(batch) > 1:
-            yield held
-            held = batch
-        else:
-            held = batch if held is None else torch.cat([held, batch])
-    if held is not None:
-        if len(held) == 1:
-            raise UserError(ONE_IMAGE)
-        yield held

@@ -167,8 +167,7 @@ def load_grid(options: Any, check_names: bool = True) -> tuple[Path, Grid]:
     """
     from da.grids.grid_file import WrongSettings, find_config, read_grid
 
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers: expected at least 1, got {options.workers}")
+    check_workers(options)
     config = find_config(options.config)
     try:
         return config, read_grid(config, overrides(options))
@@ -179,6 +178,12 @@ def load_grid(options: Any, check_names: bool = True) -> tuple[Path, Grid]:
 
         problems = [*error.problems, *name_problems(error.settings)]
         raise WrongSettings(error.where, problems) from None
+
+
+def check_workers(options: Any) -> None:
+    """Refuses a number of workers below 1."""
+    if options.workers is not None and options.workers < 1:
+        raise UserError(f"--workers: expected at least 1, got {options.workers}")
 
 
 def session(

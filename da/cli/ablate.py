@@ -4,33 +4,61 @@ Finished cells are never run again: after an interruption, give the same command
 weights in the grid, as in model: {backbone: resnet50, weights: imagenet}, WA starts from their
 conversion (conversion: source, the default; both; off).
 
+A file that names a grid is a study of target statistics: it evaluates that grid's networks with
+statistics of few target images, of mixed domains and of label-shifted streams. Checkpoints that
+--keep has left are used, the other networks are trained.
+
 examples:
   python run.py ablate                                        the whole comparison on digits
   python run.py ablate configs/ablations/digits_small.yaml    a first look
   python run.py ablate --lr tuned,published --dry-run         both rates; what it would cost
   python run.py ablate --tasks "rendered->optical" --norms bn,wa,gn --seeds 0,1
+  python run.py ablate configs/ablations/target_statistics.yaml --trained runs/digits
 """
 
 from __future__ import annotations
 
 from da.cli._options import command_line, grid_parser, load_grid, parse, session, show_report
+from da.errors import UserError
 
 
-def main(argv: list[str], train: str | None = None, check: str | None = None) -> int:
+def main(
+    argv: list[str],
+    train: str | None = None,
+    check: str | None = None,
+    measure: str | None = None,
+) -> int:
     """Runs the command and returns its exit code, see :func:`da.grids.ablation.run`.
 
     Args:
         argv: the command line after ``ablate``.
         train: ``"module:name"`` of the function that trains a cell, by default the real one.
         check: ``"module:name"`` of the function that checks a grid, by default the real one.
+        measure: ``"module:name"`` of the function that measures a trained cell of a study, by
+            default the real one.
     """
     parser = grid_parser("ablate", __doc__)
     parser.add_argument("--seeds", type=str, help="of the trainings: 0,1,2")
     parser.add_argument(
         "--lr", type=str, help="learning rates: tuned, published, a number, or several: tuned,0.01"
     )
+    parser.add_argument(
+        "--trained", type=str, help="of a study: the grid's folder, by default runs/ and its name"
+    )
     options = parse(parser, argv)
     from da.grids import ablation
+    from da.grids.grid_file import find_config
+    from da.grids.statistics_study import is_study
+
+    if is_study(find_config(options.config)):
+        from da.cli._statistics_study import run_study
+
+        return run_study(options, argv, train, check, measure)
+    if options.trained is not None:
+        raise UserError(
+            f"--trained: {options.config} is a grid, which trains its own networks; it is for the "
+            "file of a study, such as configs/ablations/target_statistics.yaml"
+        )
 
     config, grid = load_grid(options, check is None)
     where = session(options, config.stem, grid, train, check)

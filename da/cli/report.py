@@ -16,10 +16,15 @@ def main(argv: list[str]) -> int:
     parser = plain_parser("report", __doc__)
     parser.add_argument("out", type=str, help="the output folder of an ablate command")
     options = parse(parser, argv)
-    from da.grids import plan
+    from da.grids import plan, statistics_run
     from da.reports import report, terminal
+    from da.reports.target_statistics import write_report
 
     out = Path(options.out)
+    if (out / statistics_run.STUDY).is_file():
+        _, files = write_report(out, statistics_run.read(out))
+        print(f"written: {files}")
+        return 0
     read = plan.read(out)
     runs, tables = report.write(out, read)
     console = terminal.console()

@@ -288,18 +288,7 @@ def build_method_and_data(spec: RunSpec, root: str | None = None) -> tuple[Metho
     Raises:
         UserError: for names and options that don't exist.
     """
-    data_class, method = find_data(spec.data), find_method(spec.method)
-    try:
-        data = data_class(
-            source=spec.source,
-            target=spec.target,
-            batch_size=spec.batch_size,
-            steps_per_epoch=spec.steps_per_epoch,
-            seed=spec.seed,
-            **{**spec.data_args, **({"root": root} if root else {})},
-        )
-    except TypeError as error:  # an option that no constructor knows
-        raise UserError(f"{spec.data}: {error}") from error
+    data, method = build_data(spec, root), find_method(spec.method)
     try:
         module = method(
             num_classes=data.num_classes,
@@ -315,6 +304,21 @@ def build_method_and_data(spec: RunSpec, root: str | None = None) -> tuple[Metho
         raise UserError(f"{spec.method}: {error}") from error
     adopt_preprocessing(data, module.hparams["backbone"], module.hparams["weights"])
     return module, data
+
+
+def build_data(spec: RunSpec, root: str | None = None) -> DataModule:
+    """The data of a specification; see :func:`build_method_and_data`."""
+    try:
+        return find_data(spec.data)(
+            source=spec.source,
+            target=spec.target,
+            batch_size=spec.batch_size,
+            steps_per_epoch=spec.steps_per_epoch,
+            seed=spec.seed,
+            **{**spec.data_args, **({"root": root} if root else {})},
+        )
+    except TypeError as error:  # an option that no constructor knows
+        raise UserError(f"{spec.data}: {error}") from error
 
 
 def usable_checkpoint(checkpoint: Path) -> Path | None:

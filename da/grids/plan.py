@@ -149,7 +149,11 @@ def read(out: Path) -> Plan:
     try:
         return Plan.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        reason = f"{place}: {first['msg']}"
+        reason = first_problem(error)
         raise UserError(f"grid: '{path}' is not valid ({reason}); {advice}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of what a file's content is refused for, with its place."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -7,14 +7,14 @@ import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from da.engine.spec import RunSpec
 from da.grids.executors.local import Interrupted, Outcome, Pool, Watcher, cores
 from da.grids.grid import Grid
 from da.grids.progress import STARTUP, Estimate, duration, time_shares
-from da.grids.store import Store, size
+from da.grids.store import ResultStore, size
 
 if TYPE_CHECKING:
     from da.grids.validation import Known
@@ -57,9 +57,10 @@ class Session:
         train: ``"module:name"`` of the function that trains a cell.
         check: ``"module:name"`` of the function that checks a grid.
         loggers: names of what records the curves of each training.
+        options: other arguments of that function that are no part of a cell.
     """
 
-    store: Store
+    store: ResultStore[Any]
     say: Callable[[str], None]
     watch: Watch = lambda *_: nullcontext(_Unwatched())
     workers: int | None = None
@@ -68,6 +69,7 @@ class Session:
     train: str = TRAIN
     check: str = CHECK
     loggers: Sequence[str] = ()
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.began = time.monotonic()
@@ -77,7 +79,8 @@ class Session:
     @contextlib.contextmanager
     def pool(self) -> Iterator[Pool]:
         """Workers, warm while names are checked."""
-        options = {"loggers": list(self.loggers)} if self.loggers else {}
+        loggers = {"loggers": list(self.loggers)} if self.loggers else {}
+        options = {**self.options, **loggers}
         with Pool(self.train, self.size, self.threads, options) as pool:
             yield pool
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
-from da.engine.result import Failure, Result
+from da.engine.result import Failure, Result, Seconds
 from da.engine.run_folder import (
     RESULT,
     read_failure,
@@ -31,25 +32,62 @@ LOGS = "logs"
 State = Literal["done", "diverged", "failed", "pending"]
 
 
-class Store:
-    """One output folder: ``OUT/cells/<id>/`` holds ``result.json`` or ``failure.json``, a log.
+class Finished(Protocol):
+    """What every kind of result says: of which cell it is, and what it took."""
+
+    run: str
+    seconds: Seconds
+
+
+R = TypeVar("R", bound=Finished)
+
+
+class ResultStore(ABC, Generic[R]):
+    """One output folder: ``OUT/<folder>/<id>/`` holds ``result.json`` or ``failure.json``, a log.
 
     Only the driver writes results, and only while it holds :meth:`lock`; so a worker that
     outlives its driver for a moment can change nothing.
+
+    Attributes:
+        folder: where the folders of the cells lie.
+        redo: what removing a wrong result leads to, for its message.
     """
+
+    folder: ClassVar[str]
+    redo: ClassVar[str]
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @abstractmethod
+    def parse(self, text: str) -> R:
+        """The result that a worker sent as JSON.
+
+        Raises:
+            ValueError: it is none.
+        """
+
+    @abstractmethod
+    def read(self, directory: Path) -> R:
+        """The result in a cell's folder.
+
+        Raises:
+            UserError: it is damaged or of another version.
+        """
+
+    @abstractmethod
+    def write(self, directory: Path, result: R) -> None:
+        """Writes a result into a cell's folder, whole or not at all."""
+
     def directory(self, cell: RunSpec) -> Path:
         """The folder of a cell."""
-        return self.root / "cells" / cell.id
+        return self.root / self.folder / cell.id
 
     def log(self, cell: RunSpec) -> Path:
         """What the cell printed."""
         return self.directory(cell) / "log.txt"
 
-    def result(self, cell: RunSpec) -> Result | None:
+    def result(self, cell: RunSpec) -> R | None:
         """The cell's result, or None where it has none yet: run it.
 
         Raises:
@@ -59,11 +97,11 @@ class Store:
         directory = self.directory(cell)
         if not (directory / RESULT).exists():
             return None
-        result = read_result(directory)
+        result = self.read(directory)
         if result.run != cell.id:
             raise UserError(
                 f"result: '{directory / RESULT}' is of another cell ({result.run}); remove that "
-                "file to train the cell again"
+                f"file to {self.redo} the cell again"
             )
         return result
 
@@ -87,7 +125,7 @@ class Store:
         write_spec(directory, cell)
         return directory
 
-    def finish(self, cell: RunSpec, result: Result, keep: bool) -> None:
+    def finish(self, cell: RunSpec, result: R, keep: bool) -> None:
         """Removes everything but logs unless told to keep it, then writes the result.
 
         In this order no checkpoint outlives a kill between the two, and a full disk has room.
@@ -96,7 +134,7 @@ class Store:
             for path in self.directory(cell).iterdir():
                 if path.name not in ("log.txt", LOGS):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-        write_result(self.directory(cell), result)
+        self.write(self.directory(cell), result)
 
     def fail(self, cell: RunSpec, state: Literal["failed", "diverged"], reason: str) -> None:
         """Records why there is no result."""
@@ -112,6 +150,25 @@ class Store:
         with hold_folder(self.root, "name another folder with --out"):
             refuse_earlier_version(self.root)
             yield
+
+
+class Store(ResultStore[Result]):
+    """The trainings of a grid: ``OUT/cells/<id>/``."""
+
+    folder = "cells"
+    redo = "train"
+
+    def parse(self, text: str) -> Result:
+        """See :meth:`ResultStore.parse`."""
+        return Result.model_validate_json(text)
+
+    def read(self, directory: Path) -> Result:
+        """See :meth:`ResultStore.read`."""
+        return read_result(directory)
+
+    def write(self, directory: Path, result: Result) -> None:
+        """See :meth:`ResultStore.write`."""
+        write_result(directory, result)
 
 
 def refuse_earlier_version(root: Path) -> None:

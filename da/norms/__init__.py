@@ -7,7 +7,7 @@ from typing import Any
 from da.discovery import find_class
 from da.errors import unknown
 from da.norms.base import ActivationNormaliser, Normaliser, available_normalisers, options_of
-from da.norms.running_statistics import batch_norms, reestimated
+from da.norms.running_statistics import batch_norms, keeping_without_statistics, reestimated
 from da.norms.weight_align.conversion import Conversion, LayerError, convert_pretrained
 from da.norms.weight_align.layers import align, fold, naive_align
 from da.norms.weight_align.normaliser import WeightAlign
@@ -24,6 +24,7 @@ __all__ = [
     "batch_norms",
     "convert_pretrained",
     "fold",
+    "keeping_without_statistics",
     "naive_align",
     "names",
     "normaliser",

@@ -35,7 +35,9 @@ def batch_norms(
 
 @contextmanager
 def reestimated(
-    model: nn.Module, batches: Iterable[Tensor | tuple[Tensor, Any]]
+    model: nn.Module,
+    batches: Iterable[Tensor | tuple[Tensor, Any]],
+    single_image: bool = False,
 ) -> Iterator[nn.Module]:
     """Runs a block with batch norm's running statistics re-estimated on other images.
 
@@ -48,6 +50,9 @@ def reestimated(
         model: called with each batch.
         batches: ``(B, C, H, W)`` images on the model's device, B at least 2; or pairs of them and
             what the model is told of their domains, ``model(images, domains)``.
+        single_image: also take a batch of one image. Layers on maps then have the statistics of
+            that image; one that gets a single value per channel, as after global pooling, has
+            none and keeps those that it had.
     """
     norms = [m for m in batch_norms(model).values() if m.track_running_stats]
     modes = {module: module.training for module in model.modules()}
@@ -55,9 +60,13 @@ def reestimated(
     try:
         for module in modes:
             module.training = module in norms
-        for norm in norms:
-            norm.reset_running_stats()
-        _accumulate_statistics(model, norms, batches)
+        if single_image:  # nothing to reset: the first batch replaces what a layer had, or nothing
+            with keeping_without_statistics(norms):
+                _accumulate_statistics(model, norms, batches, smallest=1)
+        else:
+            for norm in norms:
+                norm.reset_running_stats()
+            _accumulate_statistics(model, norms, batches)
         for module in modes:
             module.training = False
         yield model
@@ -74,6 +83,7 @@ def _accumulate_statistics(
     model: nn.Module,
     norms: list[nn.modules.batchnorm._BatchNorm],
     batches: Iterable[Tensor | tuple[Tensor, Any]],
+    smallest: int = 2,
 ) -> None:
     seen = 0
     # The momentum is a constant of a compiled graph, and here it changes with every batch.
@@ -81,7 +91,7 @@ def _accumulate_statistics(
         for batch in batches if norms else ():
             arguments = batch if isinstance(batch, tuple) else (batch,)
             size = len(arguments[0])
-            if size < 2:
+            if size < smallest:
                 raise UserError(
                     "batch norm's statistics are re-estimated on batches of 2 images or more, and"
                     f" one of {size} came; choose another evaluation batch size"
@@ -92,3 +102,27 @@ def _accumulate_statistics(
             model(*arguments)
     if norms and not seen:
         raise UserError("no images came to re-estimate batch norm's statistics on; give some")
+
+
+@contextmanager
+def keeping_without_statistics(
+    norms: Iterable[nn.modules.batchnorm._BatchNorm],
+) -> Iterator[None]:
+    """Within it, batch norms that get one value per channel use their running statistics.
+
+    A single value has no variance: in training mode PyTorch refuses it. All other inputs are
+    normalised with their own statistics, a single image's map, too.
+
+    Args:
+        norms: in training mode wherever they can be.
+    """
+
+    def choose_mode(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        norm.training = inputs[0].numel() > inputs[0].shape[1]
+
+    hooks = [norm.register_forward_pre_hook(choose_mode) for norm in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

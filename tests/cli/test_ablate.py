@@ -46,9 +46,9 @@ class Bench:
     def behave(self, behaviour):
         (self.folder / "behaviour.json").write_text(json.dumps(behaviour))
 
-    def start(self, *options, command="ablate", **streams):
+    def start(self, *options, command="ablate", config="grid.yaml", **streams):
         return subprocess.Popen(
-            [sys.executable, PROGRAM, command, "grid.yaml", "--out", "out", *options],
+            [sys.executable, PROGRAM, command, config, "--out", "out", *options],
             cwd=self.folder,
             env={**os.environ, "FAKE_CELLS": str(self.folder), "PYTHONPATH": str(ROOT)},
             text=True,

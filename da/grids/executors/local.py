@@ -16,13 +16,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, Protocol
 
-from pydantic import ValidationError
-
-from da.engine.result import Result, Seconds
+from da.engine.result import Seconds
 from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids.executors.worker import serve
-from da.grids.store import Store
+from da.grids.store import ResultStore
 
 ATTEMPTS = 2
 """How often a cell may take its worker down before it counts as failed."""
@@ -210,7 +208,11 @@ class Pool:
                 raise RuntimeError(f"a worker could not start: {worker.death()}")
 
     def run(
-        self, cells: Sequence[RunSpec], store: Store, watcher: Watcher, keep: bool = False
+        self,
+        cells: Sequence[RunSpec],
+        store: ResultStore[Any],
+        watcher: Watcher,
+        keep: bool = False,
     ) -> Outcome:
         """Runs cells until each is done, diverged or failed.
 
@@ -240,7 +242,7 @@ class Pool:
             self._workers.append(_Worker(self._function, self._threads, self._options))
 
     def _start(
-        self, worker: _Worker, outcome: Outcome, attempts: dict[str, int], store: Store
+        self, worker: _Worker, outcome: Outcome, attempts: dict[str, int], store: ResultStore[Any]
     ) -> None:
         cell = outcome.pending.popleft()
         attempts[cell.id] = attempts.get(cell.id, 0) + 1
@@ -250,7 +252,12 @@ class Pool:
         worker.send("run", cell.model_dump(mode="json"), str(directory))
 
     def _receive(
-        self, worker: _Worker, message: tuple[Any, ...], outcome: Outcome, store: Store, keep: bool
+        self,
+        worker: _Worker,
+        message: tuple[Any, ...],
+        outcome: Outcome,
+        store: ResultStore[Any],
+        keep: bool,
     ) -> None:
         kind, *rest = message
         if kind == "ready":
@@ -265,14 +272,16 @@ class Pool:
         else:
             self._close(worker, kind, rest[0], outcome, store)
 
-    def _done(self, worker: _Worker, text: str, outcome: Outcome, store: Store, keep: bool) -> None:
+    def _done(
+        self, worker: _Worker, text: str, outcome: Outcome, store: ResultStore[Any], keep: bool
+    ) -> None:
         cell = worker.cell
         assert cell is not None  # for mypy: only a worker with a cell says "done"
         try:
-            result = Result.model_validate_json(text)
+            result = store.parse(text)
             if result.run != cell.id:
                 raise ValueError(f"the result is of cell {result.run}")
-        except (ValidationError, ValueError) as error:
+        except ValueError as error:  # pydantic's is one, too
             reason = "invalid result: " + "; ".join(str(error).splitlines())
             self._close(worker, "failed", reason, outcome, store)
             return
@@ -287,7 +296,7 @@ class Pool:
         state: Literal["failed", "diverged"],
         reason: str,
         outcome: Outcome,
-        store: Store,
+        store: ResultStore[Any],
     ) -> None:
         cell = worker.cell
         assert cell is not None  # for mypy, as above
@@ -301,7 +310,7 @@ class Pool:
         worker.cell = None
 
     def _bury(
-        self, worker: _Worker, outcome: Outcome, attempts: dict[str, int], store: Store
+        self, worker: _Worker, outcome: Outcome, attempts: dict[str, int], store: ResultStore[Any]
     ) -> None:
         """Replaces a worker that died; its cell is tried once more."""
         reason = worker.death()

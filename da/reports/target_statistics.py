@@ -1,0 +1,319 @@
+"""The report of a study of target statistics: tables, a picture per question, CSV files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from da.grids.plan import Entry
+from da.grids.statistics_run import MeasurementStore, StudyPlan
+from da.grids.statistics_study import REESTIMATED, Measurements, Question
+from da.grids.store import Store
+from da.ops.files import write_atomically
+from da.reports.report import csv_text, grid_table, percent
+from da.reports.statistics import Summary, summary
+
+TITLES: dict[Question, str] = {
+    "images": "Few images",
+    "mixture": "Mixed domains",
+    "label_shift": "Shifted labels",
+}
+
+AXES: dict[Question, str] = {
+    "images": "target images that the statistics are of (of a stream: in each batch)",
+    "mixture": "share of images of {other}",
+    "label_shift": "order of the target's images: iid, Dirichlet (concentration), sorted by class",
+}
+
+WAYS = {
+    REESTIMATED: "statistics re-estimated on training images",
+    "BatchStatistics": "statistics of each test batch",
+}
+"""What ways are called in words; an adapter is called by its name."""
+
+OTHERS = {"source": "the source", "others": "other domains"}
+
+LEGEND = (
+    "Target test accuracy in percent: mean ± standard deviation over the seeds of the mean over "
+    "{tasks}, draws averaged first. *{reestimated}*: the statistics are re-estimated on "
+    "training images that the question chooses, then kept for the whole test split. Each other "
+    "way predicts the test split as a stream, batch after batch: *BatchStatistics* takes the "
+    "statistics of the batch at hand and learns nothing; *TENT* also takes a step on the scales "
+    "and shifts (g and b of WA) after each batch. A network without batch norm has no statistics: "
+    "its lines are flat by construction, but for what TENT learns. With one image, layers that "
+    "get one value per channel keep the statistics of the training. The target's labels order the "
+    "shifted streams and score predictions; no network sees them."
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One trained network of the plan, and its measurements where there are any."""
+
+    entry: Entry
+    measurements: Measurements | None
+    missing: str = ""
+
+    def accuracy(self, question: Question, other: str, value: str, way: str) -> float:
+        """The mean over the draws; as trained, of what changes nothing."""
+        measured = self.measurements
+        assert measured is not None  # for mypy: only complete tasks are asked
+        values = [
+            m.accuracy
+            for m in measured.measured
+            if (m.question, m.other, m.value, m.way) == (question, other, value, way)
+        ]
+        return sum(values) / len(values) if values else measured.trained
+
+
+@dataclass(frozen=True)
+class Answers:
+    """All of a study: by column (normaliser), task and seed.
+
+    Attributes:
+        study: what was asked of whom.
+        all: one per network, in the order of the plan.
+        columns: those that are complete in a task at least.
+        tasks: complete for all of these columns; averages are over them.
+        left_out: columns that are complete in none.
+    """
+
+    study: StudyPlan
+    all: list[Answer]
+    columns: list[str]
+    tasks: list[str]
+    left_out: list[str]
+
+    def column_of(self, entry: Entry) -> str:
+        """The normaliser, with the method where there are several."""
+        cell = entry.cell
+        return cell.norm if len(self.study.plan.grid.methods) == 1 else f"{cell.method} {cell.norm}"
+
+    def of(self, column: str, task: str) -> list[Answer]:
+        """One answer per seed."""
+        return [
+            answer
+            for answer in self.all
+            if self.column_of(answer.entry) == column and answer.entry.cell.task == task
+        ]
+
+    def average(self, column: str, *place: Any) -> Summary:
+        """Over seeds, of the mean over tasks.
+
+        Args:
+            column: of :attr:`columns`.
+            place: question, other, value and way; nothing for the network as trained.
+        """
+        by_seed: dict[int, list[float]] = {}
+        for task in self.tasks:
+            for answer in self.of(column, task):
+                assert answer.measurements is not None  # for mypy: the task is complete
+                value = answer.accuracy(*place) if place else answer.measurements.trained
+                by_seed.setdefault(answer.entry.cell.seed, []).append(value)
+        return summary([sum(values) / len(values) for values in by_seed.values()])
+
+    @property
+    def with_statistics(self) -> list[str]:
+        """Columns that have batch norm."""
+        return [
+            column
+            for column in self.columns
+            if any(
+                a.measurements and a.measurements.statistics for a in self.of(column, self.tasks[0])
+            )
+        ]
+
+
+def load(out: Path, study: StudyPlan) -> Answers:
+    """Reads all measurements of a study."""
+    store = MeasurementStore(out, study.questions.id)
+    trainings = Store(out), Store(Path(study.trained))
+    every = []
+    for entry in study.plan.entries:
+        measurements, why = store.result(entry.cell), ""
+        if measurements is None:
+            failures = [s.failure(entry.cell) for s in (store, *trainings)]
+            reason = next((f for f in failures if f is not None), None)
+            why = f"{reason.state}: {reason.reason}" if reason else "not measured"
+        every.append(Answer(entry, measurements, why))
+    answers = Answers(study, every, [], [], [])
+    columns = list(dict.fromkeys(answers.column_of(answer.entry) for answer in every))
+    complete = {
+        column: [
+            task
+            for task in study.plan.tasks
+            if all(answer.measurements for answer in answers.of(column, task))
+        ]
+        for column in columns
+    }
+    shown = [column for column in columns if complete[column]]
+    tasks = [t for t in study.plan.tasks if shown and all(t in complete[c] for c in shown)]
+    left_out = [column for column in columns if column not in shown]
+    return Answers(study, every, shown if tasks else [], tasks, left_out)
+
+
+def field_text(field: Summary) -> str:
+    """``93.1 ± 0.4``."""
+    return percent(field.mean) + (f" ± {percent(field.std)}" if field.std is not None else "")
+
+
+def markdown(answers: Answers) -> str:
+    """The whole report."""
+    study = answers.study
+    lines = ["# When do target statistics fail?", "", *_facts(answers), ""]
+    tasks = f"{len(answers.tasks)} of {len(study.plan.tasks)} tasks"
+    lines += [LEGEND.format(tasks=tasks, reestimated=REESTIMATED), ""]
+    if answers.columns:
+        trained = [[c, field_text(answers.average(c))] for c in answers.columns]
+        lines += ["## As trained", "", *grid_table(["network", "accuracy"], trained), ""]
+    question = None
+    for asked, other, values in study.questions.series() if answers.columns else ():
+        if asked != question:
+            lines += [f"## {TITLES[asked]}", "", f"![{TITLES[asked].lower()}]({asked}.png)", ""]
+        question = asked
+        lines += [f"Along the lines: {axis(asked, other)}.", ""]
+        lines += [*_table(answers, asked, other, values), ""]
+        lines += [f"- {text}" for text in flips(answers, asked, other, values)] + [""]
+    if answers.left_out:
+        lines += [f"Complete in no task, so left out: {', '.join(answers.left_out)}.", ""]
+    if absent := [answer for answer in answers.all if answer.missing]:
+        lines += [f"## Missing: {len(absent)} of {len(answers.all)} networks", ""]
+        lines += [f"- {answer.entry.cell}: {answer.missing}" for answer in absent] + [""]
+    return "\n".join(lines)
+
+
+def axis(question: Question, other: str) -> str:
+    """What the values of a question are, in words."""
+    return AXES[question].format(other=OTHERS.get(other, other))
+
+
+def _facts(answers: Answers) -> list[str]:
+    study, plan = answers.study, answers.study.plan
+    asked = study.questions
+    found = [answer.measurements for answer in answers.all if answer.measurements]
+    facts = [
+        f"- command: `{plan.command}`",
+        f"- networks: {plan.grid.data}, {', '.join(plan.tasks)}; "
+        f"{', '.join(plan.grid.methods)}; seeds {', '.join(map(str, plan.grid.seeds))}; "
+        f"model {plan.grid.model or 'default'}; {len(found)} of {len(answers.all)} measured",
+        f"- streams: batches of {asked.batch_size}, statistics of {asked.statistics_images} "
+        f"training images (fewer where a domain has fewer) where their number is not what is "
+        f"asked, {asked.draws} draws",
+    ]
+    options = [f"{name} {options or ''}".strip() for name, options in asked.adapters.items()]
+    facts += [f"- adapters: {', '.join(options)}"] if options else []
+    images = {m.spec.target: m.images for m in found}
+    facts += [
+        "- images of the target: "
+        + ", ".join(f"{d} {n['train']} in training, {n['test']} tested" for d, n in images.items())
+    ]
+    code = {m.versions.get("code", "") for m in found}
+    for name, values in {
+        "machine": {m.machine for m in found},
+        "code": code,
+        "versions": {
+            ", ".join(f"{k} {v}" for k, v in m.versions.items() if k != "code") for m in found
+        },
+    }.items():
+        note = " (they differ: WARNING)" if len(values) > 1 and name != "machine" else ""
+        facts.append(f"- {name}: {'; '.join(sorted(values))}{note}")
+    return facts
+
+
+def _table(answers: Answers, question: Question, other: str, values: tuple[str, ...]) -> list[str]:
+    rows = []
+    for way in answers.study.questions.ways:
+        for column in answers.columns:
+            fields = [answers.average(column, question, other, value, way) for value in values]
+            rows.append([f"{column}, {way}", *map(field_text, fields)])
+    return grid_table(["network, way", *values], rows)
+
+
+def flips(answers: Answers, question: Question, other: str, values: tuple[str, ...]) -> list[str]:
+    """Where statistics of the target are worse than none, and than those of the training.
+
+    Means are compared, and no claim is made that a difference is more than noise.
+    """
+    challenger = answers.study.plan.grid.comparison[0]
+    references = [c for c in answers.columns if c.rpartition(" ")[2] == challenger]
+    lines = []
+    for way in answers.study.questions.ways:
+        for column in answers.with_statistics:
+            means = {v: answers.average(column, question, other, v, way).mean for v in values}
+            parts = []
+            for reference in dict.fromkeys([column, *references]):
+                level = answers.average(reference).mean
+                below = [value for value, mean in means.items() if mean < level]
+                where = ", ".join(below) if below else "nowhere"
+                where = "everywhere" if len(below) == len(values) else where
+                parts.append(f"below {reference} as trained ({percent(level)}): {where}")
+            lines.append(f"{column}, {way}: {'; '.join(parts)}")
+    return lines
+
+
+def tidy(answers: Answers) -> list[dict[str, Any]]:
+    """One row per accuracy: every network, question, value, way and draw."""
+    rows = []
+    for answer in answers.all:
+        cell, found = answer.entry.cell, answer.measurements
+        base: dict[str, Any] = {
+            "cell": cell.id,
+            "task": cell.task,
+            "method": cell.method,
+            "norm": cell.norm,
+        }
+        base |= {"seed": str(cell.seed), "lr": f"{cell.lr:g}"}
+        if found is None:
+            rows.append({**base, "question": answer.missing})
+            continue
+        start: dict[str, Any] = {
+            "other": "",
+            "value": "",
+            "way": "",
+            "draw": "",
+            "n": found.images["test"],
+        }
+        rows.append({**base, "question": "as trained", **start, "accuracy": found.trained})
+        rows += [{**base, **one.model_dump()} for one in found.measured]
+    return [{**dict.fromkeys(rows[0]), **row} for row in rows] if rows else []
+
+
+def table_rows(answers: Answers) -> list[dict[str, Any]]:
+    """The tables as rows of a CSV: per task and over tasks, in percent, unrounded."""
+    rows = []
+    for question, other, values in answers.study.questions.series() if answers.columns else ():
+        for way in answers.study.questions.ways:
+            for value in values:
+                for task in [*answers.tasks, "average"]:
+                    one = answers if task == "average" else _only(answers, task)
+                    row: dict[str, Any] = {"question": question, "other": other, "way": way}
+                    row |= {"value": value, "task": task}
+                    for column in answers.columns:
+                        field = one.average(column, question, other, value, way)
+                        row[f"{column} mean"] = round(100 * field.mean, 4)
+                        std = field.std
+                        row[f"{column} std"] = None if std is None else round(100 * std, 4)
+                    rows.append(row)
+    return rows
+
+
+def _only(answers: Answers, task: str) -> Answers:
+    return Answers(answers.study, answers.all, answers.columns, [task], answers.left_out)
+
+
+def write_report(out: Path, study: StudyPlan) -> tuple[Answers, str]:
+    """Rebuilds all files of the report from the results on disk.
+
+    Returns:
+        What they show, and the files in words.
+    """
+    from da.reports.target_statistics_figures import save_figures
+
+    answers = load(out, study)
+    write_atomically(out / "report.md", markdown(answers))
+    write_atomically(out / "table.csv", csv_text(table_rows(answers)))
+    write_atomically(out / "runs.csv", csv_text(tidy(answers)))
+    pictures = save_figures(out, answers) if answers.columns else []
+    names = [path.name for path in pictures if path.suffix == ".png"]
+    return answers, f"{out}/report.md, {', '.join(['table.csv', 'runs.csv', *names])}"
