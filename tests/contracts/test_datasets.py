@@ -245,7 +245,12 @@ def test_a_class_says_whether_validation_images_are_trained_on(make):
     if "validation" in inspect.signature(type(make())).parameters:
         options.append({"validation": 0.3})
     for given in options:
-        data = make(**given)
+        try:
+            data = make(**given)
+            data.set_of("source", "train")
+        except UserError as error:  # the set that is made for tests is too small to hold out of
+            assert "has two images" in str(error)
+            continue
         for role in ROLES:
             train, validation = (data.set_of(role, split) for split in ("train", "validation"))
             images = [
