@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,7 @@ def own_quantiles(tasks: int, seeds: int, alpha: float) -> tuple[float, float]:
     return float(stdtrit(seeds - 1, 1 - alpha / 2)), float(stdtrit(seeds - 1, 1 - of_each / 2))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _draws(tasks: int, seeds: int) -> tuple[Floats, Floats, Floats]:
     """Deviations s_t / σ under equal variances (R, T), the pooled one (R, 1), the check (R, 1)."""
     k = seeds - 1
@@ -160,10 +160,8 @@ def _widths(tasks: int, seeds: int, alpha: float, check_level: float, c: float) 
     return np.maximum(c * pooled, b * own)
 
 
-@lru_cache(maxsize=None)
-def critical_value(
-    tasks: int, seeds: int, alpha: float, check_level: float = CHECK_LEVEL
-) -> float:
+@cache
+def critical_value(tasks: int, seeds: int, alpha: float, check_level: float = CHECK_LEVEL) -> float:
     """The factor c of the pooled deviation, see :func:`on_these_tasks`.
 
     The means are independent of the deviations, and of each other. So the probability that all

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
-from da.reports.fixed_tasks import CONFIDENCE, own_quantiles, power_of_a_task, rising_root
+from da.reports.fixed_tasks import (
+    CONFIDENCE,
+    critical_value,
+    own_quantiles,
+    power_of_a_task,
+    rising_root,
+)
 
 POWER = 0.8
 
@@ -20,9 +26,9 @@ NODES = 200
 """Of the quadrature."""
 
 
-@lru_cache(maxsize=None)
-def detectable_shift(freedom: float, quantile: float, power: float = POWER) -> float:
-    """The noncentrality at which |t| exceeds a quantile with the given power.
+@cache
+def detectable_shift(freedom: float, quantile: float, least: float = 0.0) -> float:
+    """The noncentrality at which |t| exceeds a quantile with a power of 80 %.
 
     Times the standard error that is the detectable difference. With t = (z + shift) / u and u² a
     χ² over its degrees of freedom, the probability is E [Φ(shift - q u) + Φ(-shift - q u)], here
@@ -31,15 +37,16 @@ def detectable_shift(freedom: float, quantile: float, power: float = POWER) -> f
     Args:
         freedom: degrees of freedom of the noncentral t.
         quantile: two-sided critical value.
-        power: the wanted probability.
+        least: what the estimate must exceed besides, in true standard errors.
     """
     from scipy.special import gammaincinv, ndtr
 
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     edge = quantile * np.sqrt(2 / freedom * gammaincinv(freedom / 2, (nodes + 1) / 2))
+    edge = np.maximum(edge, least)
 
     def excess(shift: float) -> float:
-        return float(weights @ (ndtr(shift - edge) + ndtr(-shift - edge)) / 2) - power
+        return float(weights @ (ndtr(shift - edge) + ndtr(-shift - edge)) / 2) - POWER
 
     return rising_root(excess)
 
@@ -57,28 +64,38 @@ def detectable_mean(error: float, freedom: float, alpha: float = 1 - CONFIDENCE)
     return error * detectable_shift(freedom, float(stdtrit(freedom, 1 - alpha / 2)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _task_shift(tasks: int, seeds: int, alpha: float) -> float:
     return rising_root(lambda shift: power_of_a_task(tasks, seeds, alpha, shift) - POWER)
 
 
 def detectable_in_a_task(
-    deviation: float, tasks: int, seeds: int, alpha: float = 1 - CONFIDENCE, fair: bool = True
+    pooled: float,
+    tasks: int,
+    seeds: int,
+    alpha: float = 1 - CONFIDENCE,
+    own: float | None = None,
 ) -> float:
     """In one of several tasks on these tasks, see :func:`da.reports.fixed_tasks.on_these_tasks`.
 
     Args:
-        deviation: over seeds; the pooled one where pooling is fair, else the task's own.
+        pooled: deviation over seeds, pooled over the tasks.
         tasks: how many.
         seeds: of each.
         alpha: of all tasks together.
-        fair: the check of equal variances holds.
+        own: the task's own deviation, where the check of equal variances fails.
     """
-    if fair and tasks > 1:
+    of_one, of_all = own_quantiles(tasks, seeds, alpha)
+    if tasks == 1:
+        shift = detectable_shift(seeds - 1, of_one)
+    elif own is None:
         shift = _task_shift(tasks, seeds, alpha)
     else:
-        shift = detectable_shift(seeds - 1, own_quantiles(tasks, seeds, alpha)[1])
-    return deviation / math.sqrt(seeds) * shift
+        floor = critical_value(tasks, seeds, alpha) * pooled
+        if own == 0:
+            return floor / math.sqrt(seeds)
+        shift = detectable_shift(seeds - 1, of_all, least=floor / own)
+    return (pooled if own is None else own) / math.sqrt(seeds) * shift
 
 
 @dataclass(frozen=True)
