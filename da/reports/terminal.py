@@ -79,6 +79,18 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Ta
         target.print(f"  and {len(waiting) - 20} more that were not run, see report.md")
 
 
+def show_rows(target: Console, title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Prints a plain table; its columns are folded where the terminal is narrow."""
+    from rich.text import Text
+
+    drawn = _table(title, header[0])
+    for name in header[1:]:
+        drawn.add_column(name, overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    target.print(drawn)
+
+
 def _accuracies(table: Table, width: int) -> RichTable:
     between = " ± " if width >= ROOMY else "±" if width >= TIGHT else "\n±"
     drawn = _table(f"accuracy in %, {title(table)}")
@@ -120,7 +132,7 @@ def _folded(label: str) -> str:
     return label.replace(" (", "\n(").replace(", on", ",\non")
 
 
-def _table(title: str) -> RichTable:
+def _table(title: str, first: str = "task") -> RichTable:
     """A table without vertical lines, which cost a tenth of a terminal."""
     from rich import box
     from rich.table import Table as RichTable
@@ -133,7 +145,7 @@ def _table(title: str) -> RichTable:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    drawn.add_column("task", no_wrap=True)
+    drawn.add_column(first, no_wrap=True)
     return drawn
 
 
