@@ -70,8 +70,10 @@ def agreements(
         families = sum(other[:2] == group[:2] for other in here)
         for baseline in baselines:
             name = f"{challenger} - {baseline}"
-            sides = [side[group].differences(challenger, baseline) for side in (here, there)]
-            lines += [Agreement(group, name, *line) for line in _compared(*sides, families)]
+            first, second = (
+                side[group].differences(challenger, baseline) for side in (here, there)
+            )
+            lines += [Agreement(group, name, *line) for line in _compared(first, second, families)]
     if not lines:
         names = ", ".join(f"{challenger} - {baseline}" for baseline in baselines)
         raise UserError(
