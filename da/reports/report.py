@@ -85,6 +85,11 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
         f"{grid.threads} thread(s) per run",
         f"- runs: {len(results)} of {len(runs)} finished",
     ]
+    if grid.stop_at is not None:
+        facts.append(
+            f"- stopping: seeds were added until all averages on these tasks are known to ± "
+            f"{grid.stop_at:g} points, which was named beforehand, or none was left"
+        )
     for name, values in {
         "machine": {result.machine for result in results},
         "code": {result.versions.get("code", "") for result in results},
