@@ -166,7 +166,7 @@ def critical_value(tasks: int, seeds: int, alpha: float, check_level: float = CH
 
     The means are independent of the deviations, and of each other. So the probability that all
     intervals hold is E ∏_t (2 Φ(w_t) - 1) over the half-widths w_t, in standard errors; without
-    the tasks' own deviations that is the studentised maximum modulus (Stoline & Ury 1979, eq. 2.1),
+    the tasks' own deviations that is the studentised maximum modulus (Stoline & Ury 1979),
     whose quantile is the most that c can be.
     """
     from scipy.special import ndtr
