@@ -34,6 +34,9 @@ lr: published
 published_lr: 0.01
 """
 
+#: Of which the differences vary over seeds: the fake accuracies grow with the length of a name.
+VARYING = GRID.replace("[bn, wa]", "[bn, wa+bn]") + "challenger: wa+bn\nbaselines: bn\n"
+
 
 class Bench:
     """A folder with a grid and fake cells that behave as told."""
@@ -165,6 +168,7 @@ def test_an_interruption_keeps_what_is_finished(bench, number, code):
     assert process.returncode == code, said
     assert "2 of 6 cells are finished and stay" in said
     assert "to go on: python run.py ablate grid.yaml --out out" in said
+    assert "what there is, as a partial report: python run.py report out" in said
     assert "Traceback" not in said
     assert all(gone(pid) for pid in b.workers())
     before = b.claims()
@@ -348,7 +352,7 @@ def test_more_seeds_extend_a_finished_grid(bench):
 
 
 def test_a_dry_run_says_what_the_grid_could_detect(bench):
-    b = bench({})
+    b = bench({}, VARYING)
     assert "give the deviation of differences with --deviation" in b.run("--dry-run")[1]
     code, said = b.run("--dry-run", "--deviation", "6")
     assert code == 0
@@ -356,14 +360,14 @@ def test_a_dry_run_says_what_the_grid_could_detect(bench):
     b.run()
     code, said = b.run("--dry-run", "--seeds", "0-9")  # from what has finished
     assert code == 0
-    assert "1 task and 10 seeds:\n  M, published, wa - bn: deviation 0.1 over seeds" in said
+    assert "1 task and 10 seeds:\n  M, published, wa+bn - bn: deviation 0.3 over seeds" in said
     code, said = b.run("--deviation", "6")
     assert (code, said.count("\n")) == (2, 1)
     assert "--deviation: only with --dry-run" in said
 
 
 def test_seeds_are_added_until_the_named_half_width(bench):
-    b = bench({}, GRID.replace("[a->b]", "[a->b, b->a]"))
+    b = bench({}, VARYING.replace("[a->b]", "[a->b, b->a]"))
     code, said = b.run("--seeds", "0-3", "--stop-at", "1")
     assert (code, said.count("\n")) == (2, 1), said
     assert "stop_at: expected more than 11 seeds, which the first look takes with 2 tasks" in said
@@ -394,7 +398,7 @@ def test_a_report_while_a_grid_runs_says_that_it_is_partial(bench, capsys):
     process.communicate(timeout=30)
     said = capsys.readouterr().out
     assert said.startswith("partial: 2 of 6 runs finished, 4 missing; means are of complete sets")
-    assert "– (1 of 3)" in said
+    assert "(1 of 3)" in said
     text = (b.folder / "out" / "report.md").read_text()
     assert "**Partial: 2 of 6 runs finished, 4 missing" in text
 
