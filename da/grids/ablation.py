@@ -11,7 +11,7 @@ from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.plan import Plan
 from da.grids.session import Session, interruptible
-from da.grids.store import refuse_earlier_version
+from da.grids.store import Store, refuse_earlier_version
 from da.reports import foresight
 from da.reports.runs import Run, load_runs, tidy
 from da.reports.runs_file import RUNS, read_runs
@@ -88,7 +88,7 @@ def rounds(grid: Grid, tasks: int) -> list[tuple[int, ...]]:
 def _stops(session: Session, plan: Plan, grid: Grid) -> bool:
     """Looks at what has finished, and says what follows."""
     assert grid.stop_at is not None  # for mypy: the caller asked
-    widths = half_widths(tidy(load_runs(session.store, plan)), grid)
+    widths = half_widths(tidy(load_runs(Store(session.store.root), plan)), grid)
     enough, words = may_stop(widths, grid.stop_at)
     count, most = len(plan.grid.seeds), len(grid.seeds)
     ends = "enough" if enough else "no more seeds" if count == most else "on to the next seed"

@@ -63,18 +63,23 @@ def grouped(rows: Iterable[Mapping[str, Any]]) -> dict[Group, Accuracies]:
 
 
 def _swept(rows: list[Mapping[str, Any]]) -> list[str]:
-    """The columns of swept settings: between batch size and rate, and the former if it varies."""
+    """The columns of swept settings: those between batch size and rate, and these if they vary."""
     if not rows:
         return []
     names = list(rows[0])
-    start, end = names.index("batch_size"), names.index("lr")
-    places: dict[tuple[Any, ...], set[Any]] = {}
+    between = names[names.index("batch_size") + 1 : names.index("lr")]
+    place = ["lr_row", "task", "method", "norm", "seed", *between]
+    # Batch sizes and rates may differ between methods or tasks: swept is what has several values
+    # in one place. A rate that was tuned for each batch size is not.
+    batch = ["batch_size"] if _varies(rows, place, "batch_size") else []
+    return [*batch, *between, *(["lr"] if _varies(rows, [*place, *batch], "lr") else [])]
+
+
+def _varies(rows: list[Mapping[str, Any]], place: list[str], name: str) -> bool:
+    values: dict[tuple[Any, ...], set[Any]] = {}
     for row in rows:
-        place = tuple(row[key] for key in ("lr_row", "task", "method", "norm", "seed"))
-        places.setdefault(place, set()).add(row["batch_size"])
-    # A batch size may differ between methods or tasks; it is swept where one place has several.
-    varies = any(len(sizes) > 1 for sizes in places.values())
-    return names[start if varies else start + 1 : end]
+        values.setdefault(tuple(row[key] for key in place), set()).add(row[name])
+    return any(len(several) > 1 for several in values.values())
 
 
 def read_runs(path: Path) -> dict[Group, Accuracies]:

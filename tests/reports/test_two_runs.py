@@ -80,11 +80,13 @@ def test_more_seeds_here_than_there_are_compared_on_those_of_both():
     assert (lines[0].here.n, lines[0].there.n) == (5, 3)
 
 
-def test_a_swept_batch_size_makes_groups_and_one_that_follows_the_task_does_not():
+def test_what_is_swept_makes_groups_and_what_follows_the_task_does_not():
     assert list(grouped(rows(noise(1), sizes=(8, 32)))) == [
         ("tuned", "M", "batch_size 8"),
         ("tuned", "M", "batch_size 32"),
     ]
+    rates = rows(noise(1)) + [dict(row, lr="0.01") for row in rows(noise(2))]
+    assert list(grouped(rates)) == [("tuned", "M", "lr 0.1"), ("tuned", "M", "lr 0.01")]
     by_task = rows(noise(1))
     for row in by_task:
         row["batch_size"] = "8" if row["task"] == "t0" else "32"
