@@ -10,6 +10,7 @@ from typing import Any
 from da.grids.plan import Plan
 from da.grids.store import Store
 from da.ops.files import write_atomically
+from da.reports import rate_range, stability
 from da.reports.runs import Column, Run, load_runs, scores, tidy
 from da.reports.tables import Line, Table, tables, verdict
 from da.reports.texts import (
@@ -55,6 +56,8 @@ def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
             lines += unlabelled_notes(mine)
             lines += [f"- {verdict(t)}" for t in mine if t.stream == "target/test" and t.has_labels]
             lines.append("")
+    lines += stability.markdown(stability.stabilities(runs))
+    lines += rate_range.markdown(rate_range.rate_ranges(plan, shown))
     if absent := missing(runs):
         lines += [f"## Missing: {len(absent)} of {len(runs)} runs", ""]
         lines += [f"- {text}" for text in absent] + [""]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da.grids.plan import Plan
+from da.reports import stability
 from da.reports.runs import Column, Run
 from da.reports.tables import Table, verdict
 from da.reports.texts import (
@@ -65,6 +66,8 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Ta
                 if table.stream == "target/test" and table.has_labels:
                     target.print(verdict(table), markup=False)
             target.print()
+    for text in stability.warnings(stability.stabilities(runs)):
+        target.print(f"trainings: {text}", style="bold", markup=False, soft_wrap=True)
     if incomplete:  # again, below what may have scrolled by
         target.print(incomplete, style="bold", markup=False)
     for text in plan.refused:
