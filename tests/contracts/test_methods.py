@@ -186,8 +186,8 @@ def test_gradients_are_averaged_over_batches_or_that_is_refused_by_name(name):
 
 
 @pytest.mark.parametrize("norm", normaliser_names())
-def test_copies_are_independent(norm, batch):
-    module = build("SourceOnly", norm=norm).eval()
+def test_copies_are_independent(norm, start, batch):
+    module = build("SourceOnly", norm=norm, **start(norm)).eval()
     twin = copy.deepcopy(module)
     with torch.no_grad():
         for parameter in twin.parameters():
