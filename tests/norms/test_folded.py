@@ -111,6 +111,7 @@ def test_training_starts_from_the_pretrained_function_and_moves_all_of_it(pretra
     assert all(not torch.equal(v, before[k]) for k, v in module.state_dict().items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("norm", ["bn-frozen", "folded"])
 def test_a_run_says_what_each_part_has_and_its_checkpoint_is_read_back(
     norm: str, pretrained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,7 +130,7 @@ def test_a_run_says_what_each_part_has_and_its_checkpoint_is_read_back(
     # The file of weights is not read again, and the checkpoint is one itself.
     weights.unlink()
     assert run.main(["test", "a/last.ckpt"]) == 0
-    found = json.loads(Path("test.json").read_text())["scores"][""]["target"]["accuracy"]
+    found = json.loads(Path("a/test.json").read_text())["scores"][""]["target/test"]["accuracy"]
     expected = result.evaluations[-1].forms[""]["target/test"].accuracy
     assert found == pytest.approx(expected, abs=1e-3)
     assert run.main([*line, "a/last.ckpt", "--out", "b"]) == 0
