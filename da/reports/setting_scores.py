@@ -1,0 +1,121 @@
+"""What a label-free score says of the settings that a grid sweeps: which to take, unseen labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from da.engine.result import validation_scores
+from da.grids.plan import Plan
+from da.reports.runs import Run
+
+
+@dataclass(frozen=True)
+class SettingScores:
+    """One point of a sweep under one method.
+
+    Attributes:
+        method: its name.
+        point: the swept settings.
+        scores: by normaliser the mean over tasks and seeds at the last epoch; None where a run
+            diverged, is missing or has no such score.
+        diverged: runs that diverged, by normaliser, where some did.
+    """
+
+    method: str
+    point: dict[str, Any]
+    scores: dict[str, float | None]
+    diverged: dict[str, int]
+
+    @property
+    def together(self) -> float | None:
+        """The mean over normalisers; None where one of them has none."""
+        values = [value for value in self.scores.values() if value is not None]
+        return fmean(values) if values and len(values) == len(self.scores) else None
+
+
+def setting_scores(plan: Plan, runs: Sequence[Run]) -> list[SettingScores]:
+    """The scores of every method and swept point; nothing where nothing is swept.
+
+    Args:
+        plan: of the grid.
+        runs: all of its places.
+    """
+    if not plan.grid.sweep:
+        return []
+    found = []
+    for method in plan.grid.methods:
+        for point in plan.grid.points():
+            mine = [
+                run for run in runs if run.entry.cell.method == method and run.entry.point == point
+            ]
+            of_norm = {
+                norm: [run for run in mine if run.entry.cell.norm == norm]
+                for norm in plan.grid.norms
+            }
+            diverged = {
+                norm: sum(run.state == "diverged" for run in some) for norm, some in of_norm.items()
+            }
+            found.append(
+                SettingScores(
+                    method,
+                    point,
+                    {norm: _mean(some, plan.grid.score) for norm, some in of_norm.items()},
+                    {norm: number for norm, number in diverged.items() if number},
+                )
+            )
+    return found
+
+
+def _mean(runs: Sequence[Run], score: str) -> float | None:
+    values = [
+        None
+        if run.result is None
+        else validation_scores(run.result.evaluations[-1].forms[""]).label_free.get(score)
+        for run in runs
+    ]
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def markdown(found: Sequence[SettingScores], score: str) -> list[str]:
+    """The section of a report; nothing where nothing is swept."""
+    if not found:
+        return []
+    from da.reports.tables import point_text
+
+    norms = list(found[0].scores)
+    lines = [
+        "## Swept settings by a score without target labels",
+        "",
+        f"{score} at the last epoch, the mean over tasks and seeds; higher is better. Bold is the "
+        "highest of a method's column; *together* is the mean over normalisers, which chooses one "
+        "setting for all of them.",
+        "",
+        f"| method | setting | {' | '.join(norms)} | together |",
+        f"|---|---|{'--:|' * (len(norms) + 1)}",
+    ]
+    for method in dict.fromkeys(one.method for one in found):
+        mine = [one for one in found if one.method == method]
+        columns = {norm: [one.scores[norm] for one in mine] for norm in norms}
+        columns["together"] = [one.together for one in mine]
+        best = {
+            name: max((value for value in values if value is not None), default=None)
+            for name, values in columns.items()
+        }
+        for one in mine:
+            values = {**one.scores, "together": one.together}
+            texts = [
+                _text(value, best[name], one.diverged.get(name, 0))
+                for name, value in values.items()
+            ]
+            lines.append(f"| {method} | {point_text(one.point)} | {' | '.join(texts)} |")
+    return [*lines, ""]
+
+
+def _text(value: float | None, best: float | None, diverged: int) -> str:
+    if value is None:
+        return f"{diverged} diverged" if diverged else "–"
+    return f"**{value:.3f}**" if value == best else f"{value:.3f}"

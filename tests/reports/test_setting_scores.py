@@ -1,0 +1,63 @@
+import pytest
+from fake_cells import made
+
+from da.grids import plan as plans
+from da.grids.grid import Grid
+from da.grids.store import Store
+from da.reports.runs import load_runs
+from da.reports.setting_scores import markdown, setting_scores
+
+SCORES = {("bn", 0.1): (1.0, 2.0), ("bn", 1): (1.0, 1.2), ("wa", 0.1): (0.5, 0.7)}
+
+
+@pytest.fixture
+def found(tmp_path):
+    """A grid that sweeps a trade-off; under WA the larger one diverged with one seed."""
+    grid = Grid(
+        data="x.Y",
+        tasks=("a->b",),
+        methods={"M": {}},
+        norms={"bn": {}, "wa": {}},
+        sweep={"method.trade_off": (0.1, 1)},
+        seeds=(0, 1),
+        epochs=2,
+        steps_per_epoch=3,
+        lr=("published",),
+        published_lr=0.1,
+    )
+    store = Store(tmp_path)
+    plan = plans.plan(grid, list(grid.tasks), "ablate", "tune")
+    for cell in plan.cells:
+        values = SCORES.get((cell.norm, cell.method_args["trade_off"]))
+        store.begin(cell)
+        if values is None and cell.seed == 0:
+            store.fail(cell, "diverged", "loss is nan")
+            continue
+        result = made(cell)
+        for number, evaluation in enumerate(result.evaluations):
+            target = evaluation.forms[""]["target/test"]
+            value = values[cell.seed] if values and number else 99.0  # the last one counts
+            target.label_free = {grid.score: value}
+            evaluation.forms[""] = {"target/test": target}
+        store.finish(cell, result, keep=False)
+    return plan, setting_scores(plan, load_runs(store, plan))
+
+
+def test_the_mean_of_the_last_epoch_over_seeds_by_setting_and_normaliser(found):
+    plan, points = found
+    assert [one.point for one in points] == plan.grid.points()
+    assert points[0].scores == pytest.approx({"bn": 1.5, "wa": 0.6})
+    assert points[0].together == pytest.approx(1.05)
+    assert points[1].scores == {"bn": pytest.approx(1.1), "wa": None}
+    assert points[1].together is None
+    assert points[1].diverged == {"wa": 1}
+    text = "\n".join(markdown(points, plan.grid.score))
+    assert "| M | method.trade_off 0.1 | **1.500** | **0.600** | **1.050** |" in text
+    assert "| M | method.trade_off 1 | 1.100 | 1 diverged | – |" in text
+
+
+def test_nothing_where_nothing_is_swept(found):
+    plan, _ = found
+    still = plan.model_copy(update={"grid": plan.grid.model_copy(update={"sweep": {}})})
+    assert setting_scores(still, []) == []
+    assert markdown([], "any") == []
