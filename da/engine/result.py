@@ -78,11 +78,26 @@ class Conversion(_Strict):
     images: int = Field(gt=0)
     held_out: int = Field(ge=0)
     error: float
+    fitted_error: float | None = None
     agreement: float | None
+    agreement_interval: tuple[float, float] | None = None
     worst_layer: str
     worst_error: float
     seconds: float = Field(ge=0)
     cached: bool
+
+
+class Alignment(_Strict):
+    """Which convolutions of the backbone WeightAlign holds.
+
+    See :class:`da.norms.weight_align.coverage.Coverage`.
+    """
+
+    layers: int = Field(ge=0)
+    of_layers: int = Field(ge=0)
+    weights: int = Field(ge=0)
+    of_weights: int = Field(ge=0)
+    left: list[str]
 
 
 class Result(_Strict):
@@ -106,6 +121,7 @@ class Result(_Strict):
     initial_loss: float | None
     clipped_fraction: float | None = None
     conversion: Conversion | None = None
+    alignment: Alignment | None = None
     preprocessing: dict[str, Any] | None = None
     """Mean, deviation and size of the images that the network saw."""
     versions: dict[str, str] = {}

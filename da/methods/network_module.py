@@ -14,11 +14,13 @@ from da.networks.backbones.base import build_backbone as build_backbone
 from da.networks.network import Network, evaluate_images
 from da.networks.pretrained_conversion import (
     Calibration,
+    backbone_options,
     conversion_plan,
     read_trained_backbone,
 )
 from da.networks.weight_files import WeightFile, load_weight_file
 from da.norms import Normaliser, batch_norms, normaliser
+from da.norms.weight_align.coverage import measure_coverage
 from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
 from da.ops.acceleration import accelerate
 from da.ops.optimisation import parameter_groups
@@ -180,11 +182,21 @@ class NetworkModule(UpdatingModule):
         return accelerate(module, self.hparams["channels_last"], self.hparams["compile"])
 
     def _normaliser(self, part: str) -> Normaliser:
-        """The normaliser of a part; layers are included and excluded by name in the backbone."""
+        """The normaliser of a part; layers are included and excluded by name in the backbone.
+
+        Fewer layers of a backbone are aligned where its pretrained weights are converted.
+        """
         options = self.hparams["norm_options"] or {}
         if part != "backbone":
             options = {k: v for k, v in options.items() if k not in ("include", "exclude")}
+        else:
+            options = backbone_options(self.hparams)
         return normaliser(self.hparams["norm"], **options)
+
+    def alignment(self) -> dict[str, Any] | None:
+        """Which convolutions of the backbone are aligned, for the result; None where none is."""
+        coverage = measure_coverage(self.network.backbone)
+        return None if coverage is None else coverage.as_dict()
 
     def taps(self) -> Sequence[str]:
         """Modules of the network whose outputs are read."""

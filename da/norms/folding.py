@@ -11,18 +11,20 @@ from da.norms.joined_layers import split_joined_layers
 from da.norms.surgery import (
     Affine,
     affine_parameters,
+    fold_affine,
     replace_modules,
     sole_feeders,
     title_of_model,
 )
-from da.norms.weight_align.layers import Aligned
+from da.norms.weight_align.layers import Aligned, plain_layers
 
 
 def fold_batch_norms(model: nn.Module, converted: nn.Module, example: Tensor | None) -> nn.Module:
     """The original network with every batch norm that ``converted`` lacks folded away.
 
-    Those that a layer takes over go into its weight and bias; the others become the affine that
-    they compute, which ``converted`` is given too.
+    Those that a layer takes over go into its weight and bias, which ``converted`` is given where
+    the layer is plain there too; the others become the affine that they compute, and so they do in
+    ``converted``.
 
     Args:
         model: changed in place.
@@ -32,7 +34,7 @@ def fold_batch_norms(model: nn.Module, converted: nn.Module, example: Tensor | N
     model = split_joined_layers(model).eval()
     flow = Flow.of(model, example)
     names = {name: (m, converted.get_submodule(name)) for name, m in model.named_modules()}
-    layers = {old for old, new in names.values() if isinstance(new, Aligned)}
+    layers = plain_layers(model) | {o for o, new in names.values() if isinstance(new, Aligned)}
     gone: dict[nn.Module, tuple[Tensor, Tensor]] = {
         old: _scale_and_shift(old, name, model)
         for name, (old, new) in names.items()
@@ -40,10 +42,10 @@ def fold_batch_norms(model: nn.Module, converted: nn.Module, example: Tensor | N
     }
     fed = sole_feeders(flow, gone, layers)
     for layer, norm in fed.items():
-        scale, shift = gone[norm]
-        weight, bias = layer.get_parameter("weight"), layer._parameters["bias"]
-        weight.mul_(scale.view(-1, *(1 for _ in weight.shape[1:])))
-        layer.bias = nn.Parameter(shift if bias is None else bias * scale + shift)
+        fold_affine(layer, *gone[norm])
+    for old, new in names.values():
+        if old in fed and type(new) is type(old):
+            new.load_state_dict(old.state_dict())
     swaps: dict[nn.Module, nn.Module] = {}
     for old, new in names.values():
         if old in gone and isinstance(new, Affine):

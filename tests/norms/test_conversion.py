@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.networks.backbones.base import build_backbone
-from da.norms import WeightAlign, convert_pretrained
-from da.norms.weight_align.conversion import relative_error
+from da.norms import WeightAlign
+from da.norms import convert_pretrained as convert_by_default
+from da.norms.weight_align.conversion import Conversion, relative_error
 from da.norms.weight_align.filter_inputs import sample_rows
 from da.norms.weight_align.layers import Aligned
 from da.norms.weight_align.least_squares import SecondMoments, zero_sum_fit
@@ -29,6 +31,13 @@ def settled(model: nn.Module, images: Tensor) -> nn.Module:
         for _ in range(30):
             model(images)
     return model.eval()
+
+
+def convert_pretrained(model: nn.Module, *images: Any, **options: Any) -> Conversion:
+    """Every layer aligned and fitted, and nothing else."""
+    return convert_by_default(
+        model, *images, **{"normaliser": WeightAlign(), "epochs": 0, **options}
+    )
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -283,14 +292,61 @@ def test_a_batch_norm_that_no_layer_feeds_becomes_what_it_computed() -> None:
         torch.testing.assert_close(result.model(images), model(images), atol=1e-4, rtol=1e-4)
 
 
-def test_a_layer_left_out_keeps_its_weights_and_its_batch_norm_its_function() -> None:
+def test_a_layer_left_out_takes_its_batch_norm_in_and_computes_the_same() -> None:
     images = random(40, 3, 8, 8)
     model = settled(small(), images)
+    nn.init.normal_(model[1].weight)
     result = convert_pretrained(model, images, normaliser=WeightAlign(exclude="0"))
-    assert torch.equal(result.model[0].weight, model[0].weight)
     assert [layer.name for layer in result.layers] == ["3"]
+    assert isinstance(result.model[1], nn.Identity)
     with torch.no_grad():
         torch.testing.assert_close(result.model[:2](images), model[:2](images))
+
+
+def separable() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            *(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU6()),
+            *(nn.Conv2d(8, 12, 1, bias=False), nn.BatchNorm2d(12), nn.ReLU6()),
+            *(nn.Conv2d(12, 12, 3, groups=12, bias=False), nn.BatchNorm2d(12), nn.ReLU6()),
+            *(nn.Conv2d(12, 8, 1, bias=False), nn.BatchNorm2d(8)),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+        )
+
+
+def test_by_default_stem_and_depthwise_layers_are_plain_and_more_is_kept() -> None:
+    images, others = random(64, 3, 12, 12).abs(), random(64, 3, 12, 12, seed=1).abs()
+    model = settled(separable(), images)
+    result = convert_by_default(model, images, others, epochs=0)
+    assert [layer.name for layer in result.layers] == ["3", "9"]
+    coverage = result.coverage
+    assert coverage is not None
+    assert coverage.left == ("0", "6")
+    assert result.error < 0.7 * convert_pretrained(model, images, others).error
+
+
+def test_distillation_brings_it_nearer_and_changes_no_other_thing() -> None:
+    images, others = random(64, 3, 12, 12).abs(), random(64, 3, 12, 12, seed=1).abs()
+    model = settled(separable(), images)
+    numbers = torch.get_rng_state()
+    fitted, result = (convert_by_default(model, images, others, epochs=n) for n in (0, 4))
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert fitted.error == fitted.fitted_error == pytest.approx(result.fitted_error)
+    assert result.error < result.fitted_error
+    assert all(p.grad is None for p in result.model.parameters())
+    with torch.no_grad():
+        measured = relative_error([result.model.eval()(others)], [model(others)])
+    assert measured == pytest.approx(result.error, rel=1e-4)
+
+
+def test_a_distillation_that_does_not_pay_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = random(64, 3, 12, 12).abs()
+    model = settled(separable(), images)
+    monkeypatch.setattr("da.norms.weight_align.conversion.RATE", 1.0)
+    fitted, result = (convert_by_default(model, images, images, epochs=n) for n in (0, 1))
+    assert result.error == result.fitted_error
+    assert all(torch.equal(v, state(fitted.model)[n]) for n, v in state(result.model).items())
 
 
 def test_a_path_that_depends_on_the_shape_is_that_of_the_images() -> None:

@@ -17,6 +17,7 @@ from da.norms.joined_layers import on_split_layers
 from da.norms.surgery import (
     affine_parameters,
     copy_parameter,
+    fold_affine,
     refuse_other_normalisers,
     removable_batch_norms,
     replace_modules,
@@ -26,7 +27,7 @@ from da.norms.surgery import (
 )
 from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
 from da.norms.weight_align import standardised
-from da.norms.weight_align.layers import ALIGNED, Aligned, rebuild_layer
+from da.norms.weight_align.layers import ALIGNED, Aligned, plain_layers, rebuild_layer
 
 Gain = Literal["he", "variance-preserving", "auto", "balanced"]
 Residual = Literal["one", "depth", "zero"]
@@ -80,8 +81,12 @@ class WeightAlign(Normaliser):
             1 (``"one"``), 1/√(number of blocks) (``"depth"``), or 0 (``"zero"``). None: the
             paper's, ``"one"``, up to 8 blocks, and ``"depth"`` in a deeper network, as for ``gain``
             without those of standardised layers. Only where no activation normaliser follows.
+        min_channels: convolutions whose filters see fewer input channels than this stay plain:
+            with 2 the depthwise ones, with 4 also those of images. The batch norm that such a
+            layer feeds is folded into it: its scale goes into the weight, its shift is the bias.
         exclude: names or glob patterns of layers, normalisers, or blocks of them that stay as
-            they are. The batch norm after an excluded layer still goes, unless excluded too.
+            they are. The batch norm after an excluded layer still goes, folded as well, unless it
+            is excluded too.
         include: names or glob patterns of layers that are aligned beside the default ones, such
             as the classifier. ``exclude`` wins.
         example: an input of the model, for networks that can't be traced.
@@ -96,6 +101,7 @@ class WeightAlign(Normaliser):
         activation: str | None = None,
         gain: Gain | None = None,
         residual: Residual | None = None,
+        min_channels: int = 1,
         exclude: str | Sequence[str] = (),
         include: str | Sequence[str] = (),
         example: Tensor | None = None,
@@ -109,6 +115,9 @@ class WeightAlign(Normaliser):
                 f"residual={residual!r} sets g, and under activation={activation!r} layers have"
                 " none; use residual='one', or no activation normaliser"
             )
+        if isinstance(min_channels, bool) or not isinstance(min_channels, int) or min_channels < 1:
+            raise UserError(f"min_channels: expected a whole number from 1, got {min_channels!r}")
+        self.min_channels = min_channels
         self.activation = _activation_normaliser(activation, options)
         self.single_image = self.activation is not None and self.activation.single_image
         self.gain, self.residual, self.example = gain, residual, example
@@ -130,7 +139,7 @@ class WeightAlign(Normaliser):
                 " can't remove; build the network with torch.nn's batch norms, or use 'bn' to"
                 " leave it as it is"
             )
-        layers = (_default_layers(flow, model, norms) | included) - excluded
+        layers = (_default_layers(flow, model, norms, self.min_channels) | included) - excluded
         if not layers and not norms:
             raise UserError(
                 f"{type(model).__name__} has no convolution and no batch norm for 'wa' to align;"
@@ -142,7 +151,7 @@ class WeightAlign(Normaliser):
         fed: dict[nn.Module, nn.Module] = {}
         inserted: dict[nn.Module, nn.Module] = {}
         if self.activation is None:
-            fed = sole_feeders(flow, norms, layers)
+            fed = sole_feeders(flow, norms, layers | plain_layers(model))
             swaps = replacements_of_removed(norms, set(fed.values()))
         else:
             swaps = self.activation.replacements(norms)
@@ -156,6 +165,8 @@ class WeightAlign(Normaliser):
         staying = excluded if self.activation is None else excluded | set(norms)
         ends: set[nn.Module] = {m for m in staying if isinstance(m, NORMS)}
         aligned = self._aligned(flow, layers, fed, ends, set(inserted))
+        for layer in set(fed) - layers:
+            fold_affine(layer, *affine_parameters(fed[layer]))
         return replace_modules(replace_modules(model, swaps | inserted), aligned)
 
     def _aligned(
@@ -225,8 +236,11 @@ def _align_layer(layer: nn.Module, gain: float, scale: bool) -> Aligned:
     return new
 
 
-def _default_layers(flow: Flow, model: nn.Module, norms: Collection[nn.Module]) -> set[nn.Module]:
-    """All convolutions but gates, and the linear layers whose output a batch norm takes."""
+def _default_layers(
+    flow: Flow, model: nn.Module, norms: Collection[nn.Module], min_channels: int
+) -> set[nn.Module]:
+    """All convolutions of so many channels but gates, and the linear layers whose output a batch
+    norm takes."""
     linear_layers = {
         node.inputs[0].module
         for norm in norms
@@ -234,7 +248,13 @@ def _default_layers(flow: Flow, model: nn.Module, norms: Collection[nn.Module]) 
         if node.inputs and isinstance(node.inputs[0].module, nn.Linear)
     }
     gates = flow.gates()
-    convolutions = {m for m in model.modules() if isinstance(m, CONVOLUTIONS) and m not in gates}
+    convolutions = {
+        m
+        for m in model.modules()
+        if isinstance(m, CONVOLUTIONS)
+        and m not in gates
+        and m.in_channels // m.groups >= min_channels
+    }
     return convolutions | {m for m in linear_layers if m is not None}
 
 
