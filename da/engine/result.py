@@ -78,7 +78,6 @@ class Conversion(_Strict):
     images: int = Field(gt=0)
     held_out: int = Field(ge=0)
     error: float
-    fitted_error: float | None = None
     agreement: float | None
     agreement_interval: tuple[float, float] | None = None
     worst_layer: str

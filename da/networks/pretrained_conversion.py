@@ -175,10 +175,9 @@ def convert_backbone(
     Returns:
         What the result says of it; None where aligning leaves the function as it is. ``on`` which
         domains, how many ``images``, how many ``held_out`` to measure it on; ``error`` of the
-        features, ``fitted_error`` before the distillation and ``worst_error`` of the
-        ``worst_layer``, as in ``LayerError``; ``agreement`` of the published classifier's
-        predictions and its 95 % interval, None without one; ``seconds``, and whether it was
-        ``cached``.
+        features and ``worst_error`` of the ``worst_layer``, both as in ``LayerError``;
+        ``agreement`` of the published classifier's predictions and its 95 % ``agreement_interval``,
+        None without one; ``seconds``, and whether it was ``cached``.
     """
     began = time.perf_counter()
     if torch.device(device).type == "mps":  # it has no float64, which the fit needs
@@ -236,7 +235,6 @@ def _convert(
         "images": conversion.images,
         "held_out": conversion.held_out,
         "error": conversion.error,
-        "fitted_error": conversion.fitted_error,
         "agreement": agreement,
         "agreement_interval": (
             None if agreement is None else list(wilson_interval(agreement, len(held_out)))

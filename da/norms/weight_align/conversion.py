@@ -13,8 +13,8 @@ from torch import Tensor, fx, nn
 from da.errors import UserError
 from da.norms.folding import fold_batch_norms
 from da.norms.surgery import title_of_model
+from da.norms.weight_align.channel_signs import choose_signs
 from da.norms.weight_align.coverage import Coverage, measure_coverage
-from da.norms.weight_align.distillation import distil
 from da.norms.weight_align.filter_inputs import sample_rows
 from da.norms.weight_align.layers import Aligned
 from da.norms.weight_align.least_squares import SecondMoments, zero_sum_fit
@@ -33,12 +33,10 @@ ROWS_PER_WEIGHT = 4
 # Convolutions of fewer input channels per filter are left plain, see WeightAlign: depthwise ones
 # and those of images, which a filter of zero sum can't replace.
 MIN_CHANNELS = 4
-# Passes over the images, and the rate, of the distillation at the end.
-EPOCHS = 3
-RATE = 3e-4
 # Images that go through a layer at a time.
 CHUNK = 16
-# Of the images held out, those on which the error after each layer is measured.
+# Of the images held out, those on which the error after each layer is measured; of the others,
+# those that signs are chosen on.
 MEASURED = 64
 # Every so many-th image is held out of the fit where no others are given to measure on.
 HELD_OUT = 10
@@ -67,7 +65,6 @@ class Conversion:
         model: the network with WeightAlign.
         layers: the error after each aligned layer, in the order of the forward pass.
         error: that of the network's outputs, measured as in :class:`LayerError`.
-        fitted_error: the same before the distillation.
         agreement: share of the images held out for which the largest output is the same one; None
             where outputs are not vectors.
         images: how many the layers were fitted on.
@@ -77,7 +74,6 @@ class Conversion:
     model: nn.Module
     layers: tuple[LayerError, ...]
     error: float
-    fitted_error: float
     agreement: float | None
     images: int
     held_out: int
@@ -95,20 +91,18 @@ def convert_pretrained(
     held_out: Tensor | Iterable[Tensor] | None = None,
     *,
     normaliser: WeightAlign | None = None,
-    epochs: int = EPOCHS,
     progress: Callable[[int, int], None] | None = None,
 ) -> Conversion:
     """A network with WeightAlign that computes as nearly as it can what trained weights compute.
 
-    Batch norm is folded into the layer that feeds it. Then, layer by layer from the input, the new
-    filter is the one of zero sum that puts out nearest to the folded layer's output on the input as
-    the layers converted before it produce it (``zero_sum_fit``). g is its norm over sqrt(gain), b
-    the intercept, and the weight it is computed from has the norm of He initialisation. Layers that
-    WeightAlign leaves alone keep their weights, and so do those with scaled weight standardisation,
-    which are aligned without a change. A batch norm that no single layer feeds becomes the affine
-    that it computes with its running statistics. At the end the whole network is trained for a few
-    passes on the original's outputs (``distil``), and stays as it was fitted where that does not
-    bring it nearer on the images held out.
+    Batch norm is folded into the layer that feeds it, and channels without an activation take the
+    sign with which the filters that read them lose least (``choose_signs``). Then, layer by layer
+    from the input, the new filter is the one of zero sum that puts out nearest to the folded
+    layer's output on the input as the layers converted before it produce it (``zero_sum_fit``). g
+    is its norm over sqrt(gain), b the intercept, and the weight it is computed from has the norm of
+    He initialisation. A batch norm that no single layer feeds becomes the affine that it computes
+    with its running statistics. Layers that WeightAlign leaves alone compute what they did, and so
+    do those with scaled weight standardisation, which are aligned without a change.
 
     By default, convolutions whose filters see fewer than 4 channels are not aligned: those of
     images and depthwise ones, which alone see the local mean of what they take in.
@@ -123,8 +117,7 @@ def convert_pretrained(
         held_out: others to measure on. Without them, every tenth of ``images`` is not fitted on.
         normaliser: what to align, ``WeightAlign(min_channels=4)`` unless given; ``residual`` has no
             effect, since every g is fitted.
-        epochs: passes of the distillation; 0 for none.
-        progress: called after each layer, and each pass, with the number done and of all.
+        progress: called after each layer with the number of layers done and of all.
 
     Raises:
         UserError: for a network that can't be aligned, or can't be traced, and for images that
@@ -143,27 +136,14 @@ def convert_pretrained(
     _refuse_affine_of_others(converted)
     modes = {m: m.training for m in converted.modules()}
     converted.eval()
-    report = _Progress(progress, epochs)
-    layers = _fit_layers(target, converted, fitted, _first_of(measured, MEASURED), report)
-    original = copy.deepcopy(model).eval()
-    fitted_error, agreement = compare_outputs(original, converted, measured)
-    error = fitted_error
-    if epochs:
-        before = copy.deepcopy(converted.state_dict())
-        distil(converted, fitted, [original(x) for x in fitted], epochs, RATE, report.step)
-        error, after = compare_outputs(original, converted, measured)
-        if error < fitted_error:
-            agreement = after
-        else:
-            converted.load_state_dict(before)
-            error = fitted_error
+    layers = _fit_layers(target, converted, fitted, _first_of(measured, MEASURED), progress)
+    error, agreement = compare_outputs(copy.deepcopy(model).eval(), converted, measured)
     for module, mode in modes.items():
         module.training = mode
     return Conversion(
         model=converted,
         layers=layers,
         error=error,
-        fitted_error=fitted_error,
         agreement=agreement,
         images=sum(map(len, fitted)),
         held_out=sum(map(len, measured)),
@@ -175,7 +155,7 @@ def _fit_layers(
     converted: nn.Module,
     fitted: list[Tensor],
     measured: list[Tensor],
-    report: _Progress,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[LayerError, ...]:
     """Fits the aligned layers of ``converted`` one by one to what those of ``target`` put out."""
     roots = nn.Sequential(target), nn.Sequential(converted)
@@ -186,9 +166,12 @@ def _fit_layers(
         for name, module in roots[1].named_modules()
         if isinstance(module, Aligned) and not is_standardised(plain.get(name, module))
     }
+    looked_at = _first_of(fitted, MEASURED)
+    for name in choose_signs(roots[0], graph, set(aligned), looked_at) - set(aligned):
+        roots[1].get_submodule(name).load_state_dict(plain[name].state_dict())
     steps = PairedRun(graph, roots, [*fitted, *measured], set(aligned))
     waiting = [n for n in graph.nodes if n.op == "call_module" and n.target in aligned]
-    report.total += len({aligned[n.target] for n in waiting})
+    total = len({aligned[n.target] for n in waiting})
     done: dict[nn.Module, LayerError] = {}
     for node in steps:
         layer = aligned.get(str(node.target)) if node.op == "call_module" else None
@@ -197,20 +180,9 @@ def _fit_layers(
             continue
         error = _fit_layer(steps, node, layer, len(fitted))
         done[layer] = LayerError(str(node.target).partition(".")[2], error)
-        report.step()
+        if progress is not None:
+            progress(len(done), total)
     return tuple(done.values())
-
-
-class _Progress:
-    """Counts what is done, for whoever asked to be told."""
-
-    def __init__(self, tell: Callable[[int, int], None] | None, total: int):
-        self.tell, self.total, self.done = tell, total, 0
-
-    def step(self) -> None:
-        self.done += 1
-        if self.tell is not None:
-            self.tell(self.done, self.total)
 
 
 def _fit_layer(steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int) -> float:
