@@ -470,7 +470,7 @@ def test_what_cannot_be_converted_is_refused_by_name() -> None:
     text = refused(Branching(), images, WeightAlign(example=images))
     assert text.startswith("Branching can't be traced, and its weights are converted call by call")
     assert "give one input as example" in refused(Branching(), images)
-    text = refused(Two(), images)
+    text = refused(Two(), images, WeightAlign())
     assert text.startswith("Two gives a tuple, and conversion needs a network that gives one")
     model = small()
     model[1] = nn.BatchNorm2d(6, track_running_stats=False)
