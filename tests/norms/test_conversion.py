@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,20 @@ from da.errors import UserError
 from da.networks.backbones.base import build_backbone
 from da.norms import WeightAlign
 from da.norms import convert_pretrained as convert_by_default
-from da.norms.weight_align.channel_signs import best_signs, choose_signs, find_streams
+from da.norms.weight_align.channel_bases import (
+    find_streams,
+    least_missed_direction,
+    reflection_to_ones,
+    turn_streams,
+)
+from da.norms.weight_align.constant_channels import (
+    find_depthwise_readers,
+    make_constant,
+    most_replaceable_channel,
+)
 from da.norms.weight_align.conversion import Conversion, relative_error
 from da.norms.weight_align.filter_inputs import sample_rows
+from da.norms.weight_align.filter_losses import FilterLoss, measure_losses
 from da.norms.weight_align.layers import Aligned
 from da.norms.weight_align.least_squares import SecondMoments, zero_sum_fit
 from da.norms.weight_align.paired_networks import trace_graph
@@ -350,30 +360,48 @@ def linear_bottlenecks() -> Bottlenecks:
         return Bottlenecks().eval()
 
 
-def test_signs_of_channels_leave_the_function_and_make_the_loss_the_least() -> None:
-    model, images = linear_bottlenecks(), random(20, 3, 8, 8)
+def test_a_turned_stream_leaves_the_function_and_its_readers_miss_the_sum_least() -> None:
+    model, images = linear_bottlenecks(), random(64, 3, 8, 8)
     network = nn.Sequential(copy.deepcopy(model))
-    graph = trace_graph(network[0], images)
-    (stream,) = find_streams(graph, dict(network.named_modules()))
+    (stream,) = streams = find_streams(trace_graph(network[0], images), network)
     assert sorted(stream.writers) == ["0.project.0", "0.project.1", "0.stem"]
     assert sorted(stream.readers) == ["0.expand.0", "0.expand.1", "0.head"]
-    changed = choose_signs(network, graph, {"0.expand.0", "0.expand.1", "0.head"}, [images])
-    assert changed == {*stream.writers, *stream.readers}
+    turn_streams(network, streams, measure_losses(network, stream.readers, [images]))
     with torch.no_grad():
         torch.testing.assert_close(network(images), model(images), rtol=1e-5, atol=1e-6)
-    signs = network[0].stem.bias.detach() / model.stem.bias.detach()
-    assert set(signs.tolist()) == {-1.0, 1.0}
-
-
-def test_the_best_signs_are_those_of_trying_them_all() -> None:
-    w, x = random(9, 5).double(), correlated(200, 5).double()
-    losses = [(w.mT @ w, torch.linalg.inv(x.T.cov())), (w[:3].mT @ w[:3], torch.eye(5).double())]
-    every = [torch.tensor(s).double() for s in itertools.product((-1.0, 1.0), repeat=5)]
-    all_losses = [sum(float((s @ a @ s) / (s @ b @ s)) for a, b in losses) for s in every]
-    found = best_signs(losses)
-    assert sum(float((found @ a @ found) / (found @ b @ found)) for a, b in losses) == (
-        pytest.approx(min(all_losses))
+    one, other = (
+        sum(loss.products.sum() / loss.inverse.sum() for loss in losses.values())
+        for losses in (
+            measure_losses(n, stream.readers, [images]) for n in (network, nn.Sequential(model))
+        )
     )
+    assert one < 0.5 * other
+    # It is a reflection: what writers put out is as long as it was.
+    torch.testing.assert_close(network[0].stem.weight.norm(), model.stem.weight.norm())
+
+
+def random_loss(seed: int) -> FilterLoss:
+    w, x = random(9, 5, seed=seed).double(), correlated(200, 5).double()
+    return FilterLoss(w.mT @ w, torch.linalg.inv(x.T.cov() * (1 + seed)))
+
+
+def test_no_direction_is_missed_less_than_the_one_that_is_found() -> None:
+    losses = [random_loss(seed) for seed in range(2)]
+    a, b = losses[0].products + losses[1].products, losses[0].inverse + losses[1].inverse
+    u = least_missed_direction(losses)
+    others = random(1000, 5, seed=7).double()
+    others = torch.cat([others, u + 0.01 * others])
+    lost = ((others @ a) * others).sum(1) / ((others @ b) * others).sum(1)
+    assert u.norm() == pytest.approx(1)
+    assert (u @ a @ u) / (u @ b @ u) <= lost.min()
+
+
+@pytest.mark.parametrize("u", [random(6).double(), torch.ones(6).double()], ids=["any", "ones"])
+def test_the_reflection_takes_a_direction_to_equal_numbers_and_is_orthogonal(u: Tensor) -> None:
+    u = u / u.norm()
+    h = reflection_to_ones(u)
+    torch.testing.assert_close(h @ u, torch.full_like(u, 6**-0.5))
+    torch.testing.assert_close(h @ h.mT, torch.eye(6).double())
 
 
 @pytest.mark.parametrize("where", ["activation", "output", "twice"])
@@ -388,17 +416,94 @@ def test_a_sum_that_anything_else_reads_keeps_its_signs(where: str) -> None:
 
     network = nn.Sequential(Other())
     graph = trace_graph(network[0], random(2, 3, 8, 8))
-    assert find_streams(graph, dict(network.named_modules())) == []
+    assert find_streams(graph, network) == []
 
 
-def test_with_signs_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_the_new_basis_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = linear_bottlenecks(), random(64, 3, 8, 8)
     with torch.no_grad():
         for layer in (*model.expand, model.head):
             layer.weight += 0.5  # what all filters have in common, a zero sum would take away
-    with_signs = convert_by_default(model, images, images)
-    monkeypatch.setattr("da.norms.weight_align.conversion.choose_signs", lambda *arguments: set())
-    assert with_signs.error < 0.7 * convert_by_default(model, images, images).error
+    turned = convert_by_default(model, images, images)
+    monkeypatch.setattr("da.norms.weight_align.conversion.find_streams", lambda *arguments: [])
+    assert turned.error < 0.3 * convert_by_default(model, images, images).error
+
+
+def test_the_aligned_reader_of_a_plain_depthwise_layer_loses_one_channel_and_no_sum() -> None:
+    images, others = random(64, 3, 12, 12).abs(), random(64, 3, 12, 12, seed=1).abs()
+    model = settled(separable(), images)
+    with torch.no_grad():
+        model[9].weight += 0.5
+        model[9].weight[:, 4] = 0  # the readers don't see it
+    result = convert_by_default(
+        model, images, others, normaliser=WeightAlign(exclude=["0", "3"], min_channels=4)
+    )
+    depthwise, reader = result.model[6], result.model[9]
+    assert not depthwise.weight[4].any()
+    assert depthwise.weight[[c for c in range(12) if c != 4]].flatten(1).any(1).all()
+    assert float(depthwise.bias[4].detach()) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(result.model(others), model(others), rtol=1e-4, atol=1e-4)
+        assert reader.aligned_weight().sum(1).abs().max() < 1e-4
+
+
+def test_the_channel_that_is_made_constant_is_the_one_that_the_fit_misses_least() -> None:
+    x, w = correlated(400, 6).double(), random(8, 6).double()
+    x = x - x.mean(0)
+    y = x @ w.mT
+    lost = []
+    for c in range(6):
+        rest = [i for i in range(6) if i != c]
+        lost.append(
+            float((y - x[:, rest] @ torch.linalg.lstsq(x[:, rest], y).solution).square().sum())
+        )
+    found = most_replaceable_channel(FilterLoss(w.mT @ w, torch.linalg.inv(x.T.cov())))
+    assert found == lost.index(min(lost))
+
+
+@pytest.mark.parametrize("change", ["none", "aligned", "gate", "padded", "second"])
+def test_only_what_an_activation_alone_parts_from_a_plain_depthwise_layer_reads_it(
+    change: str,
+) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
+            self.act = nn.SiLU()
+            self.project = nn.Conv2d(8, 4, 1, padding=int(change == "padded"))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.act(self.depthwise(x))
+            if change == "gate":
+                x = x * x.mean((2, 3), keepdim=True).sigmoid()
+            y = self.project(x)
+            return y + x.mean() if change == "second" else y
+
+    network = nn.Sequential(Block())
+    aligned = {"0.project", *(["0.depthwise"] if change == "aligned" else [])}
+    found = find_depthwise_readers(trace_graph(network[0], random(1, 8, 6, 6)), network, aligned)
+    assert found == ({"0.project": "0.depthwise"} if change == "none" else {})
+
+
+def test_a_constant_channel_stays_so_whatever_comes_in() -> None:
+    layer = nn.Conv2d(4, 4, 3, groups=4)
+    make_constant(layer, 2)
+    out = layer(random(5, 4, 6, 6))
+    assert (out[:, 2] == 1).all()
+    assert out[:, 1].std() > 0
+
+
+def test_a_constant_input_takes_what_the_others_sum_to() -> None:
+    x, w = correlated(300, 5), random(1, 3, 5)
+    x[:, 3] = 0.7
+    rest = [0, 1, 2, 4]
+    t = x[:, rest] @ w[0][:, rest].mT + 0.3
+    moments = SecondMoments()
+    moments.add(x[None], t[None])
+    v, b = zero_sum_fit(moments, w, 1e-2, constant=3)
+    torch.testing.assert_close(v[0][:, rest].float(), w[0][:, rest], rtol=1e-4, atol=1e-5)
+    assert v.sum(2).abs().max() < 1e-9
+    torch.testing.assert_close((x.double() @ v[0].mT + b).float(), t, rtol=1e-4, atol=1e-4)
 
 
 def test_a_path_that_depends_on_the_shape_is_that_of_the_images() -> None:

@@ -13,9 +13,15 @@ from torch import Tensor, fx, nn
 from da.errors import UserError
 from da.norms.folding import fold_batch_norms
 from da.norms.surgery import title_of_model
-from da.norms.weight_align.channel_signs import choose_signs
+from da.norms.weight_align.channel_bases import find_streams, readers_to_measure, turn_streams
+from da.norms.weight_align.constant_channels import (
+    find_depthwise_readers,
+    make_constant,
+    most_replaceable_channel,
+)
 from da.norms.weight_align.coverage import Coverage, measure_coverage
 from da.norms.weight_align.filter_inputs import sample_rows
+from da.norms.weight_align.filter_losses import measure_losses
 from da.norms.weight_align.layers import Aligned
 from da.norms.weight_align.least_squares import SecondMoments, zero_sum_fit
 from da.norms.weight_align.normaliser import WeightAlign
@@ -36,7 +42,7 @@ MIN_CHANNELS = 4
 # Images that go through a layer at a time.
 CHUNK = 16
 # Of the images held out, those on which the error after each layer is measured; of the others,
-# those that signs are chosen on.
+# those on which it is chosen what filters of zero sum don't see.
 MEASURED = 64
 # Every so many-th image is held out of the fit where no others are given to measure on.
 HELD_OUT = 10
@@ -95,14 +101,16 @@ def convert_pretrained(
 ) -> Conversion:
     """A network with WeightAlign that computes as nearly as it can what trained weights compute.
 
-    Batch norm is folded into the layer that feeds it, and channels without an activation take the
-    sign with which the filters that read them lose least (``choose_signs``). Then, layer by layer
-    from the input, the new filter is the one of zero sum that puts out nearest to the folded
-    layer's output on the input as the layers converted before it produce it (``zero_sum_fit``). g
-    is its norm over sqrt(gain), b the intercept, and the weight it is computed from has the norm of
-    He initialisation. A batch norm that no single layer feeds becomes the affine that it computes
-    with its running statistics. Layers that WeightAlign leaves alone compute what they did, and so
-    do those with scaled weight standardisation, which are aligned without a change.
+    Batch norm is folded into the layer that feeds it. Channels without an activation take the
+    basis in which the filters that read them lose least (``turn_streams``), and one channel of each
+    plain depthwise layer becomes constant, so that the aligned layer that reads it can put there
+    what its filters would sum to (``constant_channels``). Then, layer by layer from the input, the
+    new filter is the one of zero sum that puts out nearest to the folded layer's output on the
+    input as the layers converted before it produce it (``zero_sum_fit``). g is its norm over
+    sqrt(gain), b the intercept, and the weight it is computed from has the norm of He
+    initialisation. A batch norm that no single layer feeds becomes the affine that it computes with
+    its running statistics. Other layers that WeightAlign leaves alone compute what they did,
+    and so do those with scaled weight standardisation, which are aligned without a change.
 
     By default, convolutions whose filters see fewer than 4 channels are not aligned: those of
     images and depthwise ones, which alone see the local mean of what they take in.
@@ -167,9 +175,9 @@ def _fit_layers(
         if isinstance(module, Aligned) and not is_standardised(plain.get(name, module))
     }
     looked_at = _first_of(fitted, MEASURED)
-    for name in choose_signs(roots[0], graph, set(aligned), looked_at) - set(aligned):
-        roots[1].get_submodule(name).load_state_dict(plain[name].state_dict())
-    steps = PairedRun(graph, roots, [*fitted, *measured], set(aligned))
+    constant = _move_losses(roots, graph, set(aligned), looked_at)
+    different = {*aligned, *(writer for writer, _ in constant.values())}
+    steps = PairedRun(graph, roots, [*fitted, *measured], different)
     waiting = [n for n in graph.nodes if n.op == "call_module" and n.target in aligned]
     total = len({aligned[n.target] for n in waiting})
     done: dict[nn.Module, LayerError] = {}
@@ -178,14 +186,42 @@ def _fit_layers(
         if layer is None or layer in done:
             steps.run(node)
             continue
-        error = _fit_layer(steps, node, layer, len(fitted))
+        channel = constant[str(node.target)][1] if str(node.target) in constant else None
+        error = _fit_layer(steps, node, layer, len(fitted), channel)
         done[layer] = LayerError(str(node.target).partition(".")[2], error)
         if progress is not None:
             progress(len(done), total)
     return tuple(done.values())
 
 
-def _fit_layer(steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int) -> float:
+def _move_losses(
+    roots: tuple[nn.Module, nn.Module], graph: fx.Graph, aligned: set[str], images: list[Tensor]
+) -> dict[str, tuple[str, int]]:
+    """Makes filters of zero sum lose what is missed least; both networks are changed in place.
+
+    Streams of channels are turned in the first network, which computes what it did, and in the
+    second; one channel of each plain depthwise layer is made constant in the second alone.
+
+    Returns:
+        Aligned layer to the depthwise one that feeds it and the channel that is constant.
+    """
+    target, converted = roots
+    streams = find_streams(graph, target)
+    fed = find_depthwise_readers(graph, target, aligned)
+    readers = readers_to_measure(streams, target, aligned)
+    losses = measure_losses(target, sorted(readers | set(fed)), images)
+    turn_streams(target, streams, {name: losses[name] for name in readers})
+    for name in {n for s in streams for n in (*s.writers, *s.readers)} - aligned:
+        converted.get_submodule(name).load_state_dict(target.get_submodule(name).state_dict())
+    constant = {n: (writer, most_replaceable_channel(losses[n])) for n, writer in fed.items()}
+    for writer, channel in constant.values():
+        make_constant(converted.get_submodule(writer), channel)
+    return constant
+
+
+def _fit_layer(
+    steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int, constant: int | None
+) -> float:
     """Runs a layer in both networks, and gives the second's its weights in between.
 
     Args:
@@ -193,6 +229,7 @@ def _fit_layer(steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int) -> 
         node: the call.
         layer: the second network's.
         fitted: how many of the chunks are to be fitted on; the others are measured.
+        constant: the channel of its input that is, if any.
 
     Returns:
         The error on the others.
@@ -211,7 +248,7 @@ def _fit_layer(steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int) -> 
     groups = getattr(layer, "groups", 1)
     original = steps.runners[0].fetch_attr(str(node.target))
     weight = original.weight.reshape(groups, len(layer.weight) // groups, n)
-    v, b = zero_sum_fit(moments, weight, RIDGE)
+    v, b = zero_sum_fit(moments, weight, RIDGE, constant)
     assign_filters(layer, v.reshape(layer.weight.shape), b.flatten())
     outputs = [y for i, y in enumerate(steps.outputs(1, node)) if i >= fitted]
     return relative_error(outputs, wanted)
