@@ -375,25 +375,32 @@ def test_a_turned_stream_leaves_the_function_and_its_readers_miss_the_sum_least(
             measure_losses(n, stream.readers, [images]) for n in (network, nn.Sequential(model))
         )
     )
-    assert one < 0.5 * other
+    assert one < 0.7 * other
     # It is a reflection: what writers put out is as long as it was.
     torch.testing.assert_close(network[0].stem.weight.norm(), model.stem.weight.norm())
 
 
 def random_loss(seed: int) -> FilterLoss:
-    w, x = random(9, 5, seed=seed).double(), correlated(200, 5).double()
-    return FilterLoss(w.mT @ w, torch.linalg.inv(x.T.cov() * (1 + seed)))
+    w, x = (
+        random(9, 5, seed=seed).double(),
+        correlated(200, 5).double() @ random(5, 5, seed=seed).double(),
+    )
+    return FilterLoss(w.mT @ w, torch.linalg.inv(x.T.cov()))
 
 
-def test_no_direction_is_missed_less_than_the_one_that_is_found() -> None:
-    losses = [random_loss(seed) for seed in range(2)]
-    a, b = losses[0].products + losses[1].products, losses[0].inverse + losses[1].inverse
+@pytest.mark.parametrize("readers", [1, 3])
+def test_no_direction_is_missed_less_than_the_one_that_is_found(readers: int) -> None:
+    losses = [random_loss(seed) for seed in range(readers)]
     u = least_missed_direction(losses)
-    others = random(1000, 5, seed=7).double()
+    others = random(20_000, 5, seed=7).double()
     others = torch.cat([others, u + 0.01 * others])
-    lost = ((others @ a) * others).sum(1) / ((others @ b) * others).sum(1)
+    lost = sum(
+        ((v @ loss.products) * v).sum(1) / ((v @ loss.inverse) * v).sum(1)
+        for v in [torch.cat([u[None], others])]
+        for loss in losses
+    )
     assert u.norm() == pytest.approx(1)
-    assert (u @ a @ u) / (u @ b @ u) <= lost.min()
+    assert lost[0] <= lost[1:].min()
 
 
 @pytest.mark.parametrize("u", [random(6).double(), torch.ones(6).double()], ids=["any", "ones"])

@@ -8,10 +8,9 @@ do is to see u. With C the covariance of its inputs, that loses
 
 .. math:: (u^\top w)^2 / (u^\top C^{-1} u)
 
-of the variance that it puts out. u is therefore made the direction that the readers miss least:
-the eigenvector of the least eigenvalue of the sum of their :math:`w w^\top` against that of their
-:math:`C^{-1}`. H is the reflection that takes u to 1. Writers lose nothing: sums of filters of
-zero sum sum to zero.
+of the variance that it puts out. u is therefore made the direction that the readers miss least,
+the one with the smallest sum of their losses. H is the reflection that takes u to 1. Writers lose
+nothing: sums of filters of zero sum sum to zero.
 """
 
 from __future__ import annotations
@@ -26,6 +25,9 @@ from torch import Tensor, fx, nn
 
 from da.norms.weight_align.filter_losses import FilterLoss, has_channel_filters
 from da.norms.weight_align.layers import ALIGNED
+
+# Of the search for the direction that several readers miss least.
+STEPS = 100
 
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 # Not dropout of single numbers, which training would then do in another basis.
@@ -110,13 +112,46 @@ def find_streams(graph: fx.Graph, network: nn.Module) -> list[Stream]:
 
 
 def least_missed_direction(losses: list[FilterLoss]) -> Tensor:
-    """The unit vector u with the least uᵀ(ΣA)u / uᵀ(ΣB)u, ``(C,)`` float64."""
-    a = torch.stack([loss.products for loss in losses]).sum(0)
-    b = torch.stack([loss.inverse for loss in losses]).sum(0)
-    inverse = torch.linalg.inv(torch.linalg.cholesky(b))
-    u = inverse.mT @ torch.linalg.eigh(inverse @ a @ inverse.mT)[1][:, 0]
-    u = u / u.norm()
+    """The unit vector u, ``(C,)`` float64, with the least sum of uᵀAu / uᵀBu.
+
+    Of one layer it is an eigenvector; of several, what gradients lead to from each one's own and
+    from that of their sums, the best of them.
+    """
+    sums = FilterLoss(
+        torch.stack([loss.products for loss in losses]).sum(0),
+        torch.stack([loss.inverse for loss in losses]).sum(0),
+    )
+    u = _least_eigenvector(sums)
+    if len(losses) > 1:
+        starts = [u, *map(_least_eigenvector, losses)]
+        u = min((_descend(start, losses) for start in starts), key=lambda x: _lost(x, losses))
     return u if u.sum() >= 0 else -u
+
+
+def _lost(u: Tensor, losses: list[FilterLoss]) -> Tensor:
+    return torch.stack([(u @ x.products @ u) / (u @ x.inverse @ u) for x in losses]).sum()
+
+
+def _least_eigenvector(loss: FilterLoss) -> Tensor:
+    """The unit vector with the least uᵀAu / uᵀBu."""
+    inverse = torch.linalg.inv(torch.linalg.cholesky(loss.inverse))
+    u = inverse.mT @ torch.linalg.eigh(inverse @ loss.products @ inverse.mT)[1][:, 0]
+    return u / u.norm()
+
+
+@torch.enable_grad()
+def _descend(start: Tensor, losses: list[FilterLoss]) -> Tensor:
+    u = start.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([u], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        lost = _lost(u, losses)
+        lost.backward()
+        return lost
+
+    optimiser.step(closure)  # type: ignore[arg-type]
+    return u.detach() / u.detach().norm()
 
 
 def reflection_to_ones(u: Tensor) -> Tensor:
