@@ -37,6 +37,7 @@ def measure_photographs(options: Any, arguments: str) -> int:
     from da.data_sets import find_data_set
     from da.engine.provenance import describe_machine
     from da.norms import WeightAlign
+    from da.norms.weight_align.conversion import PLAIN
 
     if not options.weights:
         raise UserError("--weights: expected the file of a whole network, which --data needs")
@@ -47,7 +48,9 @@ def measure_photographs(options: Any, arguments: str) -> int:
             raise unknown("source", source, domains)
     model = bench.build_classifier(options.network, options.weights)
     exclude = options.exclude.split(",") if options.exclude else []
-    norm = WeightAlign(min_channels=options.min_channels, exclude=exclude)
+    least = {name: options[name] for name in PLAIN if options[name] is not None}
+    norm = WeightAlign(**{**PLAIN, **least}, exclude=exclude)
+    machine = f"{describe_machine()}; {options.threads} thread(s), torch {torch.__version__}"
     console, rows = Console(highlight=False, stderr=True), []
     with console.status(options.network) as status:
         images, wanted = {}, {}
@@ -67,11 +70,10 @@ def measure_photographs(options: Any, arguments: str) -> int:
                 )
             )
             print(line(rows[-1]), flush=True)
-    left = f"plain: {', '.join(rows[0].coverage.left) or 'none'}"
-    machine = f"{describe_machine()}; {options.threads} thread(s), torch {torch.__version__}"
+            left = f"plain: {', '.join(rows[0].coverage.left) or 'none'}"
+            if options.out:  # after each, which takes minutes
+                write_report(Path(options.out), rows, arguments, f"{left}\n\n{machine}")
     print(f"\n{left}\n\n{machine}")
-    if options.out:
-        write_report(Path(options.out), rows, arguments, f"{left}\n\n{machine}")
     for row in rows:
         if row.held_out.share < 0.9:
             text = f"converted on {row.source}, fewer than 90 % of predictions are kept there"

@@ -34,7 +34,7 @@ from da.networks.published_classifier import (
 from da.networks.weight_files import WeightFile, read_weight_file
 from da.norms import WeightAlign, convert_pretrained, normaliser
 from da.norms.surgery import BATCH_NORMS
-from da.norms.weight_align.conversion import MIN_CHANNELS, LayerError
+from da.norms.weight_align.conversion import PLAIN, LayerError
 from da.norms.weight_align.layers import ALIGNED, Aligned
 from da.ops.files import cache_folder
 from da.ops.intervals import wilson_interval
@@ -64,8 +64,8 @@ class ConversionPlan:
     Attributes:
         backbone: name of the network.
         weights: ``imagenet`` or a file.
-        options: those of the normaliser. Unless they say otherwise, convolutions of images and
-            depthwise ones are not aligned.
+        options: those of the normaliser. Unless they say otherwise, convolutions of images,
+            depthwise ones and some of few weights are not aligned.
         on: training images of the ``source`` alone, or of ``both`` domains, half of each.
         images: how many.
     """
@@ -110,7 +110,7 @@ def backbone_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     >>> settings = {"norm": "wa", "norm_options": None, "weights": "imagenet"}
     >>> backbone_options(settings), backbone_options({**settings, "weights": None})
-    ({'min_channels': 4}, {})
+    ({'min_channels': 4, 'min_weights': 25}, {})
     """
     converts = (
         settings["norm"] == "wa"
@@ -119,7 +119,7 @@ def backbone_options(settings: Mapping[str, Any]) -> dict[str, Any]:
         and "backbone" in settings.get("scope", ("backbone",))
     )
     options = dict(settings.get("norm_options") or {})
-    return {"min_channels": MIN_CHANNELS, **options} if converts else options
+    return {**PLAIN, **options} if converts else options
 
 
 def read_trained_backbone(settings: Mapping[str, Any]) -> WeightFile | None:
@@ -145,7 +145,7 @@ def read_trained_backbone(settings: Mapping[str, Any]) -> WeightFile | None:
     first, second = (_full_options(one) for one in (trained, settings))
     if mine != file.norm or first != second:
         options = [
-            {k: v for k, v in one.items() if k != "min_channels" or first.get(k) != second.get(k)}
+            {k: v for k, v in one.items() if k not in PLAIN or first.get(k) != second.get(k)}
             for one in (first, second)
         ]
         raise UserError(
@@ -158,7 +158,7 @@ def read_trained_backbone(settings: Mapping[str, Any]) -> WeightFile | None:
 def _full_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of :func:`backbone_options`, with what decides the structure of WA spelled out."""
     options = backbone_options(settings)
-    return {"min_channels": 1, **options} if settings["norm"].startswith("wa") else options
+    return {**dict.fromkeys(PLAIN, 1), **options} if settings["norm"].startswith("wa") else options
 
 
 def convert_backbone(
@@ -204,7 +204,7 @@ def convert_backbone(
         log.warning(
             "%s keeps %.1f %% of its predictions as WA, fewer than %.0f %% (the layer that loses"
             " most is %s): its results compare WA with BN from an unequal start; leave layers"
-            " plain with --model.norm_options.exclude or a higher min_channels, or convert on more"
+            " plain with --model.norm_options.exclude or a higher min_weights, or convert on more"
             " images with --model.conversion_images",
             *(plan.backbone, 100 * report["agreement"], 100 * LEAST_KEPT, report["worst_layer"]),
         )

@@ -94,7 +94,7 @@ STILL = ("--model.lr", 1e-30)  # training moves nothing that a float could show
 def test_fit_starts_from_the_function_that_the_weights_had(fit, trained, cache):
     before, _ = trained
     result, state, said = fit("wa", "--model.norm", "wa", *STILL)
-    plain = {"min_channels": 4}  # what is converted has its stem plain
+    plain = {"min_channels": 4, "min_weights": 25}  # what is converted has its stem plain
     after = SourceOnly(num_classes=10, bottleneck=None, norm="wa", norm_options=plain).eval()
     after.load_state_dict(state)
     shown = images()
@@ -107,7 +107,7 @@ def test_fit_starts_from_the_function_that_the_weights_had(fit, trained, cache):
     found = result["conversion"]
     assert kept.float().mean() > 0.8
     assert found["error"] == pytest.approx(lost.item(), rel=0.5)  # of other images
-    assert (found["on"], found["images"], found["held_out"]) == ("source", 512, 64)
+    assert (found["on"], found["images"], found["held_out"]) == ("source", 512, 256)
     assert (found["agreement"], found["cached"]) == (None, False)  # the file holds no classifier
     layers = [n for n, m in after.network.backbone.named_modules() if hasattr(m, "aligned_weight")]
     assert found["worst_layer"] in layers

@@ -326,10 +326,39 @@ def test_layers_of_few_input_channels_stay_plain(channels: int, aligned: int) ->
         assert coverage.left == tuple(few)
 
 
+@pytest.mark.parametrize(
+    ("least", "plain"), [(8, [3]), (9, [3, 4, 8]), (10, [3, 4, 5, 8]), (99, [3, 4, 5, 8])]
+)
+def test_the_smallest_filters_stay_plain_as_long_as_three_in_five_are_aligned(
+    least: int, plain: list[int]
+) -> None:
+    # One sees a single channel; of those of 9 weights the last is the one that may be plain.
+    inputs = [16, 16, 9, 16, 8, 9, 16, 16, 8, 16]
+    layers = [nn.Conv2d(n, 16, 1) for n in inputs]
+    layers[3] = nn.Conv2d(16, 16, 3, groups=16)
+    model = nn.ModuleList(layers)
+    network = Parallel(model)
+    WeightAlign(min_channels=2, min_weights=least).apply(network)
+    found = [i for i, m in enumerate(network.layers) if not isinstance(m, AlignedConv2d)]
+    assert found == plain
+
+
+class Parallel(nn.Module):
+    """Layers side by side."""
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return sum(layer(x[:, : layer.in_channels]).sum() for layer in self.layers)
+
+
 @pytest.mark.parametrize("value", [0, True, 1.5, "4"])
-def test_min_channels_is_a_whole_number(value: Any) -> None:
-    with pytest.raises(UserError, match="min_channels: expected a whole number from 1, got"):
-        WeightAlign(min_channels=value)
+@pytest.mark.parametrize("name", ["min_channels", "min_weights"])
+def test_the_least_numbers_of_a_layer_are_whole(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"{name}: expected a whole number from 1, got"):
+        WeightAlign(**{name: value})
 
 
 def test_an_excluded_batch_norm_stays_and_its_layer_has_neither_g_nor_b(make: Make) -> None:

@@ -36,9 +36,10 @@ RIDGE = 1e-2
 # images have as many positions.
 ROWS = 16_384
 ROWS_PER_WEIGHT = 4
-# Convolutions of fewer input channels per filter are left plain, see WeightAlign: depthwise ones
-# and those of images, which a filter of zero sum can't replace.
-MIN_CHANNELS = 4
+# What is left plain, see WeightAlign: depthwise convolutions and those of images, which filters of
+# zero sum can't replace, and as many of the 1 × 1 layers of up to 24 inputs, which lose most of the
+# others, as still leaves 3 of 5 layers aligned.
+PLAIN = {"min_channels": 4, "min_weights": 25}
 # Images that go through a layer at a time.
 CHUNK = 16
 # Of the images held out, those on which the error after each layer is measured; of the others,
@@ -113,7 +114,8 @@ def convert_pretrained(
     and so do those with scaled weight standardisation, which are aligned without a change.
 
     By default, convolutions whose filters see fewer than 4 channels are not aligned: those of
-    images and depthwise ones, which alone see the local mean of what they take in.
+    images and depthwise ones, which alone see the local mean of what they take in. Nor are others
+    whose filters have fewer than 25 weights, the smallest first, as long as 3 of 5 layers are.
 
     A layer that is called several times is fitted at its first call; one that evaluation does not
     call (an auxiliary classifier) is aligned as :meth:`WeightAlign.apply` does.
@@ -123,15 +125,15 @@ def convert_pretrained(
         images: ``(N, C, H, W)`` float to fit on, or batches of them, which are gone through once.
             They should be prepared as in evaluation. All are in memory at the same time.
         held_out: others to measure on. Without them, every tenth of ``images`` is not fitted on.
-        normaliser: what to align, ``WeightAlign(min_channels=4)`` unless given; ``residual`` has no
-            effect, since every g is fitted.
+        normaliser: what to align, ``WeightAlign(min_channels=4, min_weights=25)`` unless given;
+            ``residual`` has no effect, since every g is fitted.
         progress: called after each layer with the number of layers done and of all.
 
     Raises:
         UserError: for a network that can't be aligned, or can't be traced, and for images that
             are too few.
     """
-    normaliser = WeightAlign(min_channels=MIN_CHANNELS) if normaliser is None else normaliser
+    normaliser = WeightAlign(**PLAIN) if normaliser is None else normaliser
     if normaliser.activation is not None:
         name = f"wa+{normaliser.activation.name}"
         raise UserError(
