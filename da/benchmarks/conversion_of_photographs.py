@@ -77,25 +77,26 @@ class Row(NamedTuple):
         return Kept("others", equal, count)
 
 
-def read_domain(data: str, root: str | None, domain: str, size: int, like: Any) -> Tensor:
+def read_domain(data: str, root: str | None, domain: str, size: int | None, like: Any) -> Tensor:
     """All training images of a domain, ``(N, 3, size, size)``, in a fixed random order.
 
     Args:
         data: name of the data set.
         root: its folder.
         domain: one of its domains.
-        size: of the images.
+        size: of the images; None where the data set has one size.
         like: name of the backbone, whose mean and deviation are taken.
     """
     kind = find_data_set(data)
     other = next(name for name in kind.domains if name != domain)
-    module = kind(source=domain, target=other, root=root, image_size=size)
+    sized = {} if size is None else {"image_size": size}
+    module = kind(source=domain, target=other, root=root, **sized)
     adopt_preprocessing(module, like, "file")
     module.prepare_data()
     module.setup("fit")
     images = module.set_of("source", "train")
     order = permutation(derive_seed("conversion"), 0, len(images))
-    parts = torch.as_tensor(order).split(64)
+    parts = (order[i : i + 64] for i in range(0, len(order), 64))
     return torch.cat([module.transform.evaluate(images.images(part)) for part in parts])
 
 

@@ -34,6 +34,7 @@ def measure_photographs(options: Any, arguments: str) -> int:
     from rich.console import Console
 
     from da.benchmarks import conversion_of_photographs as bench
+    from da.cli._option_names import options as option_names
     from da.data_sets import find_data_set
     from da.engine.provenance import describe_machine
     from da.norms import WeightAlign
@@ -41,7 +42,9 @@ def measure_photographs(options: Any, arguments: str) -> int:
 
     if not options.weights:
         raise UserError("--weights: expected the file of a whole network, which --data needs")
-    domains = find_data_set(options.data).domains
+    kind = find_data_set(options.data)
+    domains = kind.domains
+    size = options.size if "image_size" in option_names(kind) else None
     sources = options.sources.split(",") if options.sources else list(domains)
     for source in sources:
         if source not in domains:
@@ -56,7 +59,7 @@ def measure_photographs(options: Any, arguments: str) -> int:
         images, wanted = {}, {}
         for name in domains:
             status.update(f"{options.network}: predictions of {name}")
-            args = options.data, options.root, name, options.size, options.network
+            args = options.data, options.root, name, size, options.network
             images[name] = bench.read_domain(*args)
             wanted[name] = bench.predict(model, images[name])
         print("\n".join(HEADER))

@@ -35,6 +35,7 @@ from da.networks.weight_files import WeightFile, read_weight_file
 from da.norms import WeightAlign, convert_pretrained, normaliser
 from da.norms.surgery import BATCH_NORMS
 from da.norms.weight_align.conversion import PLAIN, LayerError
+from da.norms.weight_align.coverage import Coverage, measure_coverage
 from da.norms.weight_align.layers import ALIGNED, Aligned
 from da.ops.files import cache_folder
 from da.ops.intervals import wilson_interval
@@ -199,7 +200,7 @@ def convert_backbone(
     aligned.load_state_dict(converted.tensors)
     report = {"on": plan.on, **converted.report}
     report |= {"seconds": time.perf_counter() - began, "cached": cached}
-    log.info(describe_conversion(plan, report))
+    log.info(describe_conversion(plan, report, measure_coverage(aligned)))
     if report["agreement"] is not None and report["agreement"] < LEAST_KEPT:
         log.warning(
             "%s keeps %.1f %% of its predictions as WA, fewer than %.0f %% (the layer that loses"
@@ -285,7 +286,9 @@ def _draw_images(data: DataModule, role: Role, count: int) -> tuple[Tensor, Tens
     return first, second
 
 
-def describe_conversion(plan: ConversionPlan, report: dict[str, Any]) -> str:
+def describe_conversion(
+    plan: ConversionPlan, report: dict[str, Any], coverage: Coverage | None
+) -> str:
     """One line for the user."""
     images = "source" if report["on"] == "source" else "source and target"
     how = "from cache" if report["cached"] else f"in {report['seconds']:.1f} s"
@@ -296,10 +299,11 @@ def describe_conversion(plan: ConversionPlan, report: dict[str, Any]) -> str:
             f"{100 * report['agreement']:.1f} % [{low:.1f}, {high:.1f}] of predictions kept on"
             f" {report['held_out']} others, "
         )
-    return text + (
+    text += (
         f"{100 * report['error']:.2g} % of the features' variance lost "
         f"(worst layer {report['worst_layer']}, {100 * report['worst_error']:.2g} %)"
     )
+    return text if coverage is None else f"{text}; {coverage}"
 
 
 def _cache_file_name(
