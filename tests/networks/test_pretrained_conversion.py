@@ -470,9 +470,7 @@ def test_a_network_without_batch_norm_keeps_its_function_too(tmp_path, cache):
 
 
 def test_what_the_conversion_refuses_comes_with_a_way_on(trained, cache):
-    with pytest.raises(
-        UserError, match="conversion of 'digits_resnet': 'blocks.0.conv1' "
-    ) as caught:
+    with pytest.raises(UserError, match=r"conversion of 'digits_resnet': 'blocks\.") as caught:
         converted(trained[1], norm_options={"exclude": ["blocks.0.bn1"]})
     assert str(caught.value).endswith(
         "or start from the weights as they are with --model.conversion off"
