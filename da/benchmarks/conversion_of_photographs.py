@@ -29,22 +29,22 @@ class Kept(NamedTuple):
     Attributes:
         domain: of the images.
         equal: how many.
-        count: of how many images.
+        images: of how many.
     """
 
     domain: str
     equal: int
-    count: int
+    images: int
 
     @property
     def share(self) -> float:
         """From 0 to 1."""
-        return self.equal / self.count
+        return self.equal / self.images
 
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's, of 95 %."""
-        return wilson_interval(self.share, self.count)
+        return wilson_interval(self.share, self.images)
 
 
 class Row(NamedTuple):
@@ -73,7 +73,7 @@ class Row(NamedTuple):
     @property
     def together(self) -> Kept:
         """The other domains in one."""
-        equal, count = (sum(getattr(k, name) for k in self.others) for name in ("equal", "count"))
+        equal, count = (sum(getattr(k, name) for k in self.others) for name in ("equal", "images"))
         return Kept("others", equal, count)
 
 

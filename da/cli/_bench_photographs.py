@@ -100,7 +100,7 @@ def line(row: Row) -> str:
 def share(kept: Kept) -> str:
     """With its interval and the number of images."""
     low, high = kept.interval
-    return f"{100 * kept.share:.1f} [{100 * low:.1f}, {100 * high:.1f}] of {kept.count}"
+    return f"{100 * kept.share:.1f} [{100 * low:.1f}, {100 * high:.1f}] of {kept.images}"
 
 
 def write_report(folder: Path, rows: list[Row], arguments: str, notes: str) -> None:
@@ -126,7 +126,7 @@ def write_report(folder: Path, rows: list[Row], arguments: str, notes: str) -> N
                 ends = (f"{x:.4f}" for x in (kept.share, *kept.interval))
                 writer.writerow(
                     [
-                        *(row.source, row.images, kept.domain, kept.equal, kept.count, *ends),
+                        *(row.source, row.images, kept.domain, kept.equal, kept.images, *ends),
                         *(*shares, *(f"{x:.4f}" for x in numbers)),
                     ]
                 )

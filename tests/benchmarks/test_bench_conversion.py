@@ -76,11 +76,11 @@ def test_what_is_kept_is_counted_on_images_that_were_not_converted_on() -> None:
     wanted["b"] = (wanted["b"] + 1) % 4  # none is kept where another is compared with
     wanted["a"][:30] = -1  # those converted on don't count
     row = measure_domain(model, images, wanted, "a", 30, WeightAlign(exclude="0", min_channels=4))
-    assert (row.images, row.held_out.count) == (30, 30)
+    assert (row.images, row.held_out.images) == (30, 30)
     assert row.held_out.share > 0.8
-    assert [(kept.domain, kept.count) for kept in row.others] == [("b", 40), ("c", 9)]
+    assert [(kept.domain, kept.images) for kept in row.others] == [("b", 40), ("c", 9)]
     assert row.others[0].share < 0.2
-    assert row.together.count == 49
+    assert row.together.images == 49
     assert row.together.equal == sum(kept.equal for kept in row.others)
 
 

@@ -150,7 +150,7 @@ def _descend(start: Tensor, losses: list[FilterLoss]) -> Tensor:
         lost.backward()
         return lost
 
-    optimiser.step(closure)  # type: ignore[arg-type]
+    optimiser.step(closure)
     return u.detach() / u.detach().norm()
 
 

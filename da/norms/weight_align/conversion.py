@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -39,7 +40,7 @@ ROWS_PER_WEIGHT = 4
 # What is left plain, see WeightAlign: depthwise convolutions and those of images, which filters of
 # zero sum can't replace, and as many of the 1 × 1 layers of up to 24 inputs, which lose most of the
 # others, as still leaves 3 of 5 layers aligned.
-PLAIN = {"min_channels": 4, "min_weights": 25}
+PLAIN: dict[str, Any] = {"min_channels": 4, "min_weights": 25}
 # Images that go through a layer at a time.
 CHUNK = 16
 # Of the images held out, those on which the error after each layer is measured; of the others,
