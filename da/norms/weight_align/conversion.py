@@ -23,6 +23,7 @@ from da.norms.weight_align.constant_channels import (
 from da.norms.weight_align.coverage import Coverage, measure_coverage
 from da.norms.weight_align.filter_inputs import sample_rows
 from da.norms.weight_align.filter_losses import measure_losses
+from da.norms.weight_align.image_chunks import first_of, split_images
 from da.norms.weight_align.layers import Aligned
 from da.norms.weight_align.least_squares import SecondMoments, zero_sum_fit
 from da.norms.weight_align.normaliser import WeightAlign
@@ -41,13 +42,9 @@ ROWS_PER_WEIGHT = 4
 # zero sum can't replace, and as many of the 1 × 1 layers of up to 24 inputs, which lose most of the
 # others, as still leaves 3 of 5 layers aligned.
 PLAIN: dict[str, Any] = {"min_channels": 4, "min_weights": 25}
-# Images that go through a layer at a time.
-CHUNK = 16
 # Of the images held out, those on which the error after each layer is measured; of the others,
 # those on which it is chosen what filters of zero sum don't see.
 MEASURED = 64
-# Every so many-th image is held out of the fit where no others are given to measure on.
-HELD_OUT = 10
 
 
 @dataclass(frozen=True)
@@ -141,13 +138,13 @@ def convert_pretrained(
             f"normaliser is '{name}', and weights are converted for 'wa' alone: what '{name}' does"
             " depends on statistics of the activations; use 'wa'"
         )
-    fitted, measured = _split_images(model, images, held_out)
+    fitted, measured = split_images(model, images, held_out)
     converted = normaliser.apply(copy.deepcopy(model))
     target = fold_batch_norms(copy.deepcopy(model), converted, normaliser.example)
     _refuse_affine_of_others(converted)
     modes = {m: m.training for m in converted.modules()}
     converted.eval()
-    layers = _fit_layers(target, converted, fitted, _first_of(measured, MEASURED), progress)
+    layers = _fit_layers(target, converted, fitted, first_of(measured, MEASURED), progress)
     error, agreement = compare_outputs(copy.deepcopy(model).eval(), converted, measured)
     for module, mode in modes.items():
         module.training = mode
@@ -177,7 +174,7 @@ def _fit_layers(
         for name, module in roots[1].named_modules()
         if isinstance(module, Aligned) and not is_standardised(plain.get(name, module))
     }
-    looked_at = _first_of(fitted, MEASURED)
+    looked_at = first_of(fitted, MEASURED)
     constant = _move_losses(roots, graph, set(aligned), looked_at)
     different = {*aligned, *(writer for writer, _ in constant.values())}
     steps = PairedRun(graph, roots, [*fitted, *measured], different)
@@ -321,55 +318,3 @@ def compare_outputs(
         same = [(y.argmax(1) == t.argmax(1)) for y, t in zip(outputs, wanted, strict=True)]
         agreement = float(torch.cat(same).double().mean())
     return relative_error(outputs, wanted), agreement
-
-
-def _split_images(
-    model: nn.Module, images: Tensor | Iterable[Tensor], held_out: Tensor | Iterable[Tensor] | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The chunks to fit on and those to measure on, on the model's device and of its dtype."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    fitted = _list_batches("images", images)
-    if held_out is not None:
-        measured = _list_batches("held_out", held_out)
-    else:
-        together = torch.cat(fitted)
-        last = torch.arange(len(together)) % HELD_OUT == HELD_OUT - 1
-        fitted, measured = [together[~last]], [together[last]]
-    counts = [sum(map(len, batches)) for batches in (fitted, measured)]
-    if counts[0] < 2 or counts[1] < 1:
-        raise UserError(
-            f"{title_of_model(model)} can't be converted on {counts[0]} images and measured on"
-            f" {counts[1]}: at least 2 and 1 are needed ({HELD_OUT} where none are held out);"
-            " give some hundreds"
-        )
-    return _cut_into_chunks(fitted, like), _cut_into_chunks(measured, like)
-
-
-def _list_batches(name: str, images: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    batches = [images] if isinstance(images, Tensor) else list(images)
-    if not batches:
-        raise UserError(f"{name}: no images came; give some hundreds")
-    for batch in batches:
-        if not isinstance(batch, Tensor) or not batch.is_floating_point() or batch.dim() < 2:
-            kind = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
-            raise UserError(
-                f"{name}: expected float tensors (N, C, H, W), and {kind} came; prepare images as"
-                " for evaluation, and leave out labels"
-            )
-    return batches
-
-
-def _cut_into_chunks(batches: list[Tensor], like: Tensor) -> list[Tensor]:
-    parts = [part.to(like) for batch in batches for part in batch.split(CHUNK)]
-    # Small chunks in channels-last: a depthwise network then runs in a quarter of the time.
-    return [p.contiguous(memory_format=torch.channels_last) if p.dim() == 4 else p for p in parts]
-
-
-def _first_of(chunks: list[Tensor], count: int) -> list[Tensor]:
-    """The first so many images of the chunks."""
-    kept = []
-    for chunk in chunks:
-        if count > 0:
-            kept.append(chunk[:count])
-            count -= len(chunk)
-    return kept
