@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import run
+from da.networks.backbones.base import build_backbone
+from da.norms import batch_norms, normaliser
 from da.ops.files import cache_folder
 from da.types import Batch, Labelled, Unlabelled
 
@@ -74,6 +76,26 @@ def batch() -> Batch:
         Labelled((source,), torch.arange(8) % 4, torch.arange(8)),
         Unlabelled((target,), torch.arange(8)),
     )
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory) -> str:
+    """A file of weights for ``digits_resnet``, with statistics that are not those of the start."""
+    path = tmp_path_factory.mktemp("pretrained") / "digits_resnet.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        backbone = build_backbone("digits_resnet")
+        for norm in batch_norms(backbone).values():
+            norm.running_mean.normal_(0, 0.1)
+            norm.running_var.uniform_(0.5, 1.5)
+    torch.save(backbone.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def start(pretrained):
+    """What a method needs beside a normaliser's name to start with it: ``start(norm)``."""
+    return lambda norm: {"weights": pretrained} if normaliser(norm).needs_pretrained else {}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -52,7 +52,7 @@ def use_batch_statistics(network: nn.Module) -> list[nn.modules.batchnorm._Batch
     """
     norms = list(batch_norms(network, within_domain_layers=True).values())
     for norm in norms:
-        norm.train()
+        norm.training = True  # frozen ones stay in evaluation mode under train()
         norm.momentum = 0.0
     return norms
 

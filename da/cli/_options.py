@@ -111,6 +111,7 @@ def overrides(options: Any) -> dict[str, Any]:
         "methods": names(options.methods),
         "norms": names(options.norms),
         "seeds": numbers(getattr(options, "seeds", None)),
+        "stop_at": getattr(options, "stop_at", None),
         "lr": rates(getattr(options, "lr", None)),
         "device": options.device,
         "root": options.root,

@@ -14,6 +14,9 @@ examples:
   python run.py ablate --lr tuned,published --dry-run         both rates; what it would cost
   python run.py ablate --tasks "rendered->optical" --norms bn,wa,gn --seeds 0,1
   python run.py ablate configs/ablations/target_statistics.yaml --trained runs/digits
+  python run.py ablate --seeds 0-9                            more seeds for a finished grid
+  python run.py ablate --seeds 0-19 --stop-at 3.5             no more seeds than are needed
+  python run.py ablate --dry-run --deviation 5,8              what could it detect?
 """
 
 from __future__ import annotations
@@ -38,14 +41,28 @@ def main(
             default the real one.
     """
     parser = grid_parser("ablate", __doc__)
-    parser.add_argument("--seeds", type=str, help="of the trainings: 0,1,2")
+    parser.add_argument("--seeds", type=str, help="of the trainings: 0,1,2 or 0-9")
     parser.add_argument(
         "--lr", type=str, help="learning rates: tuned, published, a number, or several: tuned,0.01"
     )
     parser.add_argument(
         "--trained", type=str, help="of a study: the grid's folder, by default runs/ and its name"
     )
+    parser.add_argument(
+        "--stop-at",
+        type=float,
+        help="add seeds, of those given, until the average of every comparison on these tasks is "
+        "known to ± so many points",
+    )
+    parser.add_argument(
+        "--deviation",
+        type=str,
+        help="with --dry-run: what the grid could detect if paired differences deviate by so many "
+        "points over seeds; between tasks, too: 5,8; or the folder of an earlier grid",
+    )
     options = parse(parser, argv)
+    if options.deviation is not None and not options.dry_run:
+        raise UserError("--deviation: only with --dry-run; a report says what its own results tell")
     from da.grids import ablation
     from da.grids.grid_file import find_config
     from da.grids.statistics_study import is_study
@@ -53,6 +70,8 @@ def main(
     if is_study(find_config(options.config)):
         from da.cli._statistics_study import run_study
 
+        if options.stop_at is not None or options.deviation is not None:
+            raise UserError("--stop-at and --deviation are for grids; a study trains nothing")
         return run_study(options, argv, train, check, measure)
     if options.trained is not None:
         raise UserError(
@@ -64,5 +83,5 @@ def main(
     where = session(options, config.stem, grid, train, check)
     command, tune = command_line("ablate", argv), command_line("tune", [options.config])
     if options.dry_run:
-        return ablation.dry_run(where, grid, command, tune)
+        return ablation.dry_run(where, grid, command, tune, options.deviation)
     return ablation.run(where, grid, command, tune, show_report)

@@ -6,6 +6,7 @@ benchmarks:
   conversion   pretrained weights made a start for WeightAlign: time, memory, what is kept
   data         images per second, with and without the cache, against ImageFolder
   scale        activations and gradients of networks at initialisation
+  statistics   how often a report's intervals exclude the truth, in simulated grids
 
 examples:
   python run.py bench norms --networks resnet18@224 --batches 1,8,32

@@ -121,6 +121,8 @@ class Result(_Strict):
     clipped_fraction: float | None = None
     conversion: Conversion | None = None
     alignment: Alignment | None = None
+    part_norms: dict[str, str] = {}
+    """The normaliser of each part: backbone, bottleneck, critic; earlier results don't say."""
     preprocessing: dict[str, Any] | None = None
     """Mean, deviation and size of the images that the network saw."""
     versions: dict[str, str] = {}

@@ -268,6 +268,7 @@ class Training:
                 "initial_loss": module.initial_loss,
                 "conversion": module.converted,
                 "alignment": module.alignment(),
+                "part_norms": module.part_norms,
                 "clipped_fraction": (
                     sum(module.clipped) / len(module.clipped) if module.clipped else None
                 ),

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
+from da.errors import UserError
 from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.plan import Plan
 from da.grids.session import Session, interruptible
-from da.grids.store import refuse_earlier_version
-from da.reports.runs import Run
+from da.grids.store import Store, refuse_earlier_version
+from da.reports import foresight
+from da.reports.runs import Run, load_runs, tidy
+from da.reports.runs_file import RUNS, read_runs
+from da.reports.stopping import first_look, half_widths, may_stop
+
+if TYPE_CHECKING:
+    from da.grids.validation import Known
 
 Show = Callable[[Session, Plan], tuple[list[Run], str]]
 """Writes and shows what the results say; gives the runs, and the files in words."""
@@ -37,22 +45,55 @@ def run(session: Session, grid: Grid, command: str, tune: str, show: Show) -> in
             # Also where every cell may be done: a worker knows whether the data are the same.
             with session.pool() as pool:
                 short, known = session.check_grid(pool, grid)
-                made.append(
-                    plans.plan(
-                        short,
-                        known["tasks"],
-                        command,
-                        tune,
-                        known["version"],
-                        known["images"],
-                        known["data_path"],
-                    )
-                )
-                plans.write(session.store.root, made[0])
-                session.run(pool, made[0].cells)
-            return _end(session, made[0], show)
+                for seeds in rounds(short, len(known["tasks"])):
+                    made.append(_plan(short, seeds, known, command, tune))
+                    plans.write(session.store.root, made[-1])
+                    session.run(pool, made[-1].cells)
+                    if short.stop_at is not None and _stops(session, made[-1], short):
+                        break
+            return _end(session, made[-1], show)
 
-    return interruptible(session, lambda: made[0].cells if made else [], command, body)
+    return interruptible(session, lambda: made[-1].cells if made else [], command, body)
+
+
+def _plan(grid: Grid, seeds: Sequence[int], known: Known, command: str, tune: str) -> Plan:
+    return plans.plan(
+        grid.model_copy(update={"seeds": tuple(seeds)}),
+        known["tasks"],
+        command,
+        tune,
+        known["version"],
+        known["images"],
+        known["data_path"],
+    )
+
+
+def rounds(grid: Grid, tasks: int) -> list[tuple[int, ...]]:
+    """The seeds after which a grid may stop: all of them, or from the first look on each.
+
+    Raises:
+        UserError: it is to stop early, and has no more seeds than are needed for a first look.
+    """
+    if grid.stop_at is None:
+        return [grid.seeds]
+    first = first_look(tasks)
+    if len(grid.seeds) <= first:
+        raise UserError(
+            f"stop_at: expected more than {first} seeds, which the first look takes with "
+            f"{tasks} task{'s' * (tasks > 1)}, got {len(grid.seeds)}; give --seeds 0-19, say"
+        )
+    return [grid.seeds[:count] for count in range(first, len(grid.seeds) + 1)]
+
+
+def _stops(session: Session, plan: Plan, grid: Grid) -> bool:
+    """Looks at what has finished, and says what follows."""
+    assert grid.stop_at is not None  # for mypy: the caller asked
+    widths = half_widths(tidy(load_runs(Store(session.store.root), plan)), grid)
+    enough, words = may_stop(widths, grid.stop_at)
+    count, most = len(plan.grid.seeds), len(grid.seeds)
+    ends = "enough" if enough else "no more seeds" if count == most else "on to the next seed"
+    session.say(f"{count} of at most {most} seeds: {words}: {ends}")
+    return enough
 
 
 def _end(session: Session, plan: Plan, show: Show) -> int:
@@ -66,23 +107,50 @@ def _end(session: Session, plan: Plan, show: Show) -> int:
     return 3 if "diverged" in states else 0
 
 
-def dry_run(session: Session, grid: Grid, command: str, tune: str) -> int:
-    """Says which cells there are and what they cost."""
+def dry_run(
+    session: Session, grid: Grid, command: str, tune: str, deviation: str | None = None
+) -> int:
+    """Says which cells there are, what they cost and what they could detect.
+
+    Args:
+        session: where and how.
+        grid: what.
+        command: what the user typed.
+        tune: the command that makes missing learning rates.
+        deviation: of paired differences, see :func:`da.reports.foresight.parse_deviation`; by
+            default that of the results in the output folder, if there are any.
+    """
     from da.grids.executors.worker import load as resolve
 
     known = resolve(session.check)(grid.model_dump(mode="json"))
     refuse_earlier_version(session.store.root)
     short = grid.renamed(known["names"])
-    plan = plans.plan(
-        short, known["tasks"], command, tune, known["version"], data_path=known["data_path"]
-    )
+    rounds(short, len(known["tasks"]))  # whether it can stop as it says
+    plan = _plan(short, short.seeds, known, command, tune)
     costs = session.costs(plan.cells)  # reads the results, which may be damaged
+    could = _foresight(session, plan, deviation)
     for line in cell_lines(plan):
         session.say(line)
     for text in plan.refused:
         session.say(f"refused: {text}")
     session.say(costs)
+    for line in could:
+        session.say(line)
     return 0
+
+
+def _foresight(session: Session, plan: Plan, deviation: str | None) -> list[str]:
+    """What the grid could detect; how to ask where nothing is known of its deviation."""
+    tasks, seeds, points = len(plan.tasks), len(plan.grid.seeds), len(plan.grid.points())
+    if deviation is not None:
+        expected = foresight.parse_deviation(deviation, plan.grid)
+    elif (session.store.root / RUNS).is_file():
+        expected = foresight.estimated(read_runs(session.store.root), plan.grid)
+    else:
+        expected = []
+    if not expected:
+        return ["what it could detect: give the deviation of differences with --deviation"]
+    return foresight.foresight(expected, tasks, seeds, points)
 
 
 def cell_lines(plan: Plan) -> Iterator[str]:

@@ -67,6 +67,8 @@ class Grid(TrainingKeys):
     that it takes."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
     """Each place of the grid is trained once with each."""
+    stop_at: float | None = Field(default=None, gt=0)
+    """Half-width in points at which seeds are enough, on average on these tasks; else all run."""
     batch_size: int = Field(default=REFERENCE_BATCH, gt=0)
     """Images of each domain in a batch."""
     epochs: int = Field(gt=0)

@@ -151,15 +151,21 @@ def names(text: str | None) -> list[str] | None:
 
 
 def numbers(text: str | None) -> list[int] | None:
-    """A comma-separated list of whole numbers.
+    """A comma-separated list of whole numbers and ranges of them.
 
-    >>> numbers("0,1")
-    [0, 1]
+    >>> numbers("0,1"), numbers("0-3,7")
+    ([0, 1], [0, 1, 2, 3, 7])
     """
     parts = names(text)
     if parts is None:
         return None
+    values: list[int] = []
     for part in parts:
-        if not part.isdecimal():
-            raise UserError(f"expected whole numbers from 0, separated by commas, got '{text}'")
-    return [int(part) for part in parts]
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
+            raise UserError(
+                "expected whole numbers from 0, separated by commas, or ranges of them such as "
+                f"0-9, got '{text}'"
+            )
+        values += range(int(first), int(last if dash else first) + 1)
+    return values

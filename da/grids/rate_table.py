@@ -7,8 +7,10 @@ target. Target labels are never looked at.
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -104,20 +106,25 @@ def key(of: RunSpec | Entry) -> Key:
 def trials(grid: Grid, task: str, version: int = 1) -> list[RunSpec]:
     """The cells of a tuning: method x normaliser x swept settings x rate x seed.
 
+    A rate is tuned once for each :data:`Key`. Of swept settings that are no part of it (the length
+    of a training), it is tuned at the first values.
+
     Args:
         grid: what to tune.
         task: to tune on.
         version: of the data class.
     """
-    cells = [
-        grid.cell(task, method, norm, point, seed, _rounded(lr, factor), version)
-        for method in grid.methods
-        for norm in grid.norms
-        for point in grid.points()
-        for lr in [grid.rate(task, method, point)]
-        for factor in grid.tune.factors
-        for seed in grid.tune.seeds
-    ]
+    cells: list[RunSpec] = []
+    first: dict[Key, dict[str, Any]] = {}
+    for method, norm, point in itertools.product(grid.methods, grid.norms, grid.points()):
+        lr = grid.rate(task, method, point)
+        tried = [
+            grid.cell(task, method, norm, point, seed, _rounded(lr, factor), version)
+            for factor in grid.tune.factors
+            for seed in grid.tune.seeds
+        ]
+        if first.setdefault(key(tried[0]), point) == point:
+            cells += tried
     if (criterion := grid.tune.criterion) is None:
         return cells
     return [

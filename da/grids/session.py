@@ -14,7 +14,7 @@ from da.engine.spec import RunSpec
 from da.grids.executors.local import Interrupted, Outcome, Pool, Watcher, cores
 from da.grids.grid import Grid
 from da.grids.progress import STARTUP, Estimate, duration, time_shares
-from da.grids.store import ResultStore, size
+from da.grids.store import PLAN, ResultStore, size
 
 if TYPE_CHECKING:
     from da.grids.validation import Known
@@ -97,13 +97,19 @@ class Session:
         return grid.renamed(known["names"]), known
 
     def run(self, pool: Pool, cells: list[RunSpec]) -> Outcome:
-        """Runs those cells that have no result and did not diverge."""
-        waiting = self.pending(cells)
+        """Runs those cells that have no result, did not diverge and did not fail in this session.
+
+        Returns:
+            What came of them; :attr:`outcome` has that of all runs of this session.
+        """
+        waiting = [cell for cell in self.pending(cells) if cell.id not in self.outcome.failed]
         done = sum(self.store.result(cell) is not None for cell in cells)
         diverged = len(cells) - len(waiting) - done
         with self.watch(self.size, done, diverged, self.estimate(cells)) as display:
-            self.outcome = pool.run(waiting, self.store, display, self.keep)
-        return self.outcome
+            outcome = pool.run(waiting, self.store, display, self.keep)
+        for name in ("finished", "diverged", "failed", "cells"):
+            getattr(self.outcome, name).update(getattr(outcome, name))
+        return outcome
 
     def pending(self, cells: list[RunSpec]) -> list[RunSpec]:
         """Cells to run: neither done nor known to diverge."""
@@ -170,4 +176,8 @@ def interruptible(
     planned = cells()
     done = sum(session.store.result(cell) is not None for cell in planned)
     session.say(f"{what}: {done} of {len(planned)} cells are finished and stay; to go on: {again}")
+    if done and (session.store.root / PLAN).is_file():
+        session.say(
+            f"what there is, as a partial report: python run.py report {session.store.root}"
+        )
     return code

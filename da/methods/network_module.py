@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ from da.networks.pretrained_conversion import (
     read_trained_backbone,
 )
 from da.networks.weight_files import WeightFile, load_weight_file
-from da.norms import Normaliser, batch_norms, normaliser
+from da.norms import Normaliser, batch_norms, normaliser, short_name
+from da.norms.frozen_batch_norm import FrozenBatchNorm
 from da.norms.weight_align.coverage import measure_coverage
 from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
 from da.ops.acceleration import accelerate
@@ -29,6 +30,7 @@ from da.ops.seeding import random_state, seeded
 from da.types import Activations, DataModule, Predictions
 
 Part = Literal["backbone", "bottleneck", "critic"]
+PARTS = get_args(Part)
 OPTIMISERS = ("sgd", "adam", "adamw")
 
 
@@ -72,6 +74,7 @@ class NetworkModule(UpdatingModule):
     Attributes:
         network: the plain network that is trained, usable without the module.
         rates: factors on the learning rate, of parts by name.
+        part_norms: the short name of each part's normaliser, by the part's name.
         noise: the random state of the checkpoint that is gone on from.
         begun: the name of the stage that began last.
     """
@@ -127,6 +130,7 @@ class NetworkModule(UpdatingModule):
         self.conversion_plan = None if trained else conversion_plan(self.hparams)
         self.converted: dict[str, Any] | None = None
         self.rates: dict[str, float] = {}
+        self.part_norms: dict[str, str] = {}
         self.noise: dict[str, Tensor] = {}
         self.begun: str | None = None
         self.network = self._build_network(num_classes, trained)
@@ -175,23 +179,33 @@ class NetworkModule(UpdatingModule):
         kind = covered_as or name
         with seeded(self.hparams["seed"], self.hparams["task"], name):
             module = build()
-            if kind in self.hparams["scope"] and self._normaliser(kind).covers(kind):
-                module = self._normaliser(kind).apply(module)
+            norm, chosen = self._normaliser(kind)
+            if chosen is not None:
+                module = chosen.apply(module)
+        if kind in PARTS:
+            self.part_norms[name] = norm
         if rate != 1.0:
             self.rates[name] = rate
         return accelerate(module, self.hparams["channels_last"], self.hparams["compile"])
 
-    def _normaliser(self, part: str) -> Normaliser:
-        """The normaliser of a part; layers are included and excluded by name in the backbone.
+    def _normaliser(self, part: str) -> tuple[str, Normaliser | None]:
+        """The normaliser of a part with its short name; None where batch norm stays.
 
-        Fewer layers of a backbone are aligned where its pretrained weights are converted.
+        Layers are included and excluded by name in the backbone, and fewer of its layers are
+        aligned where its pretrained weights are converted.
         """
-        options = self.hparams["norm_options"] or {}
+        h = self.hparams
+        if part not in h["scope"]:
+            return "bn", None
+        options = backbone_options(h)
         if part != "backbone":
+            options = h["norm_options"] or {}
             options = {k: v for k, v in options.items() if k not in ("include", "exclude")}
-        else:
-            options = backbone_options(self.hparams)
-        return normaliser(self.hparams["norm"], **options)
+        own = normaliser(h["norm"], **options)
+        chosen = own.for_part(part)
+        if chosen is own:
+            return short_name(h["norm"]), own
+        return ("bn", None) if chosen is None else (chosen.name, chosen)
 
     def alignment(self) -> dict[str, Any] | None:
         """Which convolutions of the backbone are aligned, for the result; None where none is."""
@@ -230,7 +244,8 @@ class NetworkModule(UpdatingModule):
         ``norm_options: {single_image: true}`` allows it where every batch norm sees a map, whose
         statistics are then those of its one image, as in instance norm.
         """
-        layers = batch_norms(self, within_domain_layers=True)
+        norms = batch_norms(self, within_domain_layers=True)
+        layers = {k: m for k, m in norms.items() if not isinstance(m, FrozenBatchNorm)}
         if batch_size > 1 or not layers:
             return
         vectors = any(isinstance(layer, nn.BatchNorm1d) for layer in layers.values())

@@ -82,13 +82,15 @@ def conversion_plan(settings: Mapping[str, Any]) -> ConversionPlan | None:
     """The conversion that the settings of a module ask for; None where there is none.
 
     Raises:
-        UserError: for values that mean nothing, and for a normaliser of activations beside WA.
+        UserError: for values that mean nothing, for a normaliser of activations beside WA, and for
+            a normaliser that needs pretrained weights where there are none.
     """
     on, images, norm = settings["conversion"], settings["conversion_images"], settings["norm"]
     if on not in get_args(Calibration):
         raise unknown("conversion", str(on), get_args(Calibration))
     if not isinstance(images, int) or images < 2:
         raise UserError(f"conversion_images: expected a whole number from 2, got {images}")
+    _refuse_without_weights(settings)
     aligned, _, activation = norm.partition("+")
     if aligned != "wa" or settings["weights"] is None or "backbone" not in settings["scope"]:
         return None
@@ -121,6 +123,24 @@ def backbone_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     )
     options = dict(settings.get("norm_options") or {})
     return {**PLAIN, **options} if converts else options
+
+
+def _refuse_without_weights(settings: Mapping[str, Any]) -> None:
+    """Refuses a normaliser made of pretrained statistics where the backbone has none for it."""
+    norm = settings["norm"]
+    if not normaliser(norm, **(settings["norm_options"] or {})).needs_pretrained:
+        return
+    if settings["weights"] is None:
+        raise UserError(
+            f"norm '{norm}' is made of the statistics that come with pretrained weights, and the "
+            "backbone has none; give --model.weights imagenet or a file (in a grid, model: "
+            "{weights: imagenet}), or use norm 'bn' or 'none'"
+        )
+    if "backbone" not in settings["scope"]:
+        raise UserError(
+            f"norm '{norm}' is made of the statistics of the backbone's pretrained weights, and "
+            "scope leaves the backbone out; add it to the scope, or use norm 'bn' or 'none'"
+        )
 
 
 def read_trained_backbone(settings: Mapping[str, Any]) -> WeightFile | None:

@@ -35,16 +35,23 @@ class Normaliser(ABC):
         single_image: whether evaluation is to normalise each image by itself, where that is a
             choice (batch norm). It is stored here and read by the module.
         needs_target: whether it learns something of the target only where training forwards it.
+        needs_pretrained: whether it is made of the statistics that come with a backbone's
+            pretrained weights; trainings without such weights are refused.
     """
 
     name: ClassVar[str]
     composes: ClassVar[bool] = False
     single_image: bool = False
     needs_target: ClassVar[bool] = False
+    needs_pretrained: ClassVar[bool] = False
 
-    def covers(self, part: str) -> bool:
-        """Whether it makes sense in a part of a method: ``"backbone"``, ``"critic"``, …"""
-        return True
+    def for_part(self, part: str) -> Normaliser | None:
+        """The normaliser of a part of a method: ``"backbone"``, ``"critic"``, …
+
+        Returns:
+            This one; another where this one makes no sense; None where batch norm stays.
+        """
+        return self
 
     @abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:

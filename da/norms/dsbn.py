@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.norms.base import ActivationNormaliser, DomainLayer
+from da.norms.base import ActivationNormaliser, DomainLayer, Normaliser
 from da.norms.batch_norm import BatchNorm
 
 DOMAINS = ("source", "target")
@@ -94,13 +94,13 @@ class DomainSpecificBatchNorm(ActivationNormaliser):
     needs_target: ClassVar[bool] = True
     composes: ClassVar[bool] = False  # the domains differ in what it learns, not in the weights
 
-    def covers(self, part: str) -> bool:
-        """Not the critic, which keeps batch norm.
+    def for_part(self, part: str) -> Normaliser | None:
+        """All but the critic, which keeps batch norm.
 
         It is to tell the domains apart by the features. A scale and shift of its own for each
         domain would tell it the domain whatever the features are, and these would get no gradient.
         """
-        return part != "critic"
+        return None if part == "critic" else self
 
     def build(self, channels: int, dimensions: int) -> nn.Module:
         """See :meth:`ActivationNormaliser.build`; scale and shift are those of each domain."""

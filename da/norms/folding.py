@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -13,10 +16,11 @@ from da.norms.surgery import (
     affine_parameters,
     fold_affine,
     replace_modules,
+    scalable_layers,
     sole_feeders,
     title_of_model,
 )
-from da.norms.weight_align.layers import Aligned, plain_layers
+from da.norms.weight_align.layers import Aligned
 
 
 def fold_batch_norms(model: nn.Module, converted: nn.Module, example: Tensor | None) -> nn.Module:
@@ -34,39 +38,72 @@ def fold_batch_norms(model: nn.Module, converted: nn.Module, example: Tensor | N
     model = split_joined_layers(model).eval()
     flow = Flow.of(model, example)
     names = {name: (m, converted.get_submodule(name)) for name, m in model.named_modules()}
-    layers = plain_layers(model) | {o for o, new in names.values() if isinstance(new, Aligned)}
-    gone: dict[nn.Module, tuple[Tensor, Tensor]] = {
-        old: _scale_and_shift(old, name, model)
-        for name, (old, new) in names.items()
+    plain = scalable_layers(model)
+    gone = [
+        old
+        for old, new in names.values()
         if isinstance(old, nn.modules.batchnorm._BatchNorm) and type(new) is not type(old)
-    }
-    fed = sole_feeders(flow, gone, layers)
-    for layer, norm in fed.items():
-        fold_affine(layer, *gone[norm])
+    ]
+    aligned = {old for old, new in names.values() if isinstance(new, Aligned)}
+    swaps = fold_into_layers(model, flow, gone, plain | aligned)
     for old, new in names.values():
-        if old in fed and type(new) is type(old):
+        if old in plain and type(new) is type(old):
             new.load_state_dict(old.state_dict())
-    swaps: dict[nn.Module, nn.Module] = {}
     for old, new in names.values():
-        if old in gone and isinstance(new, Affine):
-            scale, shift = gone[old]
-            new.weight.copy_(scale)
-            new.bias.copy_(shift)
-            swaps[old] = Affine(nn.Parameter(scale), nn.Parameter(shift))
-        elif old in gone:
-            swaps[old] = nn.Identity()
+        if isinstance(new, Affine) and old in swaps:
+            new.load_state_dict(swaps[old].state_dict())
     return replace_modules(model, swaps)
 
 
-def _scale_and_shift(
-    norm: nn.modules.batchnorm._BatchNorm, name: str, model: nn.Module
-) -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def fold_into_layers(
+    model: nn.Module,
+    flow: Flow,
+    norms: Iterable[nn.Module],
+    layers: Collection[nn.Module],
+) -> dict[nn.Module, nn.Module]:
+    """Multiplies batch norms, as they act in evaluation mode, into the layers that feed them.
+
+    Args:
+        model: that they are of; weights and biases of its layers are changed in place.
+        flow: of the model.
+        norms: torch.nn's batch norms.
+        layers: those that may take one over.
+
+    Returns:
+        What stands where each batch norm was, for :func:`da.norms.surgery.replace_modules`: nothing
+        where layers took it over, elsewhere the affine that it computes.
+
+    Raises:
+        UserError: where one has no running statistics; nothing is changed then.
+    """
+    norms = list(norms)
+    refuse_without_statistics(model, norms)
+    affines = {norm: _scale_and_shift(norm) for norm in norms}
+    fed = sole_feeders(flow, norms, layers)
+    for layer, norm in fed.items():
+        fold_affine(layer, *affines[norm])
+    taken_over = set(fed.values())
+    return {
+        norm: nn.Identity() if norm in taken_over else Affine(*map(nn.Parameter, affine))
+        for norm, affine in affines.items()
+    }
+
+
+def refuse_without_statistics(model: nn.Module, norms: Collection[nn.Module]) -> None:
+    """Refuses batch norms of a model that keep no running statistics."""
+    for name, norm in model.named_modules():
+        if norm in norms and (norm.running_mean is None or norm.running_var is None):
+            raise UserError(
+                f"'{name}' of {title_of_model(model)} has no running statistics, so what it"
+                " computes depends on the batch and can't be kept; train it with"
+                " track_running_stats=True"
+            )
+
+
+def _scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Scale and shift, ``(C,)`` each, that a batch norm computes with its running statistics."""
-    if norm.running_mean is None or norm.running_var is None:
-        raise UserError(
-            f"'{name}' of {title_of_model(model)} has no running statistics, so what it computes"
-            " depends on the batch and can't be converted; train it with track_running_stats=True"
-        )
     weight, bias = affine_parameters(norm)
-    scale = weight * torch.rsqrt(norm.running_var + norm.eps)
-    return scale, bias - norm.running_mean * scale
+    mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+    scale = weight * torch.rsqrt(var + cast(float, norm.eps))
+    return scale, bias - mean * scale

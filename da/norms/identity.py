@@ -17,9 +17,9 @@ from da.norms.surgery import (
     removable_batch_norms,
     replace_modules,
     replacements_of_removed,
+    scalable_layers,
     sole_feeders,
 )
-from da.norms.tracing import is_layer
 
 
 class NoNormaliser(Normaliser):
@@ -48,9 +48,7 @@ class NoNormaliser(Normaliser):
         if not norms:
             return model
         flow = Flow.of(model, self.example)
-        layers = {m for m in model.modules() if is_layer(m) and "weight" in m._parameters}
-        layers -= {m for m in layers if getattr(m, "transposed", False)}
-        fed = sole_feeders(flow, norms, layers)
+        fed = sole_feeders(flow, norms, scalable_layers(model))
         for layer, norm in fed.items():
             scale, shift = affine_parameters(norm)
             weight = layer.get_parameter("weight")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.norms.flow import Flow, sole_feeder
-from da.norms.tracing import NORMS
+from da.norms.tracing import NORMS, is_layer
 
 # The batch norms that surgery replaces: these very classes, with the dimensions of their maps.
 # A subclass may do more than normalise (timm's has the activation inside).
@@ -53,6 +53,23 @@ def affine_parameters(norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
         nn.Parameter(torch.ones(size, device=where)) if weight is None else weight,
         nn.Parameter(torch.zeros(size, device=where)) if bias is None else bias,
     )
+
+
+def scalable_layers(model: nn.Module) -> set[nn.Module]:
+    """The layers that can take a scale of each output into their weight.
+
+    They are torch.nn's own: a subclass may standardise its weight, and a scale would be lost. Not
+    among them are transposed convolutions, whose weight has the outputs second, and layers whose
+    weight is computed from other parameters.
+    """
+    return {
+        layer
+        for layer in model.modules()
+        if is_layer(layer)
+        and type(layer).__module__.startswith("torch.nn.modules.")
+        and "weight" in layer._parameters
+        and not getattr(layer, "transposed", False)
+    }
 
 
 def copy_parameter(parameter: Tensor, like: Tensor) -> nn.Parameter:

@@ -4,126 +4,38 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from da.grids.plan import Plan
 from da.grids.store import Store
 from da.ops.files import write_atomically
+from da.reports import rate_range, stability
 from da.reports.runs import Column, Run, load_runs, scores, tidy
-from da.reports.tables import Difference, Field, Line, Table, tables, verdict
-
-LEGEND = (
-    "Accuracy in percent, mean ± standard deviation over {seeds} seeds; bold: the highest mean of "
-    "the line, which is no claim that the difference is more than noise. Differences in points, "
-    "paired over seeds, with a 95 % interval (Student's t) corrected for the {comparisons} "
-    "lines of a table (Bonferroni); ▲ and ▼: the interval excludes 0. Sampling error: the "
-    "binomial standard error of an accuracy on that many test images, the largest in the line. "
-    "bn@source-stats and bn@target-stats: the same weights with statistics re-estimated on "
-    "unlabelled images of one domain. The line of the average holds the difference of task means "
-    "with an uncorrected interval over tasks and Wilcoxon's exact test, for these tasks: they "
-    "share domains and are not independent."
+from da.reports.tables import Line, Table, tables, verdict
+from da.reports.texts import (
+    LEGEND,
+    difference_rows,
+    field_text,
+    missing,
+    notes,
+    partial,
+    percent,
+    title,
+    unlabelled_notes,
 )
-
-
-def percent(value: float) -> str:
-    """One decimal.
-
-    >>> percent(0.98765)
-    '98.8'
-    """
-    return f"{100 * value:.1f}"
-
-
-def field_text(field: Field, average: bool = False) -> str:
-    """``93.1 ± 0.4``, or a dash with what is missing."""
-    if field.summary is not None:
-        std = field.summary.std
-        return percent(field.summary.mean) + (f" ± {percent(std)}" if std is not None else "")
-    if average:
-        return "–"
-    if not field.planned:
-        return "no rate"
-    if field.diverged:
-        return f"diverged ({field.diverged} of {field.planned})"
-    return f"– ({field.done} of {field.planned})" if field.done else "–"
-
-
-def difference_text(difference: Difference) -> str:
-    """``+1.2 [+0.3, +2.1] ▲``, or why there is no interval."""
-    paired = difference.paired
-    if paired is None:
-        return "–"
-    text = f"{100 * paired.difference:+.1f}"
-    if paired.low is None or paired.high is None:
-        return f"{text} (not testable: {paired.reason})"
-    mark = {1: " ▲", -1: " ▼", 0: ""}[paired.sign]
-    return f"{text} [{100 * paired.low:+.1f}, {100 * paired.high:+.1f}]{mark}"
-
-
-def over_tasks(line: Line) -> list[str]:
-    """The tests of an average line, in words."""
-    texts = []
-    for difference in line.differences:
-        paired, rank = difference.paired, difference.signed_rank
-        if paired is None or rank is None:
-            continue
-        tests = [f"t-test p = {paired.p:.3f}"] if paired.p is not None else []
-        if rank.p is not None:
-            tests.append(f"exact Wilcoxon p = {rank.p:.3f}")
-        else:
-            tests.append(f"exact Wilcoxon not testable ({rank.reason})")
-        over = f"{paired.n} task{'s' * (paired.n > 1)}"
-        texts.append(
-            f"{difference.name} over {over}, for these tasks: {difference_text(difference)}; "
-            + "; ".join(tests)
-        )
-    return texts
-
-
-def title(table: Table) -> str:
-    """What a table shows: the selection and how it chose."""
-    counts = " or ".join(map(str, table.evaluations)) or "no"
-    plural = "" if counts == "1" else "s"
-    how = {
-        "last": "the last epoch",
-        "label-free": f"the epoch with the highest {table.score or 'score'} on unlabelled target "
-        "validation images",
-        "oracle": f"the maximum over {counts} evaluation{plural} on the target's test labels, "
-        "which flatters the noisier normaliser",
-    }[table.selection]
-    domain = "source test accuracy, " if table.stream == "source/test" else ""
-    return f"{domain}{table.selection}: {how}"
-
-
-def unlabelled_notes(shown: list[Table]) -> list[str]:
-    """What to say in place of the tables of a target without labels."""
-    if all(table.has_labels for table in shown):
-        return []
-    return [
-        "The target has no labels: nothing is shown as an accuracy of it. Its label-free scores "
-        "are in scores.csv."
-    ]
-
-
-def missing(runs: Iterable[Run], out: str = "") -> list[str]:
-    """One line per place of the grid without a result; logs are named from ``out``."""
-    words = {"pending": "not run", "failed": "failed", "diverged": "diverged"}
-    return [
-        f"{run.entry.cell} [{run.entry.row}]: {words[run.state]}"
-        + (f" ({run.reason}; log: {out}cells/{run.entry.cell.id}/log.txt)" if run.reason else "")
-        for run in runs
-        if run.state != "done"
-    ]
 
 
 def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
     """The whole report."""
     grid = plan.grid
     comparisons = shown[0].comparisons if shown else 1
-    lines = ["# BN or WA under shift", "", *_facts(plan, runs), ""]
-    lines += [LEGEND.format(seeds=len(grid.seeds), comparisons=comparisons), ""]
+    lines = ["# BN or WA under shift", ""]
+    if incomplete := partial(runs):
+        lines += [f"**{incomplete[0].upper()}{incomplete[1:]}.**", ""]
+    lines += [*_facts(plan, runs), ""]
+    for paragraph in LEGEND:
+        lines += [paragraph.format(seeds=len(grid.seeds), comparisons=comparisons), ""]
     if any(table.has_labels for table in shown):
         lines += ["![accuracy by task and normaliser](figure.png)", ""]
     for row in grid.rows:
@@ -136,8 +48,7 @@ def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
                 lines += [f"### {title(table)}", "", *_accuracies(table), ""]
                 if table.stream == "target/test":
                     lines += [*_differences(table), ""]
-                for line in table.lines:
-                    lines += [f"- {text}" for text in over_tasks(line)]
+                    lines += [f"- {text}" for text in notes(table)]
                 if table.left_out:
                     names = ", ".join(map(str, table.left_out))
                     lines.append(f"- complete in no task, so left out of the average: {names}")
@@ -145,6 +56,8 @@ def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
             lines += unlabelled_notes(mine)
             lines += [f"- {verdict(t)}" for t in mine if t.stream == "target/test" and t.has_labels]
             lines.append("")
+    lines += stability.markdown(stability.stabilities(runs))
+    lines += rate_range.markdown(rate_range.rate_ranges(plan, shown))
     if absent := missing(runs):
         lines += [f"## Missing: {len(absent)} of {len(runs)} runs", ""]
         lines += [f"- {text}" for text in absent] + [""]
@@ -175,6 +88,11 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
         f"{grid.threads} thread(s) per run",
         f"- runs: {len(results)} of {len(runs)} finished",
     ]
+    if grid.stop_at is not None:
+        facts.append(
+            f"- stopping: seeds were added until all averages on these tasks are known to ± "
+            f"{grid.stop_at:g} points, which was named beforehand, or none was left"
+        )
     for name, values in {
         "machine": {result.machine for result in results},
         "code": {result.versions.get("code", "") for result in results},
@@ -221,8 +139,7 @@ def _differences(table: Table) -> list[str]:
     if not table.lines or not table.lines[0].differences:
         return []
     header = ["task", *(difference.name for difference in table.lines[0].differences)]
-    rows = [[line.label, *map(difference_text, line.differences)] for line in table.lines]
-    return grid_table(header, rows)
+    return grid_table(header, [[label, *texts] for label, texts, _ in difference_rows(table)])
 
 
 def _rates(runs: list[Run]) -> list[str]:
@@ -269,10 +186,15 @@ def table_rows(shown: list[Table]) -> list[dict[str, Any]]:
                 row[f"{column} std"] = _scaled(whole.std if whole else None)
                 row[f"{column} seeds"] = whole.n if whole else field.done
             for difference in line.differences:
-                paired = difference.paired
-                row[difference.name] = _scaled(paired.difference if paired else None)
-                row[f"{difference.name} low"] = _scaled(paired.low if paired else None)
-                row[f"{difference.name} high"] = _scaled(paired.high if paired else None)
+                these = difference.these
+                row[difference.name] = _scaled(these.difference if these else None)
+                for question, paired in (
+                    ("on these tasks", these),
+                    ("on tasks like these", difference.like),
+                ):
+                    for key in ("low", "high", "detectable"):
+                        value = getattr(paired, key) if paired else None
+                        row[f"{difference.name} {question} {key}"] = _scaled(value)
             rows.append(row)
     return rows
 

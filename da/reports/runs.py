@@ -136,7 +136,8 @@ def _settings(run: Run) -> dict[str, Any]:
         "seed": cell.seed,
         "backbone": cell.backbone,
         "batch_size": cell.batch_size,
-        **{key: value for key, value in run.entry.point.items() if key != "batch_size"},
+        # What is swept stands between these two, which may be swept, too.
+        **{k: v for k, v in run.entry.point.items() if k not in ("batch_size", "lr")},
         "lr": cell.lr,
     }
     if run.result is not None:

@@ -1,7 +1,8 @@
-"""Means, intervals and tests for paired runs.
+"""Means, and intervals and tests *on tasks like these*: tasks vary, one number for each.
 
 Seeds are averaged inside a task and a test over tasks sees one number per task: pooling seeds and
-tasks in one t-test gives 35 % false positives at a nominal 5 %.
+tasks in one t-test gives 35 % false positives at a nominal 5 %. What is said *on these tasks* is in
+:mod:`da.reports.fixed_tasks`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CONFIDENCE = 0.95
+from da.reports.fixed_tasks import CONFIDENCE
+from da.reports.power import detectable_mean
+
+LEAST_TASKS = 3
+"""With two, the 95 % interval is 12.7 standard errors wide on either side: it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +29,20 @@ class Summary:
 
 @dataclass(frozen=True)
 class Paired:
-    """A paired difference.
-
-    ``low``, ``high`` and ``p`` are None where it is not testable, for the reason given.
-    """
+    """A paired difference with its interval; all but n and difference are None where it is not
+    testable, for the reason given."""
 
     n: int
+    """Seeds, or tasks, that it is a mean over."""
     difference: float
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    """Two-sided; None of one of several intervals that hold together."""
+    freedom: float | None = None
+    """Degrees of freedom."""
+    detectable: float | None = None
+    """What would have been detected with a power of 80 %, see :mod:`da.reports.power`."""
     reason: str = ""
 
     @property
@@ -53,35 +62,33 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(n, mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)))
 
 
-def paired_t(
-    a: Sequence[float], b: Sequence[float], comparisons: int = 1, confidence: float = CONFIDENCE
-) -> Paired:
-    """The difference a - b with Student's interval and two-sided p-value over pairs.
+def on_tasks_like_these(differences: Sequence[float]) -> Paired:
+    """The mean difference over tasks, with Student's interval and two-sided p-value.
 
-    mean(d) ± t(1 - alpha / 2, n - 1) · std(d) / √n, with alpha = (1 - confidence) / comparisons
-    (Bonferroni). The p-value is multiplied by the number of comparisons, to 1 at most.
+    mean(d) ± t(.975, T - 1) · std(d) / √T. It takes tasks for a sample of independent ones.
 
     Args:
-        a: one value per pair.
-        b: the other.
-        comparisons: how many such intervals are shown side by side.
-        confidence: of all of them together.
+        differences: one per task, averaged over seeds; T of them.
     """
     from scipy.special import stdtr, stdtrit  # much lighter than scipy.stats
 
     # Accuracies are ratios of counts: differences that are equal but for rounding are equal.
-    differences = [round(x - y, 12) for x, y in zip(a, b, strict=True)]
-    whole = summary(differences)
-    if whole.std is None:
-        return Paired(whole.n, whole.mean, reason="one pair")
-    if whole.std == 0 or len(set(differences)) == 1:
+    rounded = [round(d, 12) for d in differences]
+    whole = summary(rounded)
+    if whole.std is None or whole.n < LEAST_TASKS:
+        return Paired(whole.n, whole.mean, reason=f"{whole.n} task{'s' * (whole.n > 1)}")
+    if len(set(rounded)) == 1:
         return Paired(whole.n, whole.mean, reason=f"the {whole.n} differences are equal")
     error = whole.std / math.sqrt(whole.n)
-    alpha = (1 - confidence) / comparisons
-    half = float(stdtrit(whole.n - 1, 1 - alpha / 2)) * error
-    p = 2 * float(stdtr(whole.n - 1, -abs(whole.mean) / error))
+    half = float(stdtrit(whole.n - 1, (1 + CONFIDENCE) / 2)) * error
     return Paired(
-        whole.n, whole.mean, whole.mean - half, whole.mean + half, min(1.0, p * comparisons)
+        whole.n,
+        whole.mean,
+        whole.mean - half,
+        whole.mean + half,
+        p=2 * float(stdtr(whole.n - 1, -abs(whole.mean) / error)),
+        freedom=whole.n - 1,
+        detectable=detectable_mean(error, whole.n - 1),
     )
 
 

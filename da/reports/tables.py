@@ -9,18 +9,13 @@ from typing import Any
 from da.engine.result import SELECTIONS, Result, Selection
 from da.grids.grid import Row
 from da.grids.plan import Plan
+from da.reports.differences import Comparison, Difference, compare
 from da.reports.runs import Column, Run, columns
-from da.reports.statistics import (
-    Paired,
-    SignedRank,
-    Summary,
-    paired_t,
-    sampling_error,
-    summary,
-    wilcoxon,
-)
+from da.reports.statistics import Summary, sampling_error, summary
 
 Point = dict[str, Any]
+Pair = tuple[Column, Column]
+"""The challenger and a baseline."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +37,6 @@ class Field:
     def settled(self) -> bool:
         """All seeds have a value or diverged: nothing is still to come."""
         return self.complete or self.done + self.diverged == self.planned
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The challenger minus a baseline, paired over seeds (a task) or task means (the average)."""
-
-    challenger: Column
-    baseline: Column
-    paired: Paired | None
-    signed_rank: SignedRank | None = None
-
-    @property
-    def name(self) -> str:
-        """``wa - bn``."""
-        return f"{self.challenger} - {self.baseline}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +111,6 @@ def _table(
     runs: list[Run],
 ) -> Table:
     points = plan.grid.points()
-    comparisons = len(points) * len(plan.tasks)
     lines, left_out = [], []
     for point in points:
         mine: Runs = {
@@ -140,10 +119,14 @@ def _table(
             if r.entry.point == point
         }
         values = _Values(plan.grid.seeds, mine, selection, stream, compared(plan, shown))
-        tasks = [values.line(task, point, shown, comparisons) for task in plan.tasks]
+        compared_here = {
+            pair: compare(values.differences(pair, plan.tasks), len(points))
+            for pair in values.pairs
+        }
+        tasks = [values.line(task, point, shown, compared_here) for task in plan.tasks]
         lines += tasks
         if len(tasks) > 1:
-            average, missing = values.average(tasks, point, shown)
+            average, missing = values.average(tasks, point, shown, len(points))
             lines.append(average)
             left_out += [column for column in missing if column not in left_out]
     results = [run.result for run in runs if run.result is not None]
@@ -154,7 +137,7 @@ def _table(
         stream=stream,
         columns=shown,
         lines=lines,
-        comparisons=comparisons,
+        comparisons=len(points) * len(plan.tasks),
         has_labels=not results or any(has_accuracy(result, stream) for result in results),
         evaluations=tuple(sorted({len(result.evaluations) for result in results})),
         score=plan.grid.score,
@@ -167,7 +150,7 @@ def has_accuracy(result: Result, stream: str) -> bool:
     return result.evaluations[-1].forms[""][stream].accuracy is not None
 
 
-def compared(plan: Plan, shown: list[Column]) -> list[tuple[Column, Column]]:
+def compared(plan: Plan, shown: list[Column]) -> list[Pair]:
     """The challenger with each of its baselines, of those that are shown."""
     challenger, baselines = plan.grid.comparison
     pairs = [(Column.named(challenger), Column.named(baseline)) for baseline in baselines]
@@ -182,7 +165,7 @@ class _Values:
     runs: Runs
     selection: Selection
     stream: str
-    pairs: list[tuple[Column, Column]]
+    pairs: list[Pair]
     """Columns of which the difference is shown."""
 
     def accuracies(self, task: str, column: Column) -> list[float | None]:
@@ -208,7 +191,18 @@ class _Values:
             summary=summary(whole) if whole else None,
         )
 
-    def line(self, task: str, point: Point, shown: list[Column], comparisons: int) -> Line:
+    def differences(self, pair: Pair, tasks: Sequence[str]) -> dict[str, list[float]]:
+        """The first minus the second over seeds, of those tasks in which both are complete."""
+        of_tasks = {}
+        for task in tasks:
+            first, second = (self.whole(task, column) for column in pair)
+            if first and second:
+                of_tasks[task] = [a - b for a, b in zip(first, second, strict=True)]
+        return of_tasks
+
+    def line(
+        self, task: str, point: Point, shown: list[Column], compared: dict[Pair, Comparison]
+    ) -> Line:
         fields = {column: self.field(task, column) for column in shown}
         sizes = {
             run.result.evaluations[-1].forms[""][self.stream].n
@@ -224,13 +218,11 @@ class _Values:
             fields=fields,
             differences=[
                 Difference(
-                    challenger,
-                    baseline,
-                    self._paired(
-                        self.whole(task, challenger), self.whole(task, baseline), comparisons
-                    ),
+                    *pair,
+                    comparison.tasks.get(task),
+                    spread=comparison.spread if len(comparison.tasks) == 1 else None,
                 )
-                for challenger, baseline in self.pairs
+                for pair, comparison in compared.items()
             ],
             # Of the largest: it is widest at one half, and one number per task is enough.
             sampling_error=max((sampling_error(m, n) for m in means), default=None) if n else None,
@@ -238,7 +230,7 @@ class _Values:
         )
 
     def average(
-        self, lines: list[Line], point: Point, shown: list[Column]
+        self, lines: list[Line], point: Point, shown: list[Column], families: int
     ) -> tuple[Line, list[Column]]:
         """The average over the tasks in which every compared column is complete.
 
@@ -260,33 +252,29 @@ class _Values:
                 over_tasks = summary(means)
             fields[column] = Field(len(lines), len(complete), 0, over_tasks)
         differences = []
-        for challenger, baseline in self.pairs:
-            pairs = [(self.whole(t, challenger), self.whole(t, baseline)) for t in tasks]
-            means = [summary(a).mean - summary(b).mean for a, b in pairs if a and b]
-            whole = bool(means) and len(means) == len(tasks)
+        for pair in self.pairs:
+            comparison = compare(self.differences(pair, tasks) if tasks else {}, families)
             differences.append(
                 Difference(
-                    challenger,
-                    baseline,
-                    paired_t(means, [0.0] * len(means)) if whole else None,
-                    wilcoxon(means) if whole else None,
+                    *pair,
+                    comparison.average,
+                    comparison.like,
+                    comparison.signed_rank,
+                    comparison.spread,
                 )
             )
         label = f"average ({len(tasks)} of {len(lines)} tasks)"
         line = Line(_label(label, point), None, point, fields, differences, tasks=tuple(tasks))
         return line, [c for c in shown if c not in present]
 
-    def _paired(
-        self, a: list[float] | None, b: list[float] | None, comparisons: int
-    ) -> Paired | None:
-        return paired_t(a, b, comparisons) if a and b else None
+
+def point_text(point: Point) -> str:
+    """The swept settings in words: ``batch_size 8, scope backbone``."""
+    return ", ".join(f"{key.removeprefix('model.')} {value}" for key, value in point.items())
 
 
 def _label(task: str, point: Point) -> str:
-    if not point:
-        return task
-    swept = ", ".join(f"{key.removeprefix('model.')} {value}" for key, value in point.items())
-    return f"{task}, {swept}"
+    return f"{task}, {point_text(point)}" if point else task
 
 
 def verdict(table: Table) -> str:
@@ -298,7 +286,7 @@ def verdict(table: Table) -> str:
     parts = []
     for index, difference in enumerate(lines[0].differences if lines else []):
         challenger, baseline = _title(difference.challenger), difference.baseline
-        tested = [d.paired for line in lines if (d := line.differences[index]).paired]
+        tested = [d.these for line in lines if (d := line.differences[index]).these]
         signs = [paired.sign for paired in tested if paired is not None]
         if not signs:
             parts.append(
@@ -312,6 +300,7 @@ def verdict(table: Table) -> str:
             f"{len(lines)} {what} and loses on {signs.count(-1)}"
             + (f" ({untested} not testable)" if untested else "")
             + (f" ({len(lines) - len(signs)} missing)" if len(signs) < len(lines) else "")
+            + _on_average(table, index, what)
         )
     if ranking := _ranking(lines, table.columns):
         parts.append(f"highest mean on {ranking} of {len(lines)} {what}")
@@ -324,6 +313,16 @@ def verdict(table: Table) -> str:
             )
             parts.append(f"highest average{over}: {', '.join(map(str, line.best))}")
     return f"{table.selection}: " + "; ".join(parts or ["nothing to compare yet"]) + "."
+
+
+def _on_average(table: Table, index: int, what: str) -> str:
+    """How the one average of a table ends on these tasks."""
+    averages = [line.differences[index].these for line in table.lines if line.is_average]
+    if what != "tasks" or len(averages) != 1 or averages[0] is None:
+        return ""
+    return {1: ", and wins", -1: ", and loses", 0: ", and neither wins nor loses"}[
+        averages[0].sign
+    ] + " on average"
 
 
 def _title(column: Column) -> str:

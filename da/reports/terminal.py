@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da.grids.plan import Plan
-from da.reports.report import (
-    difference_text,
+from da.reports import stability
+from da.reports.runs import Column, Run
+from da.reports.tables import Table, verdict
+from da.reports.texts import (
+    difference_rows,
     field_text,
     missing,
-    over_tasks,
+    notes,
+    partial,
     percent,
     title,
     unlabelled_notes,
 )
-from da.reports.runs import Column, Run
-from da.reports.tables import Line, Table, verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +41,9 @@ def console() -> Console:
 
 def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Table]) -> None:
     """Prints every table, the verdicts and what is missing, with its logs in ``out``."""
+    incomplete = partial(runs)
+    if incomplete:
+        target.print(incomplete, style="bold", markup=False)
     for row in plan.grid.rows:
         for method in plan.grid.methods:
             mine = [t for t in shown if t.row == row and t.method == method]
@@ -51,8 +56,7 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Ta
                 target.print(_accuracies(table, target.width))
                 if table.stream == "target/test" and table.lines and table.lines[0].differences:
                     target.print(_differences(table))
-                for line in table.lines:
-                    for text in over_tasks(line):
+                    for text in notes(table):
                         target.print(text, markup=False)
                 if table.left_out:
                     names = ", ".join(map(str, table.left_out))
@@ -62,6 +66,10 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Ta
                 if table.stream == "target/test" and table.has_labels:
                     target.print(verdict(table), markup=False)
             target.print()
+    for text in stability.warnings(stability.stabilities(runs)):
+        target.print(f"trainings: {text}", style="bold", markup=False, soft_wrap=True)
+    if incomplete:  # again, below what may have scrolled by
+        target.print(incomplete, style="bold", markup=False)
     for text in plan.refused:
         target.print(f"refused: {text}", markup=False, soft_wrap=True)
     absent = missing((run for run in runs if run.reason), f"{out}/")
@@ -72,6 +80,18 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Ta
         target.print(f"  {text}", markup=False, soft_wrap=True)
     if len(waiting) > 20:
         target.print(f"  and {len(waiting) - 20} more that were not run, see report.md")
+
+
+def show_rows(target: Console, title: str, header: list[str], rows: list[list[str]]) -> None:
+    """Prints a plain table; its columns are folded where the terminal is narrow."""
+    from rich.text import Text
+
+    drawn = _table(title, header[0])
+    for name in header[1:]:
+        drawn.add_column(name, overflow="fold")
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    target.print(drawn)
 
 
 def _accuracies(table: Table, width: int) -> RichTable:
@@ -89,27 +109,33 @@ def _accuracies(table: Table, width: int) -> RichTable:
             text = text.replace(" ± ", between)
             texts.append(f"[bold]{text}[/bold]" if column in line.best else text)
         error = "" if line.sampling_error is None else percent(line.sampling_error)
-        drawn.add_row(_label(line), *texts, error, end_section=line.is_average)
+        label = _folded(line.label) if line.is_average else line.label
+        drawn.add_row(label, *texts, error, end_section=line.is_average)
     return drawn
 
 
 def _differences(table: Table) -> RichTable:
-    lines = "line" if table.comparisons == 1 else "lines"
+    lines = "the line" if table.comparisons == 1 else f"{table.comparisons} lines together"
     drawn = _table(
-        f"difference in points, 95 % interval, corrected for {table.comparisons} {lines} (the "
-        "average: over tasks, uncorrected)"
+        f"difference in points on these tasks (seeds vary, tasks and images are fixed), 95 % "
+        f"intervals of {lines}, of the average alone"
     )
     for difference in table.lines[0].differences:
         drawn.add_column(difference.name, justify="right")
-    for line in table.lines:
-        if line.is_average:
+    for label, texts, is_average in difference_rows(table):
+        if is_average:
             drawn.add_section()
-        texts = [difference_text(d).replace("[", r"\[") for d in line.differences]
-        drawn.add_row(_label(line), *texts, end_section=line.is_average)
+            label = _folded(label)
+        drawn.add_row(label, *(text.replace("[", r"\[") for text in texts))
     return drawn
 
 
-def _table(title: str) -> RichTable:
+def _folded(label: str) -> str:
+    """The label of an average in short lines."""
+    return label.replace(" (", "\n(").replace(", on", ",\non")
+
+
+def _table(title: str, first: str = "task") -> RichTable:
     """A table without vertical lines, which cost a tenth of a terminal."""
     from rich import box
     from rich.table import Table as RichTable
@@ -122,7 +148,7 @@ def _table(title: str) -> RichTable:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    drawn.add_column("task", no_wrap=True)
+    drawn.add_column(first, no_wrap=True)
     return drawn
 
 
@@ -134,7 +160,3 @@ def _header(column: Column) -> str:
     """
     name, at, form = str(column).partition("@")
     return name + (at and f"\n@{form.replace('-', chr(10) + '-')}")
-
-
-def _label(line: Line) -> str:
-    return line.label.replace(" (", "\n(") if line.is_average else line.label

@@ -34,6 +34,9 @@ lr: published
 published_lr: 0.01
 """
 
+#: Of which the differences vary over seeds: the fake accuracies grow with the length of a name.
+VARYING = GRID.replace("[bn, wa]", "[bn, wa+bn]") + "challenger: wa+bn\nbaselines: bn\n"
+
 
 class Bench:
     """A folder with a grid and fake cells that behave as told."""
@@ -165,6 +168,7 @@ def test_an_interruption_keeps_what_is_finished(bench, number, code):
     assert process.returncode == code, said
     assert "2 of 6 cells are finished and stay" in said
     assert "to go on: python run.py ablate grid.yaml --out out" in said
+    assert "what there is, as a partial report: python run.py report out" in said
     assert "Traceback" not in said
     assert all(gone(pid) for pid in b.workers())
     before = b.claims()
@@ -333,6 +337,70 @@ def test_dry_run_prints_cells_and_cost_and_writes_nothing(bench):
     assert not (b.folder / "out").exists()
     b.run()
     assert "0 of 6 cells to run: about 0 s" in b.run("--dry-run")[1]
+
+
+def test_more_seeds_extend_a_finished_grid(bench):
+    b = bench({})
+    assert b.run()[0] == 0
+    code, said = b.run("--seeds", "0-4,7")
+    assert code == 0, said
+    assert set(b.claims().values()) == {1}  # what was finished is never run again
+    assert len(b.claims()) == 2 * 6
+    text = (b.folder / "out" / "report.md").read_text()
+    assert "seeds 0, 1, 2, 3, 4, 7" in text
+    assert "runs: 12 of 12 finished" in text
+
+
+def test_a_dry_run_says_what_the_grid_could_detect(bench):
+    b = bench({}, VARYING)
+    assert "give the deviation of differences with --deviation" in b.run("--dry-run")[1]
+    code, said = b.run("--dry-run", "--deviation", "6")
+    assert code == 0
+    assert "with 1 task and 3 seeds:\n  deviation 6.0 over seeds: on these tasks 19.6;" in said
+    b.run()
+    code, said = b.run("--dry-run", "--seeds", "0-9")  # from what has finished
+    assert code == 0
+    assert "1 task and 10 seeds:\n  M, published, wa+bn - bn: deviation 0.3 over seeds" in said
+    code, said = b.run("--deviation", "6")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "--deviation: only with --dry-run" in said
+
+
+def test_seeds_are_added_until_the_named_half_width(bench):
+    b = bench({}, VARYING.replace("[a->b]", "[a->b, b->a]"))
+    code, said = b.run("--seeds", "0-3", "--stop-at", "1")
+    assert (code, said.count("\n")) == (2, 1), said
+    assert "stop_at: expected more than 11 seeds, which the first look takes with 2 tasks" in said
+    assert not b.claims()
+    code, said = b.run("--seeds", "0-19", "--stop-at", "1")
+    assert code == 0, said
+    assert "11 of at most 20 seeds: half-width on these tasks at most " in said
+    assert ", wanted 1: enough" in said
+    assert len(b.claims()) == 2 * 2 * 11
+    text = (b.folder / "out" / "report.md").read_text()
+    assert "runs: 44 of 44 finished" in text
+    assert "± 1 points, which was named beforehand" in text
+    code, said = b.run("--seeds", "0-12", "--stop-at", "0.0001")  # goes on from there, to the end
+    assert code == 0, said
+    assert "13 of at most 13 seeds" in said
+    assert said.count("on to the next seed") == 2
+    assert "no more seeds" in said
+    assert set(b.claims().values()) == {1}
+    assert len(b.claims()) == 2 * 2 * 13
+
+
+def test_a_report_while_a_grid_runs_says_that_it_is_partial(bench, capsys):
+    b = bench({"1": 60, "2": 60})
+    process = b.start("--workers", "2")
+    b.until(lambda: b.results() == 2 and len(b.claims()) == 4)
+    assert report.main([str(b.folder / "out")]) == 0
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    said = capsys.readouterr().out
+    assert said.startswith("partial: 2 of 6 runs finished, 4 missing; means are of complete sets")
+    assert "(1 of 3)" in said
+    text = (b.folder / "out" / "report.md").read_text()
+    assert "**Partial: 2 of 6 runs finished, 4 missing" in text
 
 
 def test_a_full_disk_is_one_line_and_the_grid_goes_on(bench):

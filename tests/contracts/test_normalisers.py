@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.norms import Normaliser, normaliser, normaliser_names
+from da.norms import Normaliser, batch_norms, normaliser, normaliser_names
 from da.norms.base import available_normalisers, tell_domains
 from da.types import Segment
 
@@ -101,13 +101,27 @@ def test_copies_and_pickles_act_the_same(name: str) -> None:
     assert torch.equal(pickle.loads(pickle.dumps(model))(images(1)), expected)
 
 
-def test_surgery_returns_the_model_and_keeps_weights_and_random_state(name: str) -> None:
+def test_surgery_returns_the_model_and_keeps_the_random_state(name: str) -> None:
     model = Network()
-    weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.dim() > 1}
     state = torch.get_rng_state()
     assert normaliser(name).apply(model) is model
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(model.get_parameter(n), w) for n, w in weights.items())
+
+
+def test_weights_stay_or_with_pretrained_statistics_what_they_compute(name: str) -> None:
+    model = Network().eval()
+    for norm in batch_norms(model).values():
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.normal_(0, 0.3)
+        norm.running_var.uniform_(0.3, 3)
+    weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.dim() > 1}
+    expected = model(images(1))
+    normaliser(name).apply(model)
+    if normaliser(name).needs_pretrained:
+        torch.testing.assert_close(model.eval()(images(1)), expected)
+    else:
+        assert all(torch.equal(model.get_parameter(n), w) for n, w in weights.items())
 
 
 def test_a_wrong_option_is_refused_by_name(name: str) -> None:

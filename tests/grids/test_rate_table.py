@@ -208,6 +208,24 @@ def test_trials_measure_the_criterion_and_cells_of_the_table_do_not_change():
     assert "Mine" not in plans.plan(grid, ["a->b"], "ablate", "tune").cells[0].scores
 
 
+def test_what_is_swept_beside_backbone_and_batch_is_tuned_at_its_first_value(tmp_path):
+    sweep = {"trainer.max_steps": (10, 30), "batch_size": (4, 8)}
+    grid = GRID.model_copy(update={"sweep": sweep})
+    cells = rate_table.trials(grid, "a->b")
+    assert {(c.batch_size, c.trainer.max_steps) for c in cells} == {(4, 10), (8, 10)}
+    assert len(cells) == 2 * len(rate_table.trials(GRID, "a->b"))
+    # A rate is judged by its seeds alone, and is that of every value.
+    path = tmp_path / "t.yaml"
+    table = rate_table.build(grid, "a->b", "tune", [(c, made(c)) for c in cells])
+    assert {len(trial.accuracy) for entry in table.entries for trial in entry.trials} == {2}
+    rate_table.write(path, table)
+    tuned = grid.model_copy(update={"tuned": str(path), "lr": ("tuned",)})
+    plan = plans.plan(tuned, ["a->b"], "ablate", "tune")
+    assert len({(e.cell.norm, *e.point.values()) for e in plan.entries}) == 8
+    assert {e.cell.trainer.max_steps for e in plan.entries} == {10, 30}
+    assert len({e.cell.lr for e in plan.entries}) == 1
+
+
 def test_entries_by_another_criterion_do_not_stay(tmp_path):
     path = tmp_path / "t.yaml"
     results = [(c, made(c)) for c in rate_table.trials(GRID, "a->b")]

@@ -238,3 +238,15 @@ def test_a_criterion_is_named_like_a_score_and_a_wrong_name_lists_them():
     assert problem.startswith("tune.criterion: unknown score 'NegativEntropy'")
     grid, _ = checked(tune={"criterion": "da.selection.negative_entropy.NegativeEntropy"})
     assert grid.tune.criterion == "NegativeEntropy"
+
+
+@pytest.mark.parametrize("norm", ["bn-frozen", "folded"])
+def test_a_normaliser_of_pretrained_statistics_is_refused_in_a_grid_without_them(norm):
+    said = refused(lambda: checked(norms=["bn", norm]))
+    assert said.startswith(f"model: norm '{norm}' is made of the statistics that come with pretra")
+    assert "in a grid, model: {weights: imagenet}" in said
+    assert "\n" not in said
+    model = {"backbone": "resnet18", "weights": "imagenet"}
+    assert checked(norms=["bn", norm], model=model)[1]["names"][norm] == norm
+    swept = {"model.weights": ["imagenet", None]}
+    assert norm in refused(lambda: checked(norms=["bn", norm], model=model, sweep=swept))

@@ -102,8 +102,8 @@ def test_the_default_rate_is_the_published_one(weights):
 
 
 @pytest.mark.parametrize("norm", normaliser_names())
-def test_no_parameter_is_missing_from_the_optimiser_after_surgery(norm, fake_trainer):
-    module = dann(norm=norm)
+def test_no_parameter_is_missing_from_the_optimiser_after_surgery(norm, start, fake_trainer):
+    module = dann(norm=norm, **start(norm))
     fake_trainer(module)
     groups = module.configure_optimizers()["optimizer"].param_groups
     trained = [id(p) for group in groups for p in group["params"]]
@@ -345,9 +345,9 @@ def test_every_family_of_backbones_can_be_aligned(name):
     assert all(isinstance(m, Aligned) for m in layers)
 
 
-def test_the_classifier_is_left_as_it_is_under_every_normaliser():
+def test_the_classifier_is_left_as_it_is_under_every_normaliser(start):
     for norm in normaliser_names():
-        module = dann(norm=norm, seed=5)
+        module = dann(norm=norm, seed=5, **start(norm))
         assert type(module.network.classifier) is nn.Linear
         assert torch.equal(module.network.classifier.weight, dann(seed=5).network.classifier.weight)
 

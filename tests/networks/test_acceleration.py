@@ -328,8 +328,8 @@ needs_compiler = pytest.mark.skipif(compiler() is not None, reason=str(compiler(
 
 @pytest.mark.long
 @pytest.mark.parametrize("norm", normaliser_names())
-def test_each_part_is_one_graph_under_every_normaliser(norm, batch):
-    module = DANN(num_classes=4, bottleneck=16, critic_width=8, norm=norm)
+def test_each_part_is_one_graph_under_every_normaliser(norm, start, batch):
+    module = DANN(num_classes=4, bottleneck=16, critic_width=8, norm=norm, **start(norm))
     module.prepare()
     expected = module.activations(batch.source.images)
     torch._dynamo.reset()

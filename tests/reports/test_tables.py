@@ -20,7 +20,9 @@ ACCURACIES = {
     ("b->a", "wa"): (0.70, 0.71, 0.75),
 }
 
-# Intervals: scipy.stats.ttest_rel at a confidence of 0.975 (two tasks); the average: ttest_1samp.
+# The variances of the two tasks differ (0.29 and 3 points), so each interval is the task's own:
+# scipy.stats.t.interval at √.95 with 2 degrees of freedom; a->b is as wide as the pooled one at
+# least. The average has Satterthwaite's 2.04 degrees of freedom.
 LAST = """\
 | task | bn | bn@source-stats | bn@target-stats | wa | sampling error (n) |
 |---|--:|--:|--:|--:|--:|
@@ -30,9 +32,11 @@ LAST = """\
 
 | task | wa - bn | wa - bn@target-stats |
 |---|--:|--:|
-| a->b | +10.2 [+9.1, +11.2] ▲ | +0.2 [-0.9, +1.2] |
+| a->b | +10.2 [+7.4, +13.0] ▲ | +0.2 [-2.6, +3.0] |
 | b->a | +0.0 [-10.7, +10.7] | -10.0 [-20.7, +0.7] |
-| average (2 of 2 tasks) | +5.1 [-59.5, +69.7] | -4.9 [-69.5, +59.7] |
+| average (2 of 2 tasks), on these tasks | +5.1 [+1.4, +8.8] ▲ | -4.9 [-8.6, -1.2] ▼ |
+| average (2 of 2 tasks), on tasks like these | +5.1 (not testable: 2 tasks) | \
+-4.9 (not testable: 2 tasks) |
 """
 
 
@@ -79,17 +83,21 @@ def test_the_tables_read_as_they_should(tmp_path, grid):
     assert LAST in text
     assert text.count(LAST) == 3  # the same at every epoch, so in every selection
     assert (
-        "- wa - bn over 2 tasks, for these tasks: +5.1 [-59.5, +69.7]; t-test p = 0.500; exact "
-        "Wilcoxon not testable (with n = 1 p cannot go below 1, above 0.05)" in text
+        "- wa - bn, on these tasks: variances over seeds differ between tasks (Bartlett p = 0.021; "
+        "deviations 0.3 to 3.0), so each task has its own, and the average Welch's form (2.0 "
+        "degrees of freedom); detectable 4.8 on average, 3.0 to 13.8 in one task\n"
+        "- wa - bn, on tasks like these: not testable (2 tasks)\n" in text
     )
     assert (
-        "- last: WA beats bn beyond its interval on 1 of 2 tasks and loses on 0; WA beats "
-        "bn@target-stats beyond its interval on 0 of 2 tasks and loses on 0; highest mean on "
-        "bn@target-stats 1, wa 1 of 2 tasks; highest average: bn@target-stats." in text
+        "- last: WA beats bn beyond its interval on 1 of 2 tasks and loses on 0, and wins on "
+        "average; WA beats bn@target-stats beyond its interval on 0 of 2 tasks and loses on 0, and "
+        "loses on average; highest mean on bn@target-stats 1, wa 1 of 2 tasks; highest average: "
+        "bn@target-stats." in text
     )
     assert "oracle: the maximum over 3 evaluations" in text
     assert "InformationMaximisation on unlabelled target" in text
     assert "Missing" not in text
+    assert "partial" not in text
 
 
 def test_missing_cells_are_shown_and_never_averaged_over(tmp_path, grid):
@@ -100,6 +108,8 @@ def test_missing_cells_are_shown_and_never_averaged_over(tmp_path, grid):
     assert "| b->a | 72.0 ± 2.0 | 72.0 ± 2.0 | 82.0 ± 2.0 | – (2 of 3) |" in text  # no winner
     assert "| average (1 of 2 tasks) | 81.0 ± 1.0 |" in text
     assert "## Missing: 1 of 12 runs" in text
+    assert "**Partial: 11 of 12 runs finished, 1 missing; " in text.split("- command")[0]
+    assert "| average (1 of 2 tasks), on these tasks | +10.2 [+9.4, +10.9] ▲ |" in text
     assert "b->a M wa seed 2 (batch 32, lr 0.01) [published]: not run" in text
     assert "(1 missing)" in verdict(found[0])
     assert "highest average over 1 of 2 tasks: wa." in verdict(found[0])
@@ -113,6 +123,7 @@ def test_a_diverged_cell_is_called_so_and_loses(tmp_path, grid):
     text = report.markdown(plan, runs, tables(plan, runs))
     assert "| **82.0 ± 2.0** | diverged (1 of 3) |" in text
     assert "diverged (loss is nan; log: cells/" in text
+    assert "artial" not in text  # nothing is still to come
 
 
 @pytest.mark.parametrize("width", [80, 100, 150])
@@ -133,6 +144,18 @@ def test_no_header_or_number_is_cut_on_a_terminal(tmp_path, grid, width):
     assert "…" not in said
     assert said.count("±5.0") + said.count("± 5.0") == 3 * 7
     assert max(map(len, said.splitlines())) <= width
+
+
+def test_a_partial_table_says_so_on_the_terminal(tmp_path, grid):
+    store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
+    runs = load_runs(store, plan)
+    console = Console(width=150, file=io.StringIO(), highlight=False)
+    terminal.show(console, tmp_path, plan, runs, tables(plan, runs))
+    said = console.file.getvalue()
+    assert said.startswith("partial: 11 of 12 runs finished, 1 missing; ")
+    assert said.count("partial: ") == 2
+    assert "on tasks like these" in said
+    assert "(not testable: 1 task)" in said
 
 
 def test_nothing_finished_is_a_report_too(tmp_path, grid):
@@ -163,6 +186,8 @@ def test_tidy_rows_and_table_csv(tmp_path, grid):
     )
     assert float(lines[0]["wa mean"]) == pytest.approx(91.1667)
     assert lines[1]["wa mean"] == ""
+    assert float(lines[0]["wa - bn on these tasks low"]) == pytest.approx(9.4495, abs=1e-3)
+    assert lines[2]["wa - bn on tasks like these low"] == ""
 
 
 def test_results_of_other_data_or_code_are_warned_of(tmp_path, grid):
@@ -201,3 +226,10 @@ def test_a_sweep_has_a_line_per_value_and_the_source_beside_the_target(tmp_path,
     assert [line.label for line in found[0].lines] == ["a->b, batch_size 1", "a->b, batch_size 64"]
     assert {row["batch_size"] for row in tidy(runs)} == {1, 64}
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+    text = (tmp_path / "report.md").read_text()
+    # Two families, one per value: scipy.stats.ttest_1samp at a confidence of .975.
+    assert "| a->b, batch_size 1 | +10.2 [+9.1, +11.2] ▲ |" in text
+    assert (
+        "- wa - bn, batch_size 1, on these tasks: deviation over seeds 0.3, 2 degrees of freedom; "
+        "detectable " in text
+    )

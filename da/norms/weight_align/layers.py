@@ -172,11 +172,6 @@ ALIGNED: dict[type[nn.Module], type[Aligned]] = {
 PLAIN: dict[type[nn.Module], type[nn.Module]] = {new: old for old, new in ALIGNED.items()}
 
 
-def plain_layers(model: nn.Module) -> set[nn.Module]:
-    """The layers that could be aligned, with a weight of their own."""
-    return {m for m in model.modules() if type(m) in ALIGNED and "weight" in m._parameters}
-
-
 def rebuild_layer(layer: nn.Module, kind: type[nn.Module], bias: bool, **kwargs: Any) -> nn.Module:
     """A layer of another class with the settings of ``layer``, on the meta device: its parameters
     are still to be given, and no random number is drawn for them."""

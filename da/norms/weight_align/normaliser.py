@@ -22,12 +22,13 @@ from da.norms.surgery import (
     removable_batch_norms,
     replace_modules,
     replacements_of_removed,
+    scalable_layers,
     sole_feeders,
     title_of_model,
 )
 from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
 from da.norms.weight_align import standardised
-from da.norms.weight_align.layers import ALIGNED, Aligned, plain_layers, rebuild_layer
+from da.norms.weight_align.layers import ALIGNED, Aligned, rebuild_layer
 
 Gain = Literal["he", "variance-preserving", "auto", "balanced"]
 Residual = Literal["one", "depth", "zero"]
@@ -158,7 +159,7 @@ class WeightAlign(Normaliser):
         fed: dict[nn.Module, nn.Module] = {}
         inserted: dict[nn.Module, nn.Module] = {}
         if self.activation is None:
-            fed = sole_feeders(flow, norms, layers | plain_layers(model))
+            fed = sole_feeders(flow, norms, layers | scalable_layers(model))
             swaps = replacements_of_removed(norms, set(fed.values()))
         else:
             swaps = self.activation.replacements(norms)

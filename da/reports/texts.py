@@ -1,0 +1,181 @@
+"""What a report says in words, in every format: numbers, intervals, legends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from da.reports.differences import Difference, Spread
+from da.reports.runs import Run
+from da.reports.statistics import Paired
+from da.reports.tables import Field, Table, point_text
+
+LEGEND = (
+    "Accuracy in percent, mean ± standard deviation over {seeds} seeds; bold: the highest mean of "
+    "the line, which is no claim that the difference is more than noise. Sampling error: the "
+    "binomial standard error of an accuracy on that many test images, the largest in the line. "
+    "bn@source-stats and bn@target-stats: the same weights with statistics re-estimated on "
+    "unlabelled images of one domain.",
+    "Differences in points, paired over seeds, with 95 % intervals that answer two questions. "
+    "**On these tasks**: seeds vary, the tasks and their test images are fixed. The intervals of "
+    "the {comparisons} lines of a column hold together, that of the average alone; ▲ and ▼: it "
+    "excludes 0. **On tasks like these**: the tasks are taken for a sample, with one number for "
+    "each; where they share domains they are not independent, and the interval is too narrow. "
+    "Detectable: the true difference that would be found with a power of 80 %, two-sided at 5 %, "
+    "if runs vary as they did.",
+)
+"""Two paragraphs: accuracies, differences."""
+
+
+def percent(value: float) -> str:
+    """One decimal.
+
+    >>> percent(0.98765)
+    '98.8'
+    """
+    return f"{100 * value:.1f}"
+
+
+def field_text(field: Field, average: bool = False) -> str:
+    """``93.1 ± 0.4``, or a dash with what is missing."""
+    if field.summary is not None:
+        std = field.summary.std
+        return percent(field.summary.mean) + (f" ± {percent(std)}" if std is not None else "")
+    if average:
+        return "–"
+    if not field.planned:
+        return "no rate"
+    if field.diverged:
+        return f"diverged ({field.diverged} of {field.planned})"
+    return f"– ({field.done} of {field.planned})" if field.done else "–"
+
+
+def paired_text(paired: Paired | None) -> str:
+    """``+1.2 [+0.3, +2.1] ▲``, or why there is no interval."""
+    if paired is None:
+        return "–"
+    text = f"{100 * paired.difference:+.1f}"
+    if paired.low is None or paired.high is None:
+        return f"{text} (not testable: {paired.reason})"
+    mark = {1: " ▲", -1: " ▼", 0: ""}[paired.sign]
+    return f"{text} [{100 * paired.low:+.1f}, {100 * paired.high:+.1f}]{mark}"
+
+
+def difference_rows(table: Table) -> Iterator[tuple[str, list[str], bool]]:
+    """Label, texts and whether it is an average, of every row of a table of differences.
+
+    An average has two: ``average (6 of 6 tasks), on these tasks``, then on tasks like these.
+    """
+    for line in table.lines:
+        these = [paired_text(difference.these) for difference in line.differences]
+        if not line.is_average:
+            yield line.label, these, False
+            continue
+        yield f"{line.label}, on these tasks", these, True
+        like = [paired_text(difference.like) for difference in line.differences]
+        yield f"{line.label}, on tasks like these", like, True
+
+
+def notes(table: Table) -> list[str]:
+    """What the intervals of the averages, or of the only task, rest on."""
+    averages = [line for line in table.lines if line.is_average]
+    texts = []
+    for line in averages or table.lines:
+        for difference in line.differences:
+            name = difference.name
+            if line.point:
+                name = f"{name}, {point_text(line.point)}"
+            if difference.these and difference.spread:
+                these = _these_note(difference.these, difference.spread)
+                texts.append(f"{name}, on these tasks: {these}")
+            if difference.like:
+                texts.append(f"{name}, on tasks like these: {_like_note(difference)}")
+    return texts
+
+
+def _these_note(average: Paired, spread: Spread) -> str:
+    tasks = len(spread.deviations)
+    assert average.detectable is not None  # for mypy: a spread has an interval
+    seen = f"detectable {percent(average.detectable)}"
+    if tasks == 1:
+        deviation = f"deviation over seeds {percent(spread.pooled)}"
+        return f"{deviation}, {average.n - 1} degrees of freedom; {seen}"
+    assert average.freedom is not None  # for mypy, too
+    check = f"Bartlett p = {spread.check:.3f}"
+    in_a_task = sorted({percent(value) for value in spread.in_a_task}, key=float)
+    seen += f" on average, {' to '.join(dict.fromkeys((in_a_task[0], in_a_task[-1])))} in one task"
+    if spread.fair:
+        return (
+            f"variance over seeds pooled over {tasks} tasks ({check}), deviation "
+            f"{percent(spread.pooled)}, {average.freedom:.0f} degrees of freedom; {seen}"
+        )
+    least, most = min(spread.deviations), max(spread.deviations)
+    return (
+        f"variances over seeds differ between tasks ({check}; deviations {percent(least)} to "
+        f"{percent(most)}), so each task has its own, and the average Welch's form "
+        f"({average.freedom:.1f} degrees of freedom); {seen}"
+    )
+
+
+def _like_note(difference: Difference) -> str:
+    like, rank = difference.like, difference.signed_rank
+    assert like is not None  # for mypy: the caller asked
+    assert rank is not None
+    if like.p is None or like.detectable is None:
+        return f"not testable ({like.reason})"
+    wilcoxon = (
+        f"exact Wilcoxon not testable ({rank.reason})"
+        if rank.p is None
+        else f"exact Wilcoxon p = {rank.p:.3f}"
+    )
+    return (
+        f"one number for each of {like.n} tasks, t-test p = {like.p:.3f}, {wilcoxon}; detectable "
+        f"{percent(like.detectable)}"
+    )
+
+
+def partial(runs: list[Run]) -> str:
+    """What to say above tables of a grid that is not at its end; empty where it is."""
+    coming = sum(run.state not in ("done", "diverged") for run in runs)
+    if not coming:
+        return ""
+    done = sum(run.state == "done" for run in runs)
+    return (
+        f"partial: {done} of {len(runs)} runs finished, {coming} missing; means are of complete "
+        "sets of seeds, averages of tasks that are complete with every normaliser"
+    )
+
+
+def title(table: Table) -> str:
+    """What a table shows: the selection and how it chose."""
+    counts = " or ".join(map(str, table.evaluations)) or "no"
+    plural = "" if counts == "1" else "s"
+    how = {
+        "last": "the last epoch",
+        "label-free": f"the epoch with the highest {table.score or 'score'} on unlabelled target "
+        "validation images",
+        "oracle": f"the maximum over {counts} evaluation{plural} on the target's test labels, "
+        "which flatters the noisier normaliser",
+    }[table.selection]
+    domain = "source test accuracy, " if table.stream == "source/test" else ""
+    return f"{domain}{table.selection}: {how}"
+
+
+def unlabelled_notes(shown: list[Table]) -> list[str]:
+    """What to say in place of the tables of a target without labels."""
+    if all(table.has_labels for table in shown):
+        return []
+    return [
+        "The target has no labels: nothing is shown as an accuracy of it. Its label-free scores "
+        "are in scores.csv."
+    ]
+
+
+def missing(runs: Iterable[Run], out: str = "") -> list[str]:
+    """One line per place of the grid without a result; logs are named from ``out``."""
+    words = {"pending": "not run", "failed": "failed", "diverged": "diverged"}
+    return [
+        f"{run.entry.cell} [{run.entry.row}]: {words[run.state]}"
+        + (f" ({run.reason}; log: {out}cells/{run.entry.cell.id}/log.txt)" if run.reason else "")
+        for run in runs
+        if run.state != "done"
+    ]
