@@ -1,15 +1,20 @@
 """What it takes to convert a network's weights for WeightAlign, and how near it comes.
 
 The network is torchvision's, with random weights and batch norms that have seen the images, which
-are random too. Agreement and error are of images that were not converted on.
+are random too. With --data it is a real one, from --weights, converted on the photographs of each
+domain in turn and measured on the rest of that domain and on the others. Agreement and error are of
+images that were not converted on.
 
 examples:
   python run.py bench conversion
   python run.py bench conversion --network resnet18 --size 64 --baselines --layers
+  python run.py bench conversion --data OfficeCaltech10 --root ~/office_caltech10 --size 160 \\
+    --network timm/tf_efficientnet_lite0 --weights efficientnet-lite0.pth --sources amazon,caltech
 """
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from da.cli._options import parse, plain_parser
@@ -27,12 +32,20 @@ HEADER = (
 def main(argv: list[str]) -> int:
     """Converts, and prints the table."""
     parser = plain_parser("bench conversion", __doc__)
-    parser.add_argument("--network", type=str, default="resnet50", help="torchvision's name of it")
+    parser.add_argument("--network", type=str, default="resnet50", help="its name")
     parser.add_argument("--images", type=int, default=512, help="of which a tenth is held out")
     parser.add_argument("--size", type=int, default=224, help="height and width of the images")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch")
     parser.add_argument("--baselines", action="store_true", help="also the two simpler ways")
     parser.add_argument("--layers", action="store_true", help="also the error after each layer")
+    parser.add_argument("--data", type=str, help="data set whose photographs are converted on")
+    parser.add_argument("--root", type=str, help="its folder")
+    parser.add_argument("--weights", type=str, help="file of the whole network, for --data")
+    parser.add_argument("--sources", type=str, help="domains to convert on, with commas (all)")
+    parser.add_argument("--min-channels", type=int, help="layers of fewer stay plain (4)")
+    parser.add_argument("--min-weights", type=int, help="of fewer per filter, too, to 2 in 5 (25)")
+    parser.add_argument("--exclude", type=str, help="layers that stay plain, with commas")
+    parser.add_argument("--out", type=str, help="folder for report.md and table.csv, with --data")
     options = parse(parser, argv)
     for name, least in (("images", 20), ("size", 1), ("threads", 1)):
         if options[name] < least:
@@ -44,6 +57,10 @@ def main(argv: list[str]) -> int:
     from da.engine.provenance import describe_machine
 
     torch.set_num_threads(options.threads)
+    if options.data:
+        from da.cli._bench_photographs import measure_photographs
+
+        return measure_photographs(options, shlex.join(argv))
     console = Console(highlight=False)
     with console.status(options.network) as status:
         rows = measure_conversion(

@@ -79,10 +79,24 @@ class Conversion(_Strict):
     held_out: int = Field(ge=0)
     error: float
     agreement: float | None
+    agreement_interval: tuple[float, float] | None = None
     worst_layer: str
     worst_error: float
     seconds: float = Field(ge=0)
     cached: bool
+
+
+class Alignment(_Strict):
+    """Which convolutions of the backbone WeightAlign holds.
+
+    See :class:`da.norms.weight_align.coverage.Coverage`.
+    """
+
+    layers: int = Field(ge=0)
+    of_layers: int = Field(ge=0)
+    weights: int = Field(ge=0)
+    of_weights: int = Field(ge=0)
+    left: list[str]
 
 
 class Result(_Strict):
@@ -106,6 +120,7 @@ class Result(_Strict):
     initial_loss: float | None
     clipped_fraction: float | None = None
     conversion: Conversion | None = None
+    alignment: Alignment | None = None
     part_norms: dict[str, str] = {}
     """The normaliser of each part: backbone, bottleneck, critic; earlier results don't say."""
     preprocessing: dict[str, Any] | None = None

@@ -267,6 +267,7 @@ class Training:
                 "feature_deviation": recorder.feature_deviation,
                 "initial_loss": module.initial_loss,
                 "conversion": module.converted,
+                "alignment": module.alignment(),
                 "part_norms": module.part_norms,
                 "clipped_fraction": (
                     sum(module.clipped) / len(module.clipped) if module.clipped else None

@@ -56,10 +56,10 @@ def _sweep_problems(grid: Grid) -> list[str]:
     problems = []
     for key, values in grid.sweep.items():
         group = key.partition(".")[0]
-        if key not in ("lr", "batch_size") and group not in ("model", "method", "trainer"):
+        if key not in ("lr", "batch_size") and group not in ("model", "method", "norm", "trainer"):
             problems.append(
-                f"sweep: '{key}' is not lr, batch_size, model.<argument>, method.<argument> or "
-                "trainer.<option>"
+                f"sweep: '{key}' is not lr, batch_size, model.<argument>, method.<argument>, "
+                "norm.<option> or trainer.<option>"
             )
         if not values:
             problems.append(f"sweep: '{key}' has no values")

@@ -63,7 +63,8 @@ class Grid(TrainingKeys):
     """Arguments that all methods take: backbone, weights, bottleneck, scope, ..."""
     sweep: dict[str, tuple[Any, ...]] = {}
     """``lr``, ``batch_size``, ``model.<argument>`` (of all methods), ``method.<argument>`` (of each
-    of the grid's) or ``trainer.<option>`` to the values that it takes."""
+    of the grid's), ``norm.<option>`` (of each normaliser) or ``trainer.<option>`` to the values
+    that it takes."""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
     """Each place of the grid is trained once with each."""
     stop_at: float | None = Field(default=None, gt=0)
@@ -307,7 +308,7 @@ class Grid(TrainingKeys):
             method=method,
             method_args={**self.methods[method], **swept(point, "method.")},
             norm=norm,
-            norm_options=self.norms[norm],
+            norm_options={**self.norms[norm], **swept(point, "norm.")},
             model_args=model,
             weights_content=hash_weights(model.get("weights")),
             lr=lr,

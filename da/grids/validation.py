@@ -254,17 +254,22 @@ def _check_norms(settings: dict[str, Any], problems: Problems) -> None:
     from da.norms import normaliser
 
     norms = settings.get("norms")
-    right = {}
+    right = []
+    points = _points(swept(_options_of(settings, "sweep"), "norm."))
     for name in _names(norms):
-        options = (norms.get(name) if isinstance(norms, dict) else None) or {}
-        if isinstance(options, dict) and problems.of(
-            "norms",
-            lambda: normaliser(name, **options),  # noqa: B023
-        ):
-            right[name] = options
+        own = (norms.get(name) if isinstance(norms, dict) else None) or {}
+        for options in [{**own, **point} for point in points] if isinstance(own, dict) else []:
+            if problems.of("norms", lambda: normaliser(name, **options)):  # noqa: B023
+                right.append((name, options))
     if not problems:
-        for norm, options in right.items():
+        for norm, options in right:
             problems.of("model", lambda: _check_start(settings, norm, options))  # noqa: B023
+
+
+def _points(arguments: dict[str, Any]) -> list[dict[str, Any]]:
+    """The combinations of swept values; an empty one where none is swept."""
+    values = (_list(values) for values in arguments.values())
+    return [dict(zip(arguments, point, strict=True)) for point in itertools.product(*values)]
 
 
 def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -> None:
@@ -272,10 +277,7 @@ def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -
     from da.networks.pretrained_conversion import conversion_plan
 
     defaults = {name: parameter.default for name, parameter in parameters_of(Method).items()}
-    arguments = swept(_options_of(settings, "sweep"), "model.")
-    values = (_list(values) for values in arguments.values())
-    points = [dict(zip(arguments, point, strict=True)) for point in itertools.product(*values)]
-    for point in points:
+    for point in _points(swept(_options_of(settings, "sweep"), "model.")):
         named = {"norm": norm, "norm_options": options}
         conversion_plan({**defaults, **_options_of(settings, "model"), **point, **named})
 

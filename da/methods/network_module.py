@@ -14,12 +14,14 @@ from da.networks.backbones.base import build_backbone as build_backbone
 from da.networks.network import Network, evaluate_images
 from da.networks.pretrained_conversion import (
     Calibration,
+    backbone_options,
     conversion_plan,
     read_trained_backbone,
 )
 from da.networks.weight_files import WeightFile, load_weight_file
 from da.norms import Normaliser, batch_norms, normaliser, short_name
 from da.norms.frozen_batch_norm import FrozenBatchNorm
+from da.norms.weight_align.coverage import measure_coverage
 from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
 from da.ops.acceleration import accelerate
 from da.ops.optimisation import parameter_groups
@@ -189,19 +191,26 @@ class NetworkModule(UpdatingModule):
     def _normaliser(self, part: str) -> tuple[str, Normaliser | None]:
         """The normaliser of a part with its short name; None where batch norm stays.
 
-        Layers are included and excluded by name in the backbone.
+        Layers are included and excluded by name in the backbone, and fewer of its layers are
+        aligned where its pretrained weights are converted.
         """
         h = self.hparams
         if part not in h["scope"]:
             return "bn", None
-        options = h["norm_options"] or {}
+        options = backbone_options(h)
         if part != "backbone":
+            options = h["norm_options"] or {}
             options = {k: v for k, v in options.items() if k not in ("include", "exclude")}
         own = normaliser(h["norm"], **options)
         chosen = own.for_part(part)
         if chosen is own:
             return short_name(h["norm"]), own
         return ("bn", None) if chosen is None else (chosen.name, chosen)
+
+    def alignment(self) -> dict[str, Any] | None:
+        """Which convolutions of the backbone are aligned, for the result; None where none is."""
+        coverage = measure_coverage(self.network.backbone)
+        return None if coverage is None else coverage.as_dict()
 
     def taps(self) -> Sequence[str]:
         """Modules of the network whose outputs are read."""

@@ -34,9 +34,11 @@ from da.networks.published_classifier import (
 from da.networks.weight_files import WeightFile, read_weight_file
 from da.norms import WeightAlign, convert_pretrained, normaliser
 from da.norms.surgery import BATCH_NORMS
-from da.norms.weight_align.conversion import LayerError
+from da.norms.weight_align.conversion import PLAIN, LayerError
+from da.norms.weight_align.coverage import Coverage, measure_coverage
 from da.norms.weight_align.layers import ALIGNED, Aligned
 from da.ops.files import cache_folder
+from da.ops.intervals import wilson_interval
 from da.ops.seeding import derive_seed, permutation, seeded
 from da.ops.tensor_cache import CachedTensors, digest_tensors, read_or_make
 from da.types import DataModule, Role
@@ -49,8 +51,11 @@ LOG_EVERY = 15.0
 Calibration = Literal["source", "both", "off"]
 """Which training images are converted on: the source's, half of each domain's, or none."""
 
-HELD_OUT = 64
+HELD_OUT = 256
 """Images of the source, beyond those of the conversion, on which it is measured."""
+
+LEAST_KEPT = 0.9
+"""Share of predictions below which a conversion is warned of."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,8 @@ class ConversionPlan:
     Attributes:
         backbone: name of the network.
         weights: ``imagenet`` or a file.
-        options: those of the normaliser.
+        options: those of the normaliser. Unless they say otherwise, convolutions of images,
+            depthwise ones and some of few weights are not aligned.
         on: training images of the ``source`` alone, or of ``both`` domains, half of each.
         images: how many.
     """
@@ -96,8 +102,27 @@ def conversion_plan(settings: Mapping[str, Any]) -> ConversionPlan | None:
             f"not with '{activation}' beside it; use norm 'wa' or 'bn', or start from the weights "
             "as they are with --model.conversion off"
         )
-    options = settings["norm_options"] or {}
+    options = backbone_options(settings)
     return ConversionPlan(settings["backbone"], settings["weights"], options, on, images)
+
+
+def backbone_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the normaliser in the backbone: what is converted has fewer layers aligned.
+
+    They follow from the settings alone, since a checkpoint's network is built without its weights.
+
+    >>> settings = {"norm": "wa", "norm_options": None, "weights": "imagenet"}
+    >>> backbone_options(settings), backbone_options({**settings, "weights": None})
+    ({'min_channels': 4, 'min_weights': 25}, {})
+    """
+    converts = (
+        settings["norm"] == "wa"
+        and settings.get("weights") is not None
+        and settings.get("conversion", "source") != "off"
+        and "backbone" in settings.get("scope", ("backbone",))
+    )
+    options = dict(settings.get("norm_options") or {})
+    return {**PLAIN, **options} if converts else options
 
 
 def _refuse_without_weights(settings: Mapping[str, Any]) -> None:
@@ -137,13 +162,24 @@ def read_trained_backbone(settings: Mapping[str, Any]) -> WeightFile | None:
     if file.norm is None:
         return None
     mine = settings["norm"] if "backbone" in settings["scope"] else "bn"
-    options = settings["norm_options"] or {}
-    if mine != file.norm or dict(options) != dict(file.norm_options):
+    trained = {**file.model_args, "norm": file.norm, "norm_options": file.norm_options}
+    first, second = (_full_options(one) for one in (trained, settings))
+    if mine != file.norm or first != second:
+        options = [
+            {k: v for k, v in one.items() if k not in PLAIN or first.get(k) != second.get(k)}
+            for one in (first, second)
+        ]
         raise UserError(
             f"weights: the backbone in '{weights}' was trained with norm '{file.norm}' and options "
-            f"{dict(file.norm_options)}, the model has '{mine}' and {dict(options)}; give the same"
+            f"{options[0]}, the model has '{mine}' and {options[1]}; give the same"
         )
     return file
+
+
+def _full_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of :func:`backbone_options`, with what decides the structure of WA spelled out."""
+    options = backbone_options(settings)
+    return {**dict.fromkeys(PLAIN, 1), **options} if settings["norm"].startswith("wa") else options
 
 
 def convert_backbone(
@@ -160,9 +196,9 @@ def convert_backbone(
     Returns:
         What the result says of it; None where aligning leaves the function as it is. ``on`` which
         domains, how many ``images``, how many ``held_out`` to measure it on; ``error`` of the
-        features and ``worst_error`` of the ``worst_layer``, both as in
-        ``LayerError``; ``agreement`` of the published classifier's
-        predictions, None without one; ``seconds``, and whether it was ``cached``.
+        features and ``worst_error`` of the ``worst_layer``, both as in ``LayerError``;
+        ``agreement`` of the published classifier's predictions and its 95 % ``agreement_interval``,
+        None without one; ``seconds``, and whether it was ``cached``.
     """
     began = time.perf_counter()
     if torch.device(device).type == "mps":  # it has no float64, which the fit needs
@@ -184,7 +220,15 @@ def convert_backbone(
     aligned.load_state_dict(converted.tensors)
     report = {"on": plan.on, **converted.report}
     report |= {"seconds": time.perf_counter() - began, "cached": cached}
-    log.info(describe_conversion(plan, report))
+    log.info(describe_conversion(plan, report, measure_coverage(aligned)))
+    if report["agreement"] is not None and report["agreement"] < LEAST_KEPT:
+        log.warning(
+            "%s keeps %.1f %% of its predictions as WA, fewer than %.0f %% (the layer that loses"
+            " most is %s): its results compare WA with BN from an unequal start; leave layers"
+            " plain with --model.norm_options.exclude or a higher min_weights, or convert on more"
+            " images with --model.conversion_images",
+            *(plan.backbone, 100 * report["agreement"], 100 * LEAST_KEPT, report["worst_layer"]),
+        )
     return report
 
 
@@ -207,11 +251,15 @@ def _convert(
         ) from error
     output = LayerError("output", conversion.error)
     worst = max(conversion.layers, key=lambda layer: layer.error, default=output)
+    agreement = prediction_agreement(plain, conversion.model, held_out, head)
     report = {
         "images": conversion.images,
         "held_out": conversion.held_out,
         "error": conversion.error,
-        "agreement": prediction_agreement(plain, conversion.model, held_out, head),
+        "agreement": agreement,
+        "agreement_interval": (
+            None if agreement is None else list(wilson_interval(agreement, len(held_out)))
+        ),
         "worst_layer": worst.name,
         "worst_error": worst.error,
     }
@@ -258,17 +306,24 @@ def _draw_images(data: DataModule, role: Role, count: int) -> tuple[Tensor, Tens
     return first, second
 
 
-def describe_conversion(plan: ConversionPlan, report: dict[str, Any]) -> str:
+def describe_conversion(
+    plan: ConversionPlan, report: dict[str, Any], coverage: Coverage | None
+) -> str:
     """One line for the user."""
     images = "source" if report["on"] == "source" else "source and target"
     how = "from cache" if report["cached"] else f"in {report['seconds']:.1f} s"
     text = f"converted {plan.backbone} to WA on {report['images']} {images} images, {how}: "
     if report["agreement"] is not None:
-        text += f"{100 * report['agreement']:.1f} % of predictions kept, "
-    return text + (
+        low, high = (100 * end for end in report["agreement_interval"])
+        text += (
+            f"{100 * report['agreement']:.1f} % [{low:.1f}, {high:.1f}] of predictions kept on"
+            f" {report['held_out']} others, "
+        )
+    text += (
         f"{100 * report['error']:.2g} % of the features' variance lost "
         f"(worst layer {report['worst_layer']}, {100 * report['worst_error']:.2g} %)"
     )
+    return text if coverage is None else f"{text}; {coverage}"
 
 
 def _cache_file_name(

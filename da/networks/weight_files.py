@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -17,6 +18,12 @@ WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
 ADVICE = "give a .pth, .pt or .safetensors file with a state dict, a checkpoint, or 'imagenet'"
 
 
+#: Of a batch norm's passes; it has no part in what a network computes.
+_COUNTER = "num_batches_tracked"
+
+log = logging.getLogger(__name__)
+
+
 class WeightFile(NamedTuple):
     """What a file holds.
 
@@ -26,6 +33,7 @@ class WeightFile(NamedTuple):
         norm: the normaliser of the backbone where a training here wrote the file and it is not
             plain batch norm; None otherwise.
         norm_options: of that normaliser.
+        model_args: the other arguments of that model.
         backbone: what the tensors of the backbone that is evaluated, a teacher's, are named
             behind, where a training here wrote the file.
     """
@@ -35,6 +43,7 @@ class WeightFile(NamedTuple):
     norm: str | None = None
     norm_options: Mapping[str, Any] = {}
     backbone: str | None = None
+    model_args: Mapping[str, Any] = {}
 
 
 def read_weight_file(path: str) -> WeightFile:
@@ -44,25 +53,26 @@ def read_weight_file(path: str) -> WeightFile:
         UserError: where it can't be read, or holds no tensors by name.
     """
     content = read_tensors("weights", path, ADVICE)
-    norm, options = _normaliser_of(content)
+    norm, options, args = _normaliser_of(content)
     backbone = content.get("backbone") if isinstance(content, dict) else None
     name = backbone if isinstance(backbone, str) else None  # a file from elsewhere may hold tensors
-    return WeightFile(path, unwrap_tensors(content, "weights", path, ADVICE), norm, options, name)
+    tensors = unwrap_tensors(content, "weights", path, ADVICE)
+    return WeightFile(path, tensors, norm, options, name, args)
 
 
-def _normaliser_of(content: Any) -> tuple[str | None, dict[str, Any]]:
-    """The normaliser of the backbone in a checkpoint of this library."""
+def _normaliser_of(content: Any) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
+    """The normaliser of the backbone in a checkpoint of this library, and the model's arguments."""
     if not isinstance(content, dict):
-        return None, {}
+        return None, {}, {}
     if isinstance(spec := content.get("spec"), dict):
         args, norm, options = spec.get("model_args", {}), spec["norm"], spec["norm_options"]
     elif isinstance(settings := content.get("settings"), dict) and "classes" in content:
         args = settings["model"].get("init_args", {})
         norm, options = args.get("norm", "bn"), args.get("norm_options") or {}
     else:
-        return None, {}
+        return None, {}, {}
     covered = "backbone" in args.get("scope", ("backbone",))
-    return (norm, options) if covered and norm != "bn" else (None, {})
+    return (norm, options, args) if covered and norm != "bn" else (None, {}, {})
 
 
 def unwrap_tensors(content: Any, kind: str, path: str, advice: str) -> dict[str, Tensor]:
@@ -115,6 +125,9 @@ def count_prefixes(names: Iterable[str], wanted: Collection[str]) -> Counter[str
 def load_weight_file(model: nn.Module, file: WeightFile, ignore: tuple[str, ...] = ()) -> None:
     """Puts the tensors of a file into a network, wherever in the file they are.
 
+    Where no name in the file is one of the network's, the order and the shapes of the tensors tell
+    which is which: another implementation of the network wrote it.
+
     Args:
         model: changed in place.
         file: its tensors, behind whatever prefix: those of a backbone within a whole classifier,
@@ -127,7 +140,16 @@ def load_weight_file(model: nn.Module, file: WeightFile, ignore: tuple[str, ...]
     """
     own = {k: v for k, v in model.state_dict().items() if not k.startswith(ignore)}
     # num_batches_tracked came with PyTorch 0.4.1; older files lack it.
-    needed = [name for name in own if not name.endswith("num_batches_tracked")]
+    needed = [name for name in own if not name.endswith(_COUNTER)]
+    if (in_order := match_in_order(file.tensors, {k: own[k] for k in needed})) is not None:
+        theirs, mine = next((theirs, mine) for mine, theirs in in_order.items())
+        log.info(
+            "weights: '%s' names its tensors otherwise than %s ('%s' for '%s'), and their order and"
+            " shapes are the same: taken in that order",
+            *(file.path, type(model).__name__, theirs, mine),
+        )
+        model.load_state_dict({k: file.tensors[v] for k, v in in_order.items()}, strict=False)
+        return
     prefix = _prefix_of(file, needed, type(model).__name__)
     state = {
         name.removeprefix(prefix): value
@@ -146,6 +168,33 @@ def load_weight_file(model: nn.Module, file: WeightFile, ignore: tuple[str, ...]
             f"(first: {first}; the file's first name is {theirs})"
         )
     model.load_state_dict(state, strict=False)
+
+
+def match_in_order(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[str, str] | None:
+    """Which tensor of a file is which of a network's where all are named otherwise.
+
+    They stand in the same order, of the same shapes and the same last parts of their names
+    (``weight``, ``running_mean``); at the end there may be the two of a classifier.
+
+    Returns:
+        The network's names with the file's; None where a name is the same, or the order is not.
+
+    >>> import torch
+    >>> bias, weight = torch.zeros(4), torch.zeros(4, 3)
+    >>> match_in_order({"_fc.weight": weight, "_fc.bias": bias}, {"head.weight": weight})
+    {'head.weight': '_fc.weight'}
+    """
+    theirs = [name for name in tensors if not name.endswith(_COUNTER)]
+    if not wanted or not 0 <= len(theirs) - len(wanted) <= 2 or count_prefixes(theirs, wanted):
+        return None
+    pairs = dict(zip(wanted, theirs, strict=False))
+    for mine, name in pairs.items():
+        same_kind = mine.rpartition(".")[2] == name.rpartition(".")[2]
+        if not same_kind or wanted[mine].shape != tensors[name].shape:
+            return None
+    return pairs
 
 
 def _prefix_of(file: WeightFile, needed: Collection[str], network: str) -> str:

@@ -162,12 +162,12 @@ _CARRIER_MODULES = (
     *(nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd),
 )
 # Not RReLU, which draws random numbers, and nothing that mixes channels (Softmax, GLU).
-_ACTIVATIONS = (
+ACTIVATIONS = (
     *("ReLU", "ReLU6", "LeakyReLU", "PReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"),
     *("Hardswish", "Hardtanh", "Hardsigmoid", "Sigmoid", "Tanh", "Softplus", "Softsign"),
     *("LogSigmoid", "Tanhshrink", "Softshrink", "Hardshrink", "Threshold"),
 )
-_FUNCTIONS = ("leaky_relu", "clamp", "clamp_min", *(name.lower() for name in _ACTIVATIONS))
+_FUNCTIONS = ("leaky_relu", "clamp", "clamp_min", *(name.lower() for name in ACTIVATIONS))
 
 
 def _carries_channels(node: Node) -> bool:
@@ -202,7 +202,7 @@ def _mean_moments(parts: list[ActivationMoments]) -> ActivationMoments:
 
 
 def _is_activation(node: Node) -> bool:
-    return type(node.module).__name__ in _ACTIVATIONS or node.name in _FUNCTIONS
+    return type(node.module).__name__ in ACTIVATIONS or node.name in _FUNCTIONS
 
 
 def _moments_of_call(node: Node) -> ActivationMoments:

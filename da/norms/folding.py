@@ -14,7 +14,9 @@ from da.norms.joined_layers import split_joined_layers
 from da.norms.surgery import (
     Affine,
     affine_parameters,
+    fold_affine,
     replace_modules,
+    scalable_layers,
     sole_feeders,
     title_of_model,
 )
@@ -24,8 +26,9 @@ from da.norms.weight_align.layers import Aligned
 def fold_batch_norms(model: nn.Module, converted: nn.Module, example: Tensor | None) -> nn.Module:
     """The original network with every batch norm that ``converted`` lacks folded away.
 
-    Those that a layer takes over go into its weight and bias; the others become the affine that
-    they compute, which ``converted`` is given too.
+    Those that a layer takes over go into its weight and bias, which ``converted`` is given where
+    the layer is plain there too; the others become the affine that they compute, and so they do in
+    ``converted``.
 
     Args:
         model: changed in place.
@@ -35,13 +38,17 @@ def fold_batch_norms(model: nn.Module, converted: nn.Module, example: Tensor | N
     model = split_joined_layers(model).eval()
     flow = Flow.of(model, example)
     names = {name: (m, converted.get_submodule(name)) for name, m in model.named_modules()}
-    layers = {old for old, new in names.values() if isinstance(new, Aligned)}
+    plain = scalable_layers(model)
     gone = [
         old
         for old, new in names.values()
         if isinstance(old, nn.modules.batchnorm._BatchNorm) and type(new) is not type(old)
     ]
-    swaps = fold_into_layers(model, flow, gone, layers)
+    aligned = {old for old, new in names.values() if isinstance(new, Aligned)}
+    swaps = fold_into_layers(model, flow, gone, plain | aligned)
+    for old, new in names.values():
+        if old in plain and type(new) is type(old):
+            new.load_state_dict(old.state_dict())
     for old, new in names.values():
         if isinstance(new, Affine) and old in swaps:
             new.load_state_dict(swaps[old].state_dict())
@@ -75,11 +82,7 @@ def fold_into_layers(
     affines = {norm: _scale_and_shift(norm) for norm in norms}
     fed = sole_feeders(flow, norms, layers)
     for layer, norm in fed.items():
-        scale, shift = affines[norm]
-        weight, bias = layer.get_parameter("weight"), layer._parameters["bias"]
-        weight.mul_(scale.view(-1, *(1 for _ in weight.shape[1:])))
-        # A copy: a batch norm that several layers share leaves each its own bias.
-        layer.bias = nn.Parameter(shift.clone() if bias is None else bias * scale + shift)
+        fold_affine(layer, *affines[norm])
     taken_over = set(fed.values())
     return {
         norm: nn.Identity() if norm in taken_over else Affine(*map(nn.Parameter, affine))

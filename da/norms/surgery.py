@@ -78,6 +78,20 @@ def copy_parameter(parameter: Tensor, like: Tensor) -> nn.Parameter:
     return nn.Parameter(values, requires_grad=parameter.requires_grad)
 
 
+@torch.no_grad()
+def fold_affine(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
+    """Gives a layer the scale and shift, ``(O,)`` each, of what it puts out; changed in place.
+
+    Args:
+        layer: a convolution, not a transposed one, or a linear layer. It has a bias afterwards.
+    """
+    weight, bias = layer.get_parameter("weight"), layer._parameters["bias"]
+    weight.mul_(scale.view(-1, *(1 for _ in weight.shape[1:])))
+    layer.bias = copy_parameter(nn.Parameter(shift), weight)
+    if bias is not None:
+        layer.bias.add_(bias * scale)
+
+
 def replacements_of_removed(
     norms: Iterable[nn.Module], absorbed: Collection[nn.Module]
 ) -> dict[nn.Module, nn.Module]:

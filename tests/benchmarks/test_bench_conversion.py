@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import run
 from da.benchmarks.conversion import match_moments, measure_simpler_ways, random_pictures
+from da.benchmarks.conversion_of_photographs import measure_domain, predict
 from da.errors import UserError
+from da.norms import WeightAlign
 from da.norms.weight_align.layers import Aligned
+from datasets.digits import Digits
 
 
 def test_a_row_for_each_way_and_for_each_layer(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,8 +27,64 @@ def test_a_row_for_each_way_and_for_each_layer(capsys: pytest.CaptureFixture[str
     assert len(ways) == 3
     assert all(0 <= float(row[1].rstrip(" %")) <= 100 for row in ways)
     assert all(float(row[5].split()[0]) > 0 for row in ways)
-    assert len([row for row in rows if row[0].startswith("| features.")]) == 34
+    assert len([row for row in rows if row[0].startswith("| features.")]) == 22
     assert out[-1].startswith("mobilenet_v3_small, 20 images of 16 × 16;")
+
+
+def test_a_network_of_a_file_is_measured_on_every_domain(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model("mobilenetv2_035", num_classes=20)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    options = ["--data", "Digits", "--size", "32", "--images", "20", "--threads", "1"]
+    options += ["--network", "timm/mobilenetv2_035", "--weights", str(tmp_path / "w.pth")]
+    options += ["--sources", "optical", "--out", str(tmp_path / "out")]
+    assert run.main(["bench", "conversion", *options]) == 0
+    shown = capsys.readouterr().out
+    (row,) = [line for line in shown.splitlines() if line.startswith("| optical |")]
+    report = (tmp_path / "out/report.md").read_text(encoding="utf-8")
+    assert row in report
+    assert f"`python run.py bench conversion {' '.join(options)}`" in report
+    with (tmp_path / "out/table.csv").open(encoding="utf-8") as file:
+        there, *others, together = csv.DictReader(file)
+    assert (there["measured_on"], together["measured_on"]) == ("optical", "others")
+    assert {one["measured_on"] for one in others} == set(Digits.domains) - {"optical"}
+    assert there["images"] == "20"
+    assert int(together["count"]) == sum(int(one["count"]) for one in others)
+    for one in (there, *others):
+        share = int(one["equal"]) / int(one["count"])
+        assert float(one["low"]) <= float(one["kept"]) == pytest.approx(share, abs=1e-4)
+        assert float(one["high"]) >= share
+    # Of 52 convolutions 17 are depthwise and one sees the image; two more may stay plain.
+    assert (there["layers"], there["of_layers"]) == ("32", "52")
+    assert "| 32 of 52 (61.5 %) |" in row
+
+
+@torch.no_grad()
+def test_what_is_kept_is_counted_on_images_that_were_not_converted_on() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4)),
+    ).eval()
+    images = {
+        "a": torch.rand(60, 3, 8, 8),
+        "b": torch.randn(40, 3, 8, 8),
+        "c": torch.rand(9, 3, 8, 8),
+    }
+    wanted = {name: predict(model, x) for name, x in images.items()}
+    wanted["b"] = (wanted["b"] + 1) % 4  # none is kept where another is compared with
+    wanted["a"][:30] = -1  # those converted on don't count
+    row = measure_domain(model, images, wanted, "a", 30, WeightAlign(exclude="0", min_channels=4))
+    assert (row.images, row.held_out.images) == (30, 30)
+    assert row.held_out.share > 0.8
+    assert [(kept.domain, kept.images) for kept in row.others] == [("b", 40), ("c", 9)]
+    assert row.others[0].share < 0.2
+    assert row.together.images == 49
+    assert row.together.equal == sum(kept.equal for kept in row.others)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +93,8 @@ def test_a_row_for_each_way_and_for_each_layer(capsys: pytest.CaptureFixture[str
         ("--network resnet19", "unknown network 'resnet19'; did you mean 'resnet18'?"),
         ("--images 5", "--images: expected at least 20, got 5"),
         ("--threads 0", "--threads: expected at least 1, got 0"),
+        ("--data Digits", "--weights: expected the file of a whole network, which --data needs"),
+        ("--data Digits --weights a --sources x", "unknown source 'x'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: str, message: str) -> None:

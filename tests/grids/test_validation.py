@@ -155,6 +155,18 @@ def test_names_are_looked_for_in_whatever_a_file_holds(key, value):
     assert isinstance(name_problems({**SETTINGS, key: value}), list)
 
 
+def test_options_of_normalisers_are_swept_beside_their_own():
+    norms = {"wa": {"gain": "auto"}}
+    grid, _ = checked(norms=norms, sweep={"norm.min_channels": [1, 2]})
+    cells = [grid.cell("rendered->optical", "DANN", "wa", p, 0, 0.1) for p in grid.points()]
+    assert [c.norm_options for c in cells] == [{"gain": "auto", "min_channels": n} for n in (1, 2)]
+    for norms, values in ((["wa", "bn"], [1]), (["wa"], [1, 0])):
+        swept = {"norms": norms, "sweep": {"norm.min_channels": values}}
+        (problem,) = name_problems({**SETTINGS, **swept})
+        assert problem.startswith("norms: ")
+        assert "min_channels" in problem
+
+
 def test_a_method_in_two_spellings_is_refused():
     wrong = {**SETTINGS, "methods": ["DANN", "da.methods.dann.DANN"]}
     assert name_problems(wrong) == ["methods: given twice: DANN and da.methods.dann.DANN"]

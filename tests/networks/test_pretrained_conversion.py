@@ -32,6 +32,7 @@ from da.networks.pretrained_conversion import (
 )
 from da.networks.published_classifier import prediction_agreement, read_published_classifier
 from da.norms import normaliser
+from da.norms.weight_align.conversion import PLAIN
 from da.ops.seeding import derive_seed, permutation
 from datasets.digits import Digits
 from datasets.files.array_cache import folder
@@ -94,7 +95,7 @@ STILL = ("--model.lr", 1e-30)  # training moves nothing that a float could show
 def test_fit_starts_from_the_function_that_the_weights_had(fit, trained, cache):
     before, _ = trained
     result, state, said = fit("wa", "--model.norm", "wa", *STILL)
-    after = SourceOnly(num_classes=10, bottleneck=None, norm="wa").eval()
+    after = SourceOnly(num_classes=10, bottleneck=None, norm="wa", norm_options=dict(PLAIN)).eval()
     after.load_state_dict(state)
     shown = images()
     with torch.no_grad():
@@ -106,7 +107,7 @@ def test_fit_starts_from_the_function_that_the_weights_had(fit, trained, cache):
     found = result["conversion"]
     assert kept.float().mean() > 0.8
     assert found["error"] == pytest.approx(lost.item(), rel=0.5)  # of other images
-    assert (found["on"], found["images"], found["held_out"]) == ("source", 512, 64)
+    assert (found["on"], found["images"], found["held_out"]) == ("source", 512, 256)
     assert (found["agreement"], found["cached"]) == (None, False)  # the file holds no classifier
     layers = [n for n, m in after.network.backbone.named_modules() if hasattr(m, "aligned_weight")]
     assert found["worst_layer"] in layers
@@ -115,6 +116,14 @@ def test_fit_starts_from_the_function_that_the_weights_had(fit, trained, cache):
     assert lines[0] == "converting digits_resnet to WA …"
     assert lines[1].startswith("converted digits_resnet to WA on 512 source images, in ")
     assert f"(worst layer {found['worst_layer']}, " in lines[1]
+    share = result["alignment"]
+    assert share["left"] == ["stem.0", "blocks.0.downsample.0"]  # of 3 and 16 inputs
+    assert lines[1].endswith(
+        f"; aligned are {share['of_layers'] - 2} of {share['of_layers']} convolutions"
+        f" ({100 * share['layers'] / share['of_layers']:.1f} %) with"
+        f" {100 * share['weights'] / share['of_weights']:.1f} % of their weights"
+        " (plain: stem.0, blocks.0.downsample.0)"
+    )
     assert len(cache()) == 1
 
     # A second run takes it from the cache and is the same.
@@ -213,14 +222,14 @@ def test_the_images_are_a_fixed_draw_of_the_training_split():
     every = images(split="train", source="rendered", target="optical")
     order = torch.from_numpy(permutation(derive_seed("conversion"), 0, len(every)))
     assert torch.equal(chosen, every[order[:512]])
-    assert torch.equal(held_out, every[order[512:576]])
+    assert torch.equal(held_out, every[order[512:768]])
     data = Watched(source="rendered", target="optical")
     chosen, again = calibration_images(data, a_start(conversion="both", conversion_images=512))
     assert set(data.seen) == {("source", "train"), ("target", "train")}
     assert torch.equal(chosen[:256], every[order[:256]])
     assert len(chosen) == 512
     assert not len(np.intersect1d(order[:256], order[256:512]))
-    assert torch.equal(again, every[order[256:320]])  # measured on the source in either case
+    assert torch.equal(again, every[order[256:512]])  # measured on the source in either case
     # A small domain keeps a tenth out: 601 images, of which 540 are the most.
     data = Watched(source="optical", target="rendered")
     chosen, held_out = calibration_images(data, a_start(conversion_images=10_000))
@@ -445,7 +454,7 @@ def test_a_network_without_batch_norm_keeps_its_function_too(tmp_path, cache):
     report, state = converted(weights, backbone="lenet", conversion_images=128)
     plain, aligned = (
         build_backbone("lenet", weights),
-        normaliser("wa").apply(build_backbone("lenet", weights)),
+        normaliser("wa", **PLAIN).apply(build_backbone("lenet", weights)),
     )
     shown = images()
     with torch.no_grad():
@@ -461,8 +470,8 @@ def test_a_network_without_batch_norm_keeps_its_function_too(tmp_path, cache):
 
 
 def test_what_the_conversion_refuses_comes_with_a_way_on(trained, cache):
-    with pytest.raises(UserError, match=r"conversion of 'digits_resnet': 'stem\.0' ") as caught:
-        converted(trained[1], norm_options={"exclude": ["stem.1"]})
+    with pytest.raises(UserError, match=r"conversion of 'digits_resnet': 'blocks\.") as caught:
+        converted(trained[1], norm_options={"exclude": ["blocks.0.bn1"]})
     assert str(caught.value).endswith(
         "or start from the weights as they are with --model.conversion off"
     )
@@ -563,7 +572,7 @@ def test_the_published_classifier_counts_in_the_report(trained, tmp_path, cache,
     monkeypatch.setattr(load, lambda model, file: load_weights(model, file, ignore=("fc.",)))
     start = a_start(str(tmp_path / "w.pth"))
     found, state = converted(start.weights)
-    aligned = normaliser("wa").apply(build_backbone("digits_resnet"))
+    aligned = normaliser("wa", **PLAIN).apply(build_backbone("digits_resnet"))
     aligned.load_state_dict(state)
     _, held_out = calibration_images(Digits(root=str(ROOT)), start)
     with torch.no_grad():
@@ -571,4 +580,7 @@ def test_the_published_classifier_counts_in_the_report(trained, tmp_path, cache,
         other = module.network.classifier(aligned.eval()(held_out)).argmax(1)
     assert found["agreement"] == pytest.approx((one == other).float().mean().item())
     assert 0.5 < found["agreement"] < 1
-    assert "% of predictions kept, " in describe_conversion(start, found)
+    low, high = found["agreement_interval"]
+    assert low < found["agreement"] < high
+    said = f"{100 * found['agreement']:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of predictions"
+    assert f"{said} kept on {len(held_out)} others, " in describe_conversion(start, found, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,25 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.networks.backbones.base import build_backbone
-from da.norms import WeightAlign, convert_pretrained
-from da.norms.weight_align.conversion import relative_error
+from da.norms import WeightAlign
+from da.norms import convert_pretrained as convert_by_default
+from da.norms.weight_align.channel_bases import (
+    find_streams,
+    least_missed_direction,
+    reflection_to_ones,
+    turn_streams,
+)
+from da.norms.weight_align.constant_channels import (
+    find_depthwise_readers,
+    make_constant,
+    most_replaceable_channel,
+)
+from da.norms.weight_align.conversion import Conversion, relative_error
 from da.norms.weight_align.filter_inputs import sample_rows
+from da.norms.weight_align.filter_losses import FilterLoss, measure_losses
 from da.norms.weight_align.layers import Aligned
 from da.norms.weight_align.least_squares import SecondMoments, zero_sum_fit
+from da.norms.weight_align.paired_networks import trace_graph
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -29,6 +44,11 @@ def settled(model: nn.Module, images: Tensor) -> nn.Module:
         for _ in range(30):
             model(images)
     return model.eval()
+
+
+def convert_pretrained(model: nn.Module, *images: Any, **options: Any) -> Conversion:
+    """Every layer aligned and fitted, and nothing else."""
+    return convert_by_default(model, *images, **{"normaliser": WeightAlign(), **options})
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -283,14 +303,214 @@ def test_a_batch_norm_that_no_layer_feeds_becomes_what_it_computed() -> None:
         torch.testing.assert_close(result.model(images), model(images), atol=1e-4, rtol=1e-4)
 
 
-def test_a_layer_left_out_keeps_its_weights_and_its_batch_norm_its_function() -> None:
+def test_a_layer_left_out_takes_its_batch_norm_in_and_computes_the_same() -> None:
     images = random(40, 3, 8, 8)
     model = settled(small(), images)
+    nn.init.normal_(model[1].weight)
     result = convert_pretrained(model, images, normaliser=WeightAlign(exclude="0"))
-    assert torch.equal(result.model[0].weight, model[0].weight)
     assert [layer.name for layer in result.layers] == ["3"]
+    assert isinstance(result.model[1], nn.Identity)
     with torch.no_grad():
         torch.testing.assert_close(result.model[:2](images), model[:2](images))
+
+
+def separable() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            *(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU6()),
+            *(nn.Conv2d(8, 12, 1, bias=False), nn.BatchNorm2d(12), nn.ReLU6()),
+            *(nn.Conv2d(12, 12, 3, groups=12, bias=False), nn.BatchNorm2d(12), nn.ReLU6()),
+            *(nn.Conv2d(12, 8, 1, bias=False), nn.BatchNorm2d(8)),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+        )
+
+
+def test_by_default_stem_and_depthwise_layers_are_plain_and_more_is_kept() -> None:
+    images, others = random(64, 3, 12, 12).abs(), random(64, 3, 12, 12, seed=1).abs()
+    model = settled(separable(), images)
+    result = convert_by_default(model, images, others)
+    assert [layer.name for layer in result.layers] == ["3", "9"]
+    coverage = result.coverage
+    assert coverage is not None
+    assert coverage.left == ("0", "6")
+    assert result.error < 0.7 * convert_pretrained(model, images, others).error
+
+
+class Bottlenecks(nn.Module):
+    """Two blocks with a shortcut, whose sums no activation follows, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.expand = nn.ModuleList(nn.Conv2d(6, 12, 1) for _ in range(2))
+        self.project = nn.ModuleList(nn.Conv2d(12, 6, 1) for _ in range(2))
+        self.head = nn.Conv2d(6, 12, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for expand, project in zip(self.expand, self.project, strict=True):
+            x = x + project(torch.relu(expand(x)))
+        return torch.relu(self.head(x)).mean((2, 3))
+
+
+def linear_bottlenecks() -> Bottlenecks:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Bottlenecks().eval()
+
+
+def test_a_turned_stream_leaves_the_function_and_its_readers_miss_the_sum_least() -> None:
+    model, images = linear_bottlenecks(), random(64, 3, 8, 8)
+    network = nn.Sequential(copy.deepcopy(model))
+    (stream,) = streams = find_streams(trace_graph(network[0], images), network)
+    assert sorted(stream.writers) == ["0.project.0", "0.project.1", "0.stem"]
+    assert sorted(stream.readers) == ["0.expand.0", "0.expand.1", "0.head"]
+    turn_streams(network, streams, measure_losses(network, stream.readers, [images]))
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), model(images), rtol=1e-5, atol=1e-6)
+    one, other = (
+        sum(loss.products.sum() / loss.inverse.sum() for loss in losses.values())
+        for losses in (
+            measure_losses(n, stream.readers, [images]) for n in (network, nn.Sequential(model))
+        )
+    )
+    assert one < 0.7 * other
+    # It is a reflection: what writers put out is as long as it was.
+    torch.testing.assert_close(network[0].stem.weight.norm(), model.stem.weight.norm())
+
+
+def random_loss(seed: int) -> FilterLoss:
+    w, x = (
+        random(9, 5, seed=seed).double(),
+        correlated(200, 5).double() @ random(5, 5, seed=seed).double(),
+    )
+    return FilterLoss(w.mT @ w, torch.linalg.inv(x.T.cov()))
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_no_direction_is_missed_less_than_the_one_that_is_found(readers: int) -> None:
+    losses = [random_loss(seed) for seed in range(readers)]
+    u = least_missed_direction(losses)
+    others = random(20_000, 5, seed=7).double()
+    others = torch.cat([others, u + 0.01 * others])
+    lost = sum(
+        ((v @ loss.products) * v).sum(1) / ((v @ loss.inverse) * v).sum(1)
+        for v in [torch.cat([u[None], others])]
+        for loss in losses
+    )
+    assert u.norm() == pytest.approx(1)
+    assert lost[0] <= lost[1:].min()
+
+
+@pytest.mark.parametrize("u", [random(6).double(), torch.ones(6).double()], ids=["any", "ones"])
+def test_the_reflection_takes_a_direction_to_equal_numbers_and_is_orthogonal(u: Tensor) -> None:
+    u = u / u.norm()
+    h = reflection_to_ones(u)
+    torch.testing.assert_close(h @ u, torch.full_like(u, 6**-0.5))
+    torch.testing.assert_close(h @ h.mT, torch.eye(6).double())
+
+
+@pytest.mark.parametrize("where", ["activation", "output", "twice"])
+def test_a_sum_that_anything_else_reads_keeps_its_signs(where: str) -> None:
+    class Other(Bottlenecks):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            if where == "twice":
+                return self.head(x) + self.head(x * 2)
+            y = self.head(x).mean((2, 3))
+            return torch.cat([y, (torch.relu(x) if where == "activation" else x).mean((2, 3))], 1)
+
+    network = nn.Sequential(Other())
+    graph = trace_graph(network[0], random(2, 3, 8, 8))
+    assert find_streams(graph, network) == []
+
+
+def test_in_the_new_basis_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = linear_bottlenecks(), random(64, 3, 8, 8)
+    with torch.no_grad():
+        for layer in (*model.expand, model.head):
+            layer.weight += 0.5  # what all filters have in common, a zero sum would take away
+    turned = convert_by_default(model, images, images)
+    monkeypatch.setattr("da.norms.weight_align.conversion.find_streams", lambda *arguments: [])
+    assert turned.error < 0.3 * convert_by_default(model, images, images).error
+
+
+def test_the_aligned_reader_of_a_plain_depthwise_layer_loses_one_channel_and_no_sum() -> None:
+    images, others = random(64, 3, 12, 12).abs(), random(64, 3, 12, 12, seed=1).abs()
+    model = settled(separable(), images)
+    with torch.no_grad():
+        model[9].weight += 0.5
+        model[9].weight[:, 4] = 0  # the readers don't see it
+    result = convert_by_default(
+        model, images, others, normaliser=WeightAlign(exclude=["0", "3"], min_channels=4)
+    )
+    depthwise, reader = result.model[6], result.model[9]
+    assert not depthwise.weight[4].any()
+    assert depthwise.weight[[c for c in range(12) if c != 4]].flatten(1).any(1).all()
+    assert float(depthwise.bias[4].detach()) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(result.model(others), model(others), rtol=1e-4, atol=1e-4)
+        assert reader.aligned_weight().sum(1).abs().max() < 1e-4
+
+
+def test_the_channel_that_is_made_constant_is_the_one_that_the_fit_misses_least() -> None:
+    x, w = correlated(400, 6).double(), random(8, 6).double()
+    x = x - x.mean(0)
+    y = x @ w.mT
+    lost = []
+    for c in range(6):
+        rest = [i for i in range(6) if i != c]
+        lost.append(
+            float((y - x[:, rest] @ torch.linalg.lstsq(x[:, rest], y).solution).square().sum())
+        )
+    found = most_replaceable_channel(FilterLoss(w.mT @ w, torch.linalg.inv(x.T.cov())))
+    assert found == lost.index(min(lost))
+
+
+@pytest.mark.parametrize("change", ["none", "aligned", "gate", "padded", "second"])
+def test_only_what_an_activation_alone_parts_from_a_plain_depthwise_layer_reads_it(
+    change: str,
+) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
+            self.act = nn.SiLU()
+            self.project = nn.Conv2d(8, 4, 1, padding=int(change == "padded"))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.act(self.depthwise(x))
+            if change == "gate":
+                x = x * x.mean((2, 3), keepdim=True).sigmoid()
+            y = self.project(x)
+            return y + x.mean() if change == "second" else y
+
+    network = nn.Sequential(Block())
+    aligned = {"0.project", *(["0.depthwise"] if change == "aligned" else [])}
+    found = find_depthwise_readers(trace_graph(network[0], random(1, 8, 6, 6)), network, aligned)
+    assert found == ({"0.project": "0.depthwise"} if change == "none" else {})
+
+
+def test_a_constant_channel_stays_so_whatever_comes_in() -> None:
+    layer = nn.Conv2d(4, 4, 3, groups=4)
+    make_constant(layer, 2)
+    out = layer(random(5, 4, 6, 6))
+    assert (out[:, 2] == 1).all()
+    assert out[:, 1].std() > 0
+
+
+def test_a_constant_input_takes_what_the_others_sum_to() -> None:
+    x, w = correlated(300, 5), random(1, 3, 5)
+    x[:, 3] = 0.7
+    rest = [0, 1, 2, 4]
+    t = x[:, rest] @ w[0][:, rest].mT + 0.3
+    moments = SecondMoments()
+    moments.add(x[None], t[None])
+    v, b = zero_sum_fit(moments, w, 1e-2, constant=3)
+    torch.testing.assert_close(v[0][:, rest].float(), w[0][:, rest], rtol=1e-4, atol=1e-5)
+    assert v.sum(2).abs().max() < 1e-9
+    torch.testing.assert_close((x.double() @ v[0].mT + b).float(), t, rtol=1e-4, atol=1e-4)
 
 
 def test_a_path_that_depends_on_the_shape_is_that_of_the_images() -> None:
@@ -362,7 +582,7 @@ def test_what_cannot_be_converted_is_refused_by_name() -> None:
     text = refused(Branching(), images, WeightAlign(example=images))
     assert text.startswith("Branching can't be traced, and its weights are converted call by call")
     assert "give one input as example" in refused(Branching(), images)
-    text = refused(Two(), images)
+    text = refused(Two(), images, WeightAlign())
     assert text.startswith("Two gives a tuple, and conversion needs a network that gives one")
     model = small()
     model[1] = nn.BatchNorm2d(6, track_running_stats=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from torchvision.ops import FrozenBatchNorm2d, SqueezeExcitation
 from da.errors import UserError
 from da.norms import WeightAlign, batch_norms, fold
 from da.norms.surgery import Affine
-from da.norms.weight_align.layers import Aligned
+from da.norms.weight_align.coverage import measure_coverage
+from da.norms.weight_align.layers import Aligned, AlignedConv2d
 
 Make = Callable[[str], nn.Module]
 
@@ -280,7 +282,8 @@ def test_layers_are_excluded_and_included_by_name_glob_and_block(make: Make) -> 
     model = WeightAlign(exclude=["conv1", "layer4", "*.downsample.*"], include="fc").apply(
         make("resnet18")
     )
-    assert isinstance(model.bn1, Affine)  # the batch norm of an excluded layer goes all the same
+    assert isinstance(model.bn1, nn.Identity)  # the batch norm of an excluded layer goes, too
+    assert model.conv1.bias is not None
     assert set(batch_norms(model)) == {
         *("layer4.0.bn1", "layer4.0.bn2", "layer4.0.downsample.1"),
         *("layer2.0.downsample.1", "layer3.0.downsample.1"),
@@ -289,6 +292,73 @@ def test_layers_are_excluded_and_included_by_name_glob_and_block(make: Make) -> 
     assert "fc" in names
     assert "layer3.0.conv2" in names
     assert not any(n.startswith(("conv1", "layer4")) or "downsample" in n for n in names)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_scale_and_shift_of_a_removed_batch_norm_go_into_the_plain_layer(bias: bool) -> None:
+    layer, norm = nn.Conv2d(4, 4, 3, groups=4, bias=bias), nn.BatchNorm2d(4)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = torch.randn(2, 4, 5, 5)
+    with torch.no_grad():
+        expected = layer(x) * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+        model = WeightAlign(min_channels=2, include="2").apply(
+            nn.Sequential(layer, norm, nn.Conv2d(4, 3, 1))
+        )
+        torch.testing.assert_close(model[:2](x), expected)
+    assert [type(module) for module in model] == [nn.Conv2d, nn.Identity, AlignedConv2d]
+
+
+@pytest.mark.parametrize(
+    ("channels", "aligned"), [(1, 3), (2, 2), (4, 1), (8, 1), (9, 0)], ids=lambda v: str(v)
+)
+def test_layers_of_few_input_channels_stay_plain(channels: int, aligned: int) -> None:
+    layers = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 9, 1)
+    model = nn.Sequential(*layers, nn.BatchNorm2d(9))
+    WeightAlign(min_channels=channels).apply(model)
+    assert sum(isinstance(m, AlignedConv2d) for m in model) == aligned
+    coverage = measure_coverage(model)
+    assert (coverage.layers if coverage else 0) == aligned
+    if coverage:
+        sizes = [m.weight.numel() for m in model[:3] if isinstance(m, AlignedConv2d)]
+        assert (coverage.weights, coverage.of_weights) == (sum(sizes), 216 + 72 + 72)
+        few = [name for name, seen in zip("012", (3, 1, 8), strict=True) if seen < channels]
+        assert coverage.left == tuple(few)
+
+
+@pytest.mark.parametrize(
+    ("least", "plain"), [(8, [3]), (9, [3, 4, 8]), (10, [3, 4, 5, 8]), (99, [3, 4, 5, 8])]
+)
+def test_the_smallest_filters_stay_plain_as_long_as_three_in_five_are_aligned(
+    least: int, plain: list[int]
+) -> None:
+    # One sees a single channel; of those of 9 weights the last is the one that may be plain.
+    inputs = [16, 16, 9, 16, 8, 9, 16, 16, 8, 16]
+    layers = [nn.Conv2d(n, 16, 1) for n in inputs]
+    layers[3] = nn.Conv2d(16, 16, 3, groups=16)
+    model = nn.ModuleList(layers)
+    network = Parallel(model)
+    WeightAlign(min_channels=2, min_weights=least).apply(network)
+    found = [i for i, m in enumerate(network.layers) if not isinstance(m, AlignedConv2d)]
+    assert found == plain
+
+
+class Parallel(nn.Module):
+    """Layers side by side."""
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return sum(layer(x[:, : layer.in_channels]).sum() for layer in self.layers)
+
+
+@pytest.mark.parametrize("value", [0, True, 1.5, "4"])
+@pytest.mark.parametrize("name", ["min_channels", "min_weights"])
+def test_the_least_numbers_of_a_layer_are_whole(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"{name}: expected a whole number from 1, got"):
+        WeightAlign(**{name: value})
 
 
 def test_an_excluded_batch_norm_stays_and_its_layer_has_neither_g_nor_b(make: Make) -> None:

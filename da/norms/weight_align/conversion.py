@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,7 +14,16 @@ from torch import Tensor, fx, nn
 from da.errors import UserError
 from da.norms.folding import fold_batch_norms
 from da.norms.surgery import title_of_model
+from da.norms.weight_align.channel_bases import find_streams, readers_to_measure, turn_streams
+from da.norms.weight_align.constant_channels import (
+    find_depthwise_readers,
+    make_constant,
+    most_replaceable_channel,
+)
+from da.norms.weight_align.coverage import Coverage, measure_coverage
 from da.norms.weight_align.filter_inputs import sample_rows
+from da.norms.weight_align.filter_losses import measure_losses
+from da.norms.weight_align.image_chunks import first_of, split_images
 from da.norms.weight_align.layers import Aligned
 from da.norms.weight_align.least_squares import SecondMoments, zero_sum_fit
 from da.norms.weight_align.normaliser import WeightAlign
@@ -28,10 +38,13 @@ RIDGE = 1e-2
 # images have as many positions.
 ROWS = 16_384
 ROWS_PER_WEIGHT = 4
-# Images that go through a layer at a time.
-CHUNK = 32
-# Every so many-th image is held out of the fit where no others are given to measure on.
-HELD_OUT = 10
+# What is left plain, see WeightAlign: depthwise convolutions and those of images, which filters of
+# zero sum can't replace, and as many of the 1 × 1 layers of up to 24 inputs, which lose most of the
+# others, as still leaves 3 of 5 layers aligned.
+PLAIN: dict[str, Any] = {"min_channels": 4, "min_weights": 25}
+# Of the images held out, those on which the error after each layer is measured; of the others,
+# those on which it is chosen what filters of zero sum don't see.
+MEASURED = 64
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,11 @@ class Conversion:
     images: int
     held_out: int
 
+    @property
+    def coverage(self) -> Coverage | None:
+        """Which convolutions are aligned; None where none is."""
+        return measure_coverage(self.model)
+
 
 @torch.no_grad()
 def convert_pretrained(
@@ -82,13 +100,20 @@ def convert_pretrained(
 ) -> Conversion:
     """A network with WeightAlign that computes as nearly as it can what trained weights compute.
 
-    Batch norm is folded into the layer that feeds it. Then, layer by layer from the input, the new
-    filter is the one of zero sum that puts out nearest to the folded layer's output on the input
-    as the layers converted before it produce it (``zero_sum_fit``). g
-    is its norm over sqrt(gain), b the intercept, and the weight it is computed from has the norm of
-    He initialisation. A batch norm that no single layer feeds becomes the affine that it computes
-    with its running statistics. Layers that WeightAlign leaves alone keep their weights, and so do
-    those with scaled weight standardisation, which are aligned without a change.
+    Batch norm is folded into the layer that feeds it. Channels without an activation take the
+    basis in which the filters that read them lose least (``turn_streams``), and one channel of each
+    plain depthwise layer becomes constant, so that the aligned layer that reads it can put there
+    what its filters would sum to (``constant_channels``). Then, layer by layer from the input, the
+    new filter is the one of zero sum that puts out nearest to the folded layer's output on the
+    input as the layers converted before it produce it (``zero_sum_fit``). g is its norm over
+    sqrt(gain), b the intercept, and the weight it is computed from has the norm of He
+    initialisation. A batch norm that no single layer feeds becomes the affine that it computes with
+    its running statistics. Other layers that WeightAlign leaves alone compute what they did,
+    and so do those with scaled weight standardisation, which are aligned without a change.
+
+    By default, convolutions whose filters see fewer than 4 channels are not aligned: those of
+    images and depthwise ones, which alone see the local mean of what they take in. Nor are others
+    whose filters have fewer than 25 weights, the smallest first, as long as 3 of 5 layers are.
 
     A layer that is called several times is fitted at its first call; one that evaluation does not
     call (an auxiliary classifier) is aligned as :meth:`WeightAlign.apply` does.
@@ -98,27 +123,28 @@ def convert_pretrained(
         images: ``(N, C, H, W)`` float to fit on, or batches of them, which are gone through once.
             They should be prepared as in evaluation. All are in memory at the same time.
         held_out: others to measure on. Without them, every tenth of ``images`` is not fitted on.
-        normaliser: what to align; ``residual`` has no effect, since every g is fitted.
+        normaliser: what to align, ``WeightAlign(min_channels=4, min_weights=25)`` unless given;
+            ``residual`` has no effect, since every g is fitted.
         progress: called after each layer with the number of layers done and of all.
 
     Raises:
         UserError: for a network that can't be aligned, or can't be traced, and for images that
             are too few.
     """
-    normaliser = WeightAlign() if normaliser is None else normaliser
+    normaliser = WeightAlign(**PLAIN) if normaliser is None else normaliser
     if normaliser.activation is not None:
         name = f"wa+{normaliser.activation.name}"
         raise UserError(
             f"normaliser is '{name}', and weights are converted for 'wa' alone: what '{name}' does"
             " depends on statistics of the activations; use 'wa'"
         )
-    fitted, measured = _split_images(model, images, held_out)
+    fitted, measured = split_images(model, images, held_out)
     converted = normaliser.apply(copy.deepcopy(model))
     target = fold_batch_norms(copy.deepcopy(model), converted, normaliser.example)
     _refuse_affine_of_others(converted)
     modes = {m: m.training for m in converted.modules()}
     converted.eval()
-    layers = _fit_layers(target, converted, fitted, measured, progress)
+    layers = _fit_layers(target, converted, fitted, first_of(measured, MEASURED), progress)
     error, agreement = compare_outputs(copy.deepcopy(model).eval(), converted, measured)
     for module, mode in modes.items():
         module.training = mode
@@ -148,7 +174,10 @@ def _fit_layers(
         for name, module in roots[1].named_modules()
         if isinstance(module, Aligned) and not is_standardised(plain.get(name, module))
     }
-    steps = PairedRun(graph, roots, [*fitted, *measured], set(aligned))
+    looked_at = first_of(fitted, MEASURED)
+    constant = _move_losses(roots, graph, set(aligned), looked_at)
+    different = {*aligned, *(writer for writer, _ in constant.values())}
+    steps = PairedRun(graph, roots, [*fitted, *measured], different)
     waiting = [n for n in graph.nodes if n.op == "call_module" and n.target in aligned]
     total = len({aligned[n.target] for n in waiting})
     done: dict[nn.Module, LayerError] = {}
@@ -157,14 +186,42 @@ def _fit_layers(
         if layer is None or layer in done:
             steps.run(node)
             continue
-        error = _fit_layer(steps, node, layer, len(fitted))
+        channel = constant[str(node.target)][1] if str(node.target) in constant else None
+        error = _fit_layer(steps, node, layer, len(fitted), channel)
         done[layer] = LayerError(str(node.target).partition(".")[2], error)
         if progress is not None:
             progress(len(done), total)
     return tuple(done.values())
 
 
-def _fit_layer(steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int) -> float:
+def _move_losses(
+    roots: tuple[nn.Module, nn.Module], graph: fx.Graph, aligned: set[str], images: list[Tensor]
+) -> dict[str, tuple[str, int]]:
+    """Makes filters of zero sum lose what is missed least; both networks are changed in place.
+
+    Streams of channels are turned in the first network, which computes what it did, and in the
+    second; one channel of each plain depthwise layer is made constant in the second alone.
+
+    Returns:
+        Aligned layer to the depthwise one that feeds it and the channel that is constant.
+    """
+    target, converted = roots
+    streams = find_streams(graph, target)
+    fed = find_depthwise_readers(graph, target, aligned)
+    readers = readers_to_measure(streams, target, aligned)
+    losses = measure_losses(target, sorted(readers | set(fed)), images)
+    turn_streams(target, streams, {name: losses[name] for name in readers})
+    for name in {n for s in streams for n in (*s.writers, *s.readers)} - aligned:
+        converted.get_submodule(name).load_state_dict(target.get_submodule(name).state_dict())
+    constant = {n: (writer, most_replaceable_channel(losses[n])) for n, writer in fed.items()}
+    for writer, channel in constant.values():
+        make_constant(converted.get_submodule(writer), channel)
+    return constant
+
+
+def _fit_layer(
+    steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int, constant: int | None
+) -> float:
     """Runs a layer in both networks, and gives the second's its weights in between.
 
     Args:
@@ -172,6 +229,7 @@ def _fit_layer(steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int) -> 
         node: the call.
         layer: the second network's.
         fitted: how many of the chunks are to be fitted on; the others are measured.
+        constant: the channel of its input that is, if any.
 
     Returns:
         The error on the others.
@@ -190,7 +248,7 @@ def _fit_layer(steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int) -> 
     groups = getattr(layer, "groups", 1)
     original = steps.runners[0].fetch_attr(str(node.target))
     weight = original.weight.reshape(groups, len(layer.weight) // groups, n)
-    v, b = zero_sum_fit(moments, weight, RIDGE)
+    v, b = zero_sum_fit(moments, weight, RIDGE, constant)
     assign_filters(layer, v.reshape(layer.weight.shape), b.flatten())
     outputs = [y for i, y in enumerate(steps.outputs(1, node)) if i >= fitted]
     return relative_error(outputs, wanted)
@@ -260,43 +318,3 @@ def compare_outputs(
         same = [(y.argmax(1) == t.argmax(1)) for y, t in zip(outputs, wanted, strict=True)]
         agreement = float(torch.cat(same).double().mean())
     return relative_error(outputs, wanted), agreement
-
-
-def _split_images(
-    model: nn.Module, images: Tensor | Iterable[Tensor], held_out: Tensor | Iterable[Tensor] | None
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The chunks to fit on and those to measure on, on the model's device and of its dtype."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    fitted = _list_batches("images", images)
-    if held_out is not None:
-        measured = _list_batches("held_out", held_out)
-    else:
-        together = torch.cat(fitted)
-        last = torch.arange(len(together)) % HELD_OUT == HELD_OUT - 1
-        fitted, measured = [together[~last]], [together[last]]
-    counts = [sum(map(len, batches)) for batches in (fitted, measured)]
-    if counts[0] < 2 or counts[1] < 1:
-        raise UserError(
-            f"{title_of_model(model)} can't be converted on {counts[0]} images and measured on"
-            f" {counts[1]}: at least 2 and 1 are needed ({HELD_OUT} where none are held out);"
-            " give some hundreds"
-        )
-    return _cut_into_chunks(fitted, like), _cut_into_chunks(measured, like)
-
-
-def _list_batches(name: str, images: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    batches = [images] if isinstance(images, Tensor) else list(images)
-    if not batches:
-        raise UserError(f"{name}: no images came; give some hundreds")
-    for batch in batches:
-        if not isinstance(batch, Tensor) or not batch.is_floating_point() or batch.dim() < 2:
-            kind = batch.dtype if isinstance(batch, Tensor) else type(batch).__name__
-            raise UserError(
-                f"{name}: expected float tensors (N, C, H, W), and {kind} came; prepare images as"
-                " for evaluation, and leave out labels"
-            )
-    return batches
-
-
-def _cut_into_chunks(batches: list[Tensor], like: Tensor) -> list[Tensor]:
-    return [part.to(like) for batch in batches for part in batch.split(CHUNK)]

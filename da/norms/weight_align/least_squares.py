@@ -81,7 +81,9 @@ class SecondMoments:
         self._xt += x.mT @ t
 
 
-def zero_sum_fit(moments: SecondMoments, weight: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+def zero_sum_fit(
+    moments: SecondMoments, weight: Tensor, ridge: float, constant: int | None = None
+) -> tuple[Tensor, Tensor]:
     r"""The filters of zero sum, with free intercepts, that put out nearest to what is wanted.
 
     Of the filters v with :math:`1^\top v = 0` it is the one that minimises
@@ -100,6 +102,8 @@ def zero_sum_fit(moments: SecondMoments, weight: Tensor, ridge: float) -> tuple[
         moments: of the rows. They are used up.
         weight: ``(G, O, n)`` float, w.
         ridge: λ over the mean of C's diagonal, above 0.
+        constant: the input that is the same in all rows and whose weight is free, with no λ: it
+            takes what the others sum to, which therefore lose nothing.
 
     Returns:
         v ``(G, O, n)`` and b ``(G, O)``, float64.
@@ -107,6 +111,9 @@ def zero_sum_fit(moments: SecondMoments, weight: Tensor, ridge: float) -> tuple[
     w = weight.double().mT  # (G, n, O)
     few = moments.few()
     x, t, change, ones = _by_rows(*few, w, ridge) if few else _by_weights(moments, w, ridge)
+    if constant is not None:  # the limit of K⁻¹1 for λ of this input to 0, up to its scale
+        ones = torch.zeros_like(ones)
+        ones[:, constant] = 1.0
     excess = (w.sum(1, keepdim=True) + change.sum(1, keepdim=True)) / ones.sum(1, keepdim=True)
     v = w + change - ones * excess
     v -= v.mean(1, keepdim=True)  # what rounding leaves of the sum

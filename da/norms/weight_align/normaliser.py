@@ -17,10 +17,12 @@ from da.norms.joined_layers import on_split_layers
 from da.norms.surgery import (
     affine_parameters,
     copy_parameter,
+    fold_affine,
     refuse_other_normalisers,
     removable_batch_norms,
     replace_modules,
     replacements_of_removed,
+    scalable_layers,
     sole_feeders,
     title_of_model,
 )
@@ -80,8 +82,16 @@ class WeightAlign(Normaliser):
             1 (``"one"``), 1/√(number of blocks) (``"depth"``), or 0 (``"zero"``). None: the
             paper's, ``"one"``, up to 8 blocks, and ``"depth"`` in a deeper network, as for ``gain``
             without those of standardised layers. Only where no activation normaliser follows.
+        min_channels: convolutions whose filters see fewer input channels than this stay plain:
+            with 2 the depthwise ones, with 4 also those of images. The batch norm that such a
+            layer feeds is folded into it: its scale goes into the weight, its shift is the bias. By
+            default none, as published; conversion of trained weights leaves some plain.
+        min_weights: of the others, those whose filters have fewer weights than this stay plain,
+            too: the smallest first, of equal ones the last, as long as 3 of 5 convolutions are
+            aligned.
         exclude: names or glob patterns of layers, normalisers, or blocks of them that stay as
-            they are. The batch norm after an excluded layer still goes, unless excluded too.
+            they are. The batch norm after an excluded layer still goes, folded as well, unless it
+            is excluded too.
         include: names or glob patterns of layers that are aligned beside the default ones, such
             as the classifier. ``exclude`` wins.
         example: an input of the model, for networks that can't be traced.
@@ -96,6 +106,8 @@ class WeightAlign(Normaliser):
         activation: str | None = None,
         gain: Gain | None = None,
         residual: Residual | None = None,
+        min_channels: int = 1,
+        min_weights: int = 1,
         exclude: str | Sequence[str] = (),
         include: str | Sequence[str] = (),
         example: Tensor | None = None,
@@ -109,6 +121,10 @@ class WeightAlign(Normaliser):
                 f"residual={residual!r} sets g, and under activation={activation!r} layers have"
                 " none; use residual='one', or no activation normaliser"
             )
+        for kind, least in (("min_channels", min_channels), ("min_weights", min_weights)):
+            if isinstance(least, bool) or not isinstance(least, int) or least < 1:
+                raise UserError(f"{kind}: expected a whole number from 1, got {least!r}")
+        self.min_channels, self.min_weights = min_channels, min_weights
         self.activation = _activation_normaliser(activation, options)
         self.single_image = self.activation is not None and self.activation.single_image
         self.gain, self.residual, self.example = gain, residual, example
@@ -130,7 +146,8 @@ class WeightAlign(Normaliser):
                 " can't remove; build the network with torch.nn's batch norms, or use 'bn' to"
                 " leave it as it is"
             )
-        layers = (_default_layers(flow, model, norms) | included) - excluded
+        layers = self._default_layers(flow, model, norms) | included
+        layers -= excluded
         if not layers and not norms:
             raise UserError(
                 f"{type(model).__name__} has no convolution and no batch norm for 'wa' to align;"
@@ -142,7 +159,7 @@ class WeightAlign(Normaliser):
         fed: dict[nn.Module, nn.Module] = {}
         inserted: dict[nn.Module, nn.Module] = {}
         if self.activation is None:
-            fed = sole_feeders(flow, norms, layers)
+            fed = sole_feeders(flow, norms, layers | scalable_layers(model))
             swaps = replacements_of_removed(norms, set(fed.values()))
         else:
             swaps = self.activation.replacements(norms)
@@ -156,7 +173,33 @@ class WeightAlign(Normaliser):
         staying = excluded if self.activation is None else excluded | set(norms)
         ends: set[nn.Module] = {m for m in staying if isinstance(m, NORMS)}
         aligned = self._aligned(flow, layers, fed, ends, set(inserted))
+        for layer in set(fed) - layers:
+            fold_affine(layer, *affine_parameters(fed[layer]))
         return replace_modules(replace_modules(model, swaps | inserted), aligned)
+
+    def _default_layers(
+        self, flow: Flow, model: nn.Module, norms: Collection[nn.Module]
+    ) -> set[nn.Module]:
+        """All convolutions but gates and those of few inputs, and the linear layers whose output
+        a batch norm takes."""
+        linear_layers = {
+            node.inputs[0].module
+            for norm in norms
+            for node in flow.calls.get(norm, [])
+            if node.inputs and isinstance(node.inputs[0].module, nn.Linear)
+        }
+        gates = flow.gates()
+        convolutions = [m for m in model.modules() if isinstance(m, CONVOLUTIONS)]
+        wide = [
+            m
+            for m in convolutions
+            if m not in gates and m.in_channels // m.groups >= self.min_channels
+        ]
+        most_plain = len(convolutions) * 2 // 5
+        narrow = _smallest_filters(
+            wide, self.min_weights, most_plain - len(convolutions) + len(wide)
+        )
+        return (set(wide) - narrow) | {m for m in linear_layers if m is not None}
 
     def _aligned(
         self,
@@ -225,17 +268,11 @@ def _align_layer(layer: nn.Module, gain: float, scale: bool) -> Aligned:
     return new
 
 
-def _default_layers(flow: Flow, model: nn.Module, norms: Collection[nn.Module]) -> set[nn.Module]:
-    """All convolutions but gates, and the linear layers whose output a batch norm takes."""
-    linear_layers = {
-        node.inputs[0].module
-        for norm in norms
-        for node in flow.calls.get(norm, [])
-        if node.inputs and isinstance(node.inputs[0].module, nn.Linear)
-    }
-    gates = flow.gates()
-    convolutions = {m for m in model.modules() if isinstance(m, CONVOLUTIONS) and m not in gates}
-    return convolutions | {m for m in linear_layers if m is not None}
+def _smallest_filters(layers: list[Any], min_weights: int, most: int) -> set[nn.Module]:
+    """The layers of fewer weights per filter, at most so many: the smallest, then the last."""
+    sizes = [(layer.weight[0].numel(), -i, layer) for i, layer in enumerate(layers)]
+    narrow = sorted((one for one in sizes if one[0] < min_weights), key=lambda one: one[:2])
+    return {layer for _, _, layer in narrow[: max(most, 0)]}
 
 
 def _match_patterns(
