@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.methods.base import Method, Step
-from da.methods.network_module import build_bottleneck
-from da.networks.network import Network
+from da.networks.network import Network, build_bottleneck
 from da.ops.acceleration import without_autocast
 from da.types import Activations, Batch
 

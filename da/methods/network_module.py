@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from da.errors import UserError, unknown
 from da.methods.updates import UpdatingModule
 from da.networks.backbones.base import build_backbone as build_backbone
-from da.networks.network import Network, evaluate_images
+from da.networks.network import Network, build_bottleneck, evaluate_images
 from da.networks.pretrained_conversion import (
     Calibration,
     backbone_options,
@@ -24,7 +24,7 @@ from da.norms.frozen_batch_norm import FrozenBatchNorm
 from da.norms.weight_align.coverage import measure_coverage
 from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
 from da.ops.acceleration import accelerate
-from da.ops.optimisation import parameter_groups
+from da.ops.optimisation import build_optimiser, parameter_groups
 from da.ops.schedules import annealing
 from da.ops.seeding import random_state, seeded
 from da.types import Activations, DataModule, Predictions
@@ -340,14 +340,7 @@ class NetworkModule(UpdatingModule):
             h["weight_decay"],
             h["decay"],
         )
-        optimiser: torch.optim.Optimizer
-        if h["optimizer"] == "sgd":
-            optimiser = torch.optim.SGD(
-                groups, lr=h["lr"], momentum=h["momentum"], nesterov=h["momentum"] > 0
-            )
-        else:
-            kind = torch.optim.Adam if h["optimizer"] == "adam" else torch.optim.AdamW
-            optimiser = kind(groups, lr=h["lr"], betas=(h["momentum"], 0.999))
+        optimiser = build_optimiser(h["optimizer"], groups, h["lr"], h["momentum"])
         # At step 0 the progress is 0 without asking the trainer for the length of the run: that
         # would start the training stream, before a resumed run knows which step it is at.
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -360,9 +353,3 @@ class NetworkModule(UpdatingModule):
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
-
-
-def build_bottleneck(features: int, width: int) -> nn.Sequential:
-    """Features ``(B, features)`` to ``(B, width)``, batch norm in between."""
-    # No bias where batch norm follows: it would be subtracted again and never move.
-    return nn.Sequential(nn.Linear(features, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())

@@ -131,3 +131,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes.items():
             part.training = mode
+
+
+def build_bottleneck(features: int, width: int) -> nn.Sequential:
+    """Features ``(B, features)`` to ``(B, width)``, batch norm in between."""
+    # No bias where batch norm follows: it would be subtracted again and never move.
+    return nn.Sequential(nn.Linear(features, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())

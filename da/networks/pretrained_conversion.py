@@ -26,6 +26,7 @@ import da.norms
 from da.errors import UserError, unknown
 from da.networks import published_classifier
 from da.networks.backbones.base import build_backbone, reads_weights
+from da.networks.calibration_images import calibration_images
 from da.networks.published_classifier import (
     Head,
     prediction_agreement,
@@ -39,9 +40,9 @@ from da.norms.weight_align.coverage import Coverage, measure_coverage
 from da.norms.weight_align.layers import ALIGNED, Aligned
 from da.ops.files import cache_folder
 from da.ops.intervals import wilson_interval
-from da.ops.seeding import derive_seed, permutation, seeded
+from da.ops.seeding import seeded
 from da.ops.tensor_cache import CachedTensors, digest_tensors, read_or_make
-from da.types import DataModule, Role
+from da.types import DataModule
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,6 @@ LOG_EVERY = 15.0
 
 Calibration = Literal["source", "both", "off"]
 """Which training images are converted on: the source's, half of each domain's, or none."""
-
-HELD_OUT = 256
-"""Images of the source, beyond those of the conversion, on which it is measured."""
 
 LEAST_KEPT = 0.9
 """Share of predictions below which a conversion is warned of."""
@@ -278,32 +276,6 @@ def changes_function(plain: nn.Module, aligned: nn.Module) -> bool:
         or (type(module) in ALIGNED and isinstance(after.get(name), Aligned))
         for name, module in plain.named_modules()
     )
-
-
-def calibration_images(data: DataModule, plan: ConversionPlan) -> tuple[Tensor, Tensor]:
-    """Images to convert on, and others of the source to measure it on, as evaluation sees them.
-
-    They are the first of a permutation that is the same in every run, so that runs share what
-    comes out. At least a tenth of a domain is left out of the conversion. No label is read.
-
-    Returns:
-        ``(N, C, H, W)`` and ``(M, C, H, W)`` float32.
-    """
-    half = plan.images // 2 if plan.on == "both" else 0
-    chosen, held_out = _draw_images(data, "source", plan.images - half)
-    if half:
-        chosen = torch.cat([chosen, _draw_images(data, "target", half)[0]])
-    return chosen, held_out
-
-
-def _draw_images(data: DataModule, role: Role, count: int) -> tuple[Tensor, Tensor]:
-    """So many images of a domain, and others to measure on."""
-    images = data.set_of(role, "train")
-    order = permutation(derive_seed("conversion"), 0, len(images))
-    count = min(count, max(2, 9 * len(images) // 10))
-    parts = order[:count], order[count : count + HELD_OUT]
-    first, second = (data.transform.evaluate(images.images(part)) for part in parts)
-    return first, second
 
 
 def describe_conversion(

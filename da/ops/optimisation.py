@@ -1,4 +1,4 @@
-"""The optimiser's parameter groups, and what scale-invariant weights make of its rate."""
+"""The optimiser and its parameter groups, and what scale-invariant weights make of its rate."""
 
 from __future__ import annotations
 
@@ -55,3 +55,20 @@ def lr_over_norm2(optimiser: Any) -> float:
             if parameter.ndim >= 2
         ]
     return sum(values) / len(values)
+
+
+def build_optimiser(
+    name: str, groups: list[dict[str, Any]], lr: float, momentum: float
+) -> torch.optim.Optimizer:
+    """SGD with Nesterov's momentum, Adam or AdamW.
+
+    Args:
+        name: ``sgd``, ``adam`` or ``adamw``.
+        groups: of parameters, with what differs between them.
+        lr: of groups that name none.
+        momentum: of SGD; the first beta of the others, whose second is 0.999.
+    """
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+    return kind(groups, lr=lr, betas=(momentum, 0.999))

@@ -23,8 +23,8 @@ from da.errors import UserError
 from da.grids.grid_file import read_grid
 from da.methods.source_only import SourceOnly
 from da.networks.backbones.base import build_backbone
+from da.networks.calibration_images import calibration_images
 from da.networks.pretrained_conversion import (
-    calibration_images,
     changes_function,
     conversion_plan,
     convert_backbone,
