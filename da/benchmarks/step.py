@@ -222,6 +222,7 @@ def run_framework(
         enable_checkpointing=like != "steps alone",
         num_sanity_val_steps=0,
         limit_val_batches=0,
+        gradient_clip_val=None,  # as in the plain loop
         callbacks=callbacks,
         default_root_dir=folder,
     )

@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 
     torch.set_num_threads(options.threads)
     if options.data:
-        from da.cli._bench_photographs import measure_photographs
+        from da.cli._conversion_of_photographs import measure_photographs
 
         return measure_photographs(options, shlex.join(argv))
     console = Console(highlight=False)

@@ -148,6 +148,10 @@ def _foresight(session: Session, plan: Plan, deviation: str | None) -> list[str]
         expected = foresight.estimated(read_runs(session.store.root), plan.grid)
     else:
         expected = []
+    challenger, baselines = plan.grid.comparison
+    norms = {name.partition("@")[0] for name in baselines} & set(plan.grid.norms)
+    if not norms or challenger.partition("@")[0] not in plan.grid.norms:
+        return []  # nothing is compared
     if not expected:
         return ["what it could detect: give the deviation of differences with --deviation"]
     return foresight.foresight(expected, tasks, seeds, points)

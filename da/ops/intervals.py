@@ -16,7 +16,7 @@ def wilson_interval(share: float, count: int, level: float = 0.95) -> tuple[floa
 
     >>> low, high = wilson_interval(0.9, 64)
     >>> round(low, 3), round(high, 3)
-    (0.803, 0.952)
+    (0.802, 0.952)
     """
     z = NormalDist().inv_cdf(0.5 + level / 2)
     scale = 1 + z * z / count

@@ -369,7 +369,7 @@ def test_options_that_are_in_no_tensor_are_compared(refused, call, ours):
     [
         ("--trainer.precision bf16-mixed", "precision: '{}' was trained with 32-true, now bf16-m"),
         ("--trainer.accumulate_grad_batches 2", "accumulate_grad_batches: '{}' was trained with 1"),
-        ("--trainer.gradient_clip_val 1", "gradient_clip_val: '{}' was trained with None, now 1.0"),
+        ("--trainer.gradient_clip_val 1", "gradient_clip_val: '{}' was trained with 5.0, now 1.0"),
     ],
 )
 def test_training_does_not_go_on_with_another_trainer(refused, ours, option, said):

@@ -175,7 +175,9 @@ def test_what_is_wrong_is_said_in_one_line(refused, trained, data, tmp_path):
     (tmp_path / "text.ckpt").write_text("no tensors")
     assert "'text.ckpt'" in refused("activations", bn, "text.ckpt")
     said = refused("activations", "--norms", "bn,wb", *data)
-    assert said.startswith("unknown normaliser 'wb'; did you mean 'wa+bn'? One of: bn, dsbn, gn")
+    assert said.startswith(
+        "unknown normaliser 'wb'; did you mean 'wa+bn'? One of: bn, bn-frozen, dsbn, "
+    )
     assert "unknown normaliser 'wb'" in refused("activations", "--model.norm", "wb", *data)
     said = refused("activations", bn, "--norms", "wa")
     assert said == "norms: a checkpoint has its own normaliser; leave --norms out"

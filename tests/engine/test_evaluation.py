@@ -185,7 +185,7 @@ def test_the_form_of_a_domain_has_the_statistics_of_that_domain(data):
             maps = copy.deepcopy(first)(images).transpose(0, 1).flatten(1)
         with restated_statistics(module, data, form):
             layer = module.network.backbone.stem[1]
-            torch.testing.assert_close(layer.running_mean, maps.mean(1), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(layer.running_mean, maps.mean(1), rtol=1e-3, atol=1e-3)
             # Averages over batches of the variance within each: close to that of all images.
             torch.testing.assert_close(layer.running_var, maps.var(1), rtol=0.05, atol=1e-3)
 
