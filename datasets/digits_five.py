@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from da.ops.files import write_atomically
 from da.ops.seeding import derive_seed, permutation
 from da.types import Check, Origin
 
-from .base import DomainData, Role, Split
+from .base import DomainData, Split
 from .fetching.downloads import Download, fetch_files
 from .files.array_checking import check_published_arrays
 from .files.digit_files import read_digits
@@ -69,14 +68,10 @@ class DigitsFive(DomainData):
     )
     classes = tuple(str(digit) for digit in range(10))
     published_splits = True
+    own_validation = False
     evaluation_limit = 2000
     mean = _HALF
     std = _HALF
-
-    @classmethod
-    def holds_out(cls, role: Role, options: Mapping[str, Any]) -> bool:
-        """See :meth:`SetFacts.holds_out`; published are training and test images alone."""
-        return role == "source" and float(options.get("validation", 0.0)) > 0
 
     def __init__(
         self,

@@ -8,6 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+# Lightning comes before whatever else builds a type: ``typing`` keeps one object for
+# ``Optional[Union[int, float]]`` and ``Optional[Union[float, int]]``, that of who asks first, and
+# where that is float's, the Trainer's ``limit_*_batches`` read "1" as all batches.
+import pytorch_lightning  # noqa: F401
 import torch
 
 import run

@@ -67,8 +67,8 @@ class FitCLI(CLI):
         except ValidationError as error:
             raise refused_setting(error) from None
         scores = spec.scores
-        if self.config["scores"]:
-            scores = tuple(name.strip() for name in self.config["scores"].split(","))
+        if named := self.config.get("scores"):
+            scores = tuple(name.strip() for name in named.split(","))
         for name in scores:
             find_score(name)
         # The kind of device is part of what a run is; "auto" and "gpu" are none.

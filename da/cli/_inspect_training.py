@@ -37,7 +37,7 @@ def main(args: list[str], description: str) -> int:
     from da.cli.inspect import folder
     from da.norms import normaliser
 
-    cli = FitCLI(args, PROG, description, extra={**OPTIONS, "--scores": SCORES})
+    cli = FitCLI(args, PROG, description, extra=OPTIONS)
     norms = cli.config["norms"]
     names = [cli.spec.norm] if norms is None else [name.strip() for name in norms.split(",")]
     for name in names:
@@ -53,13 +53,6 @@ def main(args: list[str], description: str) -> int:
         print(f"{one.name}: {one.ended}; at the end: {last}")
     print(f"written: {', '.join(map(str, files))}")
     return 0
-
-
-SCORES: dict[str, Any] = {
-    "type": str | None,
-    "default": None,
-    "help": "scores without target labels at every evaluation, names with commas",
-}
 
 
 def limits_of(given: str | None, default: float | None) -> list[float | None]:

@@ -55,9 +55,9 @@ def _against(options: Any) -> int:
     from da.grids.store import PLAN
     from da.ops.files import write_atomically
     from da.reports import agreement, terminal
-    from da.reports.report import grid_table
     from da.reports.runs import Column
     from da.reports.runs_file import read_runs
+    from da.reports.texts import grid_table
 
     here, there = Path(options.out), Path(options.against)
     has_plan = (here / PLAN).is_file()

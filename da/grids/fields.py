@@ -61,6 +61,21 @@ def names(values: Any) -> None:
     distinct("names", list(values))
 
 
+def with_options(value: Any) -> Any:
+    """Names with their options, from these or from a list of names; what is neither as it is.
+
+    >>> with_options(["bn", "wa"]), with_options({"bn": None, "wa": {"gain": 2}})
+    ({'bn': {}, 'wa': {}}, {'bn': {}, 'wa': {'gain': 2}})
+    """
+    if isinstance(value, (list, tuple)):
+        names(value)
+        return {name: {} for name in value}
+    if isinstance(value, dict):
+        names(value)
+        return {name: {} if options is None else options for name, options in value.items()}
+    return value
+
+
 def distinct(what: str, values: list[Any]) -> None:
     """Refuses a value that is given twice."""
     if repeated := sorted({str(value) for value in values if values.count(value) > 1}):

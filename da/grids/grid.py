@@ -13,7 +13,7 @@ from da.engine.result import DEFAULT_SCORE
 from da.engine.spec import RunSpec
 from da.errors import UserError, unknown
 from da.grids.contradictions import contradictions, length_problems
-from da.grids.fields import Strict, check_tasks, distinct, names, split_task, truths
+from da.grids.fields import Strict, check_tasks, distinct, names, split_task, truths, with_options
 from da.grids.overrides import Override, Resolved, Steps, quick_epochs, resolve
 from da.grids.training_keys import TrainingKeys
 from da.grids.weights_hash import hash_weights
@@ -114,13 +114,7 @@ class Grid(TrainingKeys):
     @classmethod
     def _named(cls, value: Any) -> Any:
         """A list of names, or names with their options."""
-        if isinstance(value, (list, tuple)):
-            names(value)
-            return {name: {} for name in value}
-        if isinstance(value, dict):
-            names(value)
-            return {name: {} if options is None else options for name, options in value.items()}
-        return value
+        return with_options(value)
 
     @field_validator("data_args", "model", "methods", "norms")
     @classmethod

@@ -11,7 +11,14 @@ from pydantic import Field, field_validator, model_validator
 from da.engine.result import Seconds
 from da.engine.spec import RunSpec, canonical_json
 from da.errors import UserError
-from da.grids.fields import Strict, check_tasks, distinct, names, plain_problems, truths
+from da.grids.fields import (
+    Strict,
+    check_tasks,
+    distinct,
+    plain_problems,
+    truths,
+    with_options,
+)
 from da.grids.grid import Grid
 from da.grids.grid_file import WrongSettings, read_grid
 from da.grids.setting_keys import explain
@@ -57,13 +64,7 @@ class Questions(Strict):
     @field_validator("adapters", mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            names(value)
-            return {name: {} for name in value}
-        if isinstance(value, dict):
-            names(value)
-            return {name: {} if options is None else options for name, options in value.items()}
-        return value
+        return with_options(value)
 
     @field_validator("adapters")
     @classmethod

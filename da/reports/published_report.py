@@ -12,8 +12,8 @@ from da.grids.plan import Plan
 from da.reports.published_comparison import ClassLine, Line
 from da.reports.published_ranges import Published, Range, distance, inside, tolerance
 from da.reports.references import BASE
-from da.reports.report import grid_table
 from da.reports.statistics import Summary
+from da.reports.texts import grid_table
 
 METRICS = {"accuracy": "mean over samples", "class_mean": "mean over classes"}
 

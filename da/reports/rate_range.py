@@ -9,6 +9,9 @@ from da.grids.plan import Plan
 from da.reports.runs import Column
 from da.reports.stability import REFERENCE, TOLERANCE
 from da.reports.tables import Field, Line, Table
+from da.reports.texts import grid_table
+
+HEADER = ["task", "method", "normaliser", "from", "to", "factor", "but not at", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -96,27 +99,25 @@ def markdown(ranges: Sequence[RateRange]) -> list[str]:
     """The section of a report; nothing where no rate was swept."""
     if not ranges:
         return []
-    lines = [
+    rows = []
+    for one in ranges:
+        texts = ["none", "none", "–"]
+        if one.factor is not None:
+            texts = [f"{min(one.works):g}", f"{max(one.works):g}", f"{one.factor:g}"]
+        gaps = ", ".join(f"{rate:g}" for rate in one.gaps)
+        failed = [f"{number} at {rate:g}" for rate, number in one.diverged.items()]
+        diverged = ", ".join(failed)
+        if one.missing:
+            missing = f"missing at {', '.join(f'{rate:g}' for rate in one.missing)}"
+            diverged = f"{diverged}; {missing}" if failed else missing
+        rows.append([one.task, one.method, one.norm, *texts, gaps, diverged])
+    return [
         "## Rates that work",
         "",
         f"No run diverged, and the mean accuracy on the source's test images is within "
         f"{100 * TOLERANCE:g} points of the highest that source-only reached with the same "
         "normaliser (of the method itself where the grid has no source-only).",
         "",
-        "| task | method | normaliser | from | to | factor | but not at | diverged |",
-        "|---|---|---|--:|--:|--:|--:|--:|",
+        *grid_table(HEADER, rows, left=(0, 1, 2)),
+        "",
     ]
-    for one in ranges:
-        texts = ["none", "none", "–"]
-        if one.factor is not None:
-            texts = [f"{min(one.works):g}", f"{max(one.works):g}", f"{one.factor:g}"]
-        gaps = ", ".join(f"{rate:g}" for rate in one.gaps)
-        diverged = ", ".join(f"{number} at {rate:g}" for rate, number in one.diverged.items())
-        missing = (
-            f"{diverged}; " * bool(diverged)
-            + "missing at "
-            + ", ".join(f"{rate:g}" for rate in one.missing)
-        )
-        cells = [one.task, one.method, one.norm, *texts, gaps, missing if one.missing else diverged]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]

@@ -17,6 +17,7 @@ from da.reports.texts import (
     LEGEND,
     difference_rows,
     field_text,
+    grid_table,
     missing,
     notes,
     partial,
@@ -154,16 +155,6 @@ def _rates(runs: list[Run]) -> list[str]:
         ["row", "method", "normaliser", "batch", "learning rate"],
         [[*key, ", ".join(values)] for key, values in rates.items()],
     )
-
-
-def grid_table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table."""
-    line = "|".join(["---", *["--:"] * (len(header) - 1)])
-    return [
-        f"| {' | '.join(header)} |",
-        f"|{line}|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
 
 
 def table_rows(shown: list[Table]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from da.errors import UserError
 from da.reports.runs import Column
+from da.reports.tables import point_text
 
 RUNS = "runs.csv"
 SELECTION = "last"
@@ -50,7 +51,7 @@ def grouped(rows: Iterable[Mapping[str, Any]]) -> dict[Group, Accuracies]:
     swept = _swept(rows)
     groups: dict[Group, Accuracies] = {}
     for row in rows:
-        point = ", ".join(f"{key.removeprefix('model.')} {row[key]}" for key in swept)
+        point = point_text({key: row[key] for key in swept})
         group = groups.setdefault((row["lr_row"], row["method"], point), Accuracies())
         seed = int(row["seed"])
         group.seeds.add(seed)

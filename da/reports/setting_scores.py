@@ -10,6 +10,8 @@ from typing import Any
 from da.engine.result import validation_scores
 from da.grids.plan import Plan
 from da.reports.runs import Run
+from da.reports.tables import point_text
+from da.reports.texts import grid_table
 
 
 @dataclass(frozen=True)
@@ -84,19 +86,8 @@ def markdown(found: Sequence[SettingScores], score: str) -> list[str]:
     """The section of a report; nothing where nothing is swept."""
     if not found:
         return []
-    from da.reports.tables import point_text
-
     norms = list(found[0].scores)
-    lines = [
-        "## Swept settings by a score without target labels",
-        "",
-        f"{score} at the last epoch, the mean over tasks and seeds; higher is better. Bold is the "
-        "highest of a method's column; *together* is the mean over normalisers, which chooses one "
-        "setting for all of them.",
-        "",
-        f"| method | setting | {' | '.join(norms)} | together |",
-        f"|---|---|{'--:|' * (len(norms) + 1)}",
-    ]
+    rows = []
     for method in dict.fromkeys(one.method for one in found):
         mine = [one for one in found if one.method == method]
         columns = {norm: [one.scores[norm] for one in mine] for norm in norms}
@@ -111,8 +102,17 @@ def markdown(found: Sequence[SettingScores], score: str) -> list[str]:
                 _text(value, best[name], one.diverged.get(name, 0))
                 for name, value in values.items()
             ]
-            lines.append(f"| {method} | {point_text(one.point)} | {' | '.join(texts)} |")
-    return [*lines, ""]
+            rows.append([method, point_text(one.point), *texts])
+    return [
+        "## Swept settings by a score without target labels",
+        "",
+        f"{score} at the last epoch, the mean over tasks and seeds; higher is better. Bold is the "
+        "highest of a method's column; *together* is the mean over normalisers, which chooses one "
+        "setting for all of them.",
+        "",
+        *grid_table(["method", "setting", *norms, "together"], rows, left=(0, 1)),
+        "",
+    ]
 
 
 def _text(value: float | None, best: float | None, diverged: int) -> str:

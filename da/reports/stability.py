@@ -8,11 +8,17 @@ from statistics import fmean
 
 from da.grids.grid import Row
 from da.reports.runs import Run
+from da.reports.texts import grid_table
 
 TOLERANCE = 0.02
 """Accuracy on the source may be so much below source-only's with the same normaliser."""
 
 REFERENCE = "SourceOnly"
+
+HEADER = [
+    *("rates", "method", "normaliser", "runs", "diverged", "source accuracy", "to source-only"),
+    *("clipped", ""),
+]
 
 
 @dataclass(frozen=True)
@@ -88,20 +94,8 @@ def _source_accuracies(runs: list[Run]) -> dict[tuple[str, int, str], float]:
 
 def markdown(found: Sequence[Stability]) -> list[str]:
     """The section of a report."""
-    lines = [
-        "## Trainings",
-        "",
-        "Over tasks, seeds and swept settings: accuracy on the source's test images at the last "
-        "epoch, how it differs from source-only's with the same normaliser (in points), and in "
-        "which share of the steps the gradient was clipped. ! marks what diverged or is more than "
-        f"{100 * TOLERANCE:g} points behind source-only.",
-        "",
-        "| rates | method | normaliser | runs | diverged | source accuracy | to source-only | "
-        "clipped |  |",
-        "|---|---|---|--:|--:|--:|--:|--:|---|",
-    ]
-    for one in found:
-        cells = [
+    rows = [
+        [
             *(one.row, one.method, one.norm),
             f"{one.done} of {one.planned}",
             str(one.diverged),
@@ -110,8 +104,19 @@ def markdown(found: Sequence[Stability]) -> list[str]:
             "–" if one.clipped is None else f"{100 * one.clipped:.0f} %",
             "" if one.is_well else "!",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+        for one in found
+    ]
+    return [
+        "## Trainings",
+        "",
+        "Over tasks, seeds and swept settings: accuracy on the source's test images at the last "
+        "epoch, how it differs from source-only's with the same normaliser (in points), and in "
+        "which share of the steps the gradient was clipped. ! marks what diverged or is more than "
+        f"{100 * TOLERANCE:g} points behind source-only.",
+        "",
+        *grid_table(HEADER, rows, left=(0, 1, 2, 8)),
+        "",
+    ]
 
 
 def warnings(found: Sequence[Stability]) -> list[str]:

@@ -11,8 +11,9 @@ from da.grids.statistics_run import MeasurementStore, StudyPlan
 from da.grids.statistics_study import REESTIMATED, Measurements, Question
 from da.grids.store import Store
 from da.ops.files import write_atomically
-from da.reports.report import csv_text, grid_table, percent
+from da.reports.report import csv_text
 from da.reports.statistics import Summary, summary
+from da.reports.texts import grid_table, percent
 
 TITLES: dict[Question, str] = {
     "images": "Few images",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from da.reports.differences import Difference, Spread
 from da.reports.runs import Run
@@ -178,4 +178,21 @@ def missing(runs: Iterable[Run], out: str = "") -> list[str]:
         + (f" ({run.reason}; log: {out}cells/{run.entry.cell.id}/log.txt)" if run.reason else "")
         for run in runs
         if run.state != "done"
+    ]
+
+
+def grid_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)
+) -> list[str]:
+    """A Markdown table.
+
+    Args:
+        header: the titles of its columns.
+        rows: their cells.
+        left: numbers of the columns that are aligned to the left; the others are to the right.
+    """
+    return [
+        f"| {' | '.join(header)} |",
+        f"|{'|'.join('---' if i in left else '--:' for i in range(len(header)))}|",
+        *(f"| {' | '.join(row)} |" for row in rows),
     ]

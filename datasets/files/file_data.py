@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -129,6 +129,7 @@ class FileData(DomainData):
     """
 
     transductive = True
+    own_validation = False
     evaluation_limit: int | None = None
     """Every evaluation but the target's test is on a fixed subset of at most so many images."""
 
@@ -183,11 +184,6 @@ class FileData(DomainData):
     def origin(cls) -> Origin:
         """See :meth:`SetFacts.origin`."""
         return "the user's"
-
-    @classmethod
-    def holds_out(cls, role: Role, options: Mapping[str, Any]) -> bool:
-        """See :meth:`SetFacts.holds_out`; published lists have no validation of their own."""
-        return role == "source" and float(options.get("validation", 0.0)) > 0
 
     @classmethod
     def read_all(cls, root: str | None = None) -> dict[str, dict[Split, ImageSet]]:

@@ -26,6 +26,8 @@ class SetFacts:
         counts: images per domain, or per ``"domain/split"`` where there are published splits.
         class_counts: images of each class, per domain, where they are published.
         published_splits: whether the set comes with lists of images for training and for test.
+        own_validation: whether every domain has validation images that are not trained on; of a set
+            without, only the source has them, where the option ``validation`` holds a share out.
         development: a (source, target) pair to tune on, outside every table; its domains may be
             chosen too.
         version: of how the images are made. Raise it when the same options give other images:
@@ -42,6 +44,7 @@ class SetFacts:
     counts: dict[str, int] = {}
     class_counts: dict[str, tuple[int, ...]] = {}
     published_splits: bool = False
+    own_validation: bool = True
     development: tuple[str, str] | None = None
     version: int = 1
 
@@ -73,7 +76,9 @@ class SetFacts:
             role: ``"source"`` or ``"target"``.
             options: of the set, as a grid gives them.
         """
-        return True
+        return cls.own_validation or (
+            role == "source" and float(options.get("validation", 0.0)) > 0
+        )
 
     @classmethod
     def origin(cls) -> Origin:
