@@ -125,6 +125,27 @@ def checked_options(cli: FitCLI) -> dict[str, Any]:
     }
 
 
+def refuse_all_but_the_spec(cli: FitCLI, reason: str) -> None:
+    """Refuses options of the trainer that are not of the specification, for who heeds no other.
+
+    Args:
+        cli: what was parsed.
+        reason: why they are not heeded.
+
+    Raises:
+        UserError: for the first that has another value than its default.
+    """
+    from da.engine.trainer import DEFAULTS
+    from da.engine.trainer_settings import refuse_trainer_settings
+    from da.errors import UserError
+
+    refuse_what_is_not_heeded(cli.config["trainer"])
+    refuse_trainer_settings(cli.spec)
+    for name in OF_THE_TRAINER:
+        if name in DEFAULTS and cli.config["trainer"][name] != DEFAULTS[name]:
+            raise UserError(f"trainer.{name}: {reason}; leave it out")
+
+
 def logger_of(names: list[str], given: Any) -> Callable[[Path], list[Any]]:
     """Makes the loggers of a run's folder: those of ``--logger`` and of ``--trainer.logger``."""
     from da.engine.loggers import loggers

@@ -34,10 +34,12 @@ def main(args: list[str], description: str) -> int:
     """Trains once for each normaliser and limit, measures every step, writes figure and table."""
     from da.analysis.training_scales import save_figure_and_table
     from da.cli._fit_cli import FitCLI
+    from da.cli._fit_options import refuse_all_but_the_spec
     from da.cli.inspect import folder
     from da.norms import normaliser
 
     cli = FitCLI(args, PROG, description, extra=OPTIONS)
+    refuse_all_but_the_spec(cli, "inspect training keeps nothing but its figure and table")
     norms = cli.config["norms"]
     names = [cli.spec.norm] if norms is None else [name.strip() for name in norms.split(",")]
     for name in names:

@@ -74,3 +74,6 @@ def test_what_is_wrong_is_one_line(refused_words):
     assert said == "clip: expected numbers above 0 or off, as in off,5; got '-1'"
     assert "clip: expected numbers" in refused_words("inspect", "training", "--clip", "much")
     assert "unknown normaliser 'wb'" in refused_words("inspect", "training", "--norms", "wb")
+    said = refused_words("inspect", "training", "--trainer.profiler", "simple")
+    assert "trainer.profiler: inspect training keeps nothing but its figure and table" in said
+    assert "trainer.devices" in refused_words("inspect", "training", "--trainer.devices", "2")
