@@ -212,8 +212,11 @@ class DataModule(Protocol):
     def set_of(self, role: Role, split: Split) -> ImagesOfDomain:
         """The images of one split of the source or the target."""
 
-    def images(self, role: Role, split: Split = "train") -> Iterable[Tensor]:
-        """Batches of images alone, ``(B, C, H, W)`` float32, in their own order, not augmented."""
+    def images(self, role: Role, split: Split = "train", mixed: bool = False) -> Iterable[Tensor]:
+        """Batches of images alone, ``(B, C, H, W)`` float32, not augmented.
+
+        They come in their own order or ``mixed``, in one that has nothing to do with classes.
+        """
 
     def evaluation(
         self,

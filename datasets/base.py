@@ -237,10 +237,20 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         """Loaders of :class:`da.types.Labelled`, one for each of ``test_evaluations``."""
         return [self.evaluation(role, split) for role, split in self.test_evaluations]
 
-    def images(self, role: Role, split: Split = "train") -> DataLoader[Any]:
-        """Yields images alone, ``(B, C, H, W)`` float32, in their own order, not augmented."""
+    def images(self, role: Role, split: Split = "train", mixed: bool = False) -> DataLoader[Any]:
+        """Yields images alone, ``(B, C, H, W)`` float32, not augmented.
+
+        Args:
+            role: of the domain.
+            split: of it.
+            mixed: in an order that has nothing to do with classes, the same in every run, for
+                statistics of batches: files lie class by class, and those of one class after
+                another are not the domain's. By default images come in their own order.
+        """
         data = self.set_of(role, split)
-        return self._loader(ImageChunks(data, self.transform, self.eval_batch_size))
+        shuffled = mixed and not self.classes_in_turn
+        order = permutation(derive_seed("mixed"), 0, len(data)) if shuffled else None
+        return self._loader(ImageChunks(data, self.transform, self.eval_batch_size, order))
 
     def serve_views(self, source: Sequence[View], target: Sequence[View]) -> None:
         """Has training batches hold these views of the images of either domain, in this order."""

@@ -32,6 +32,7 @@ class Digits(DomainData):
     domains = ("rendered", "optical", "photo")
     development = ("outlined", "sketched")
     version = VERSION
+    classes_in_turn = True
     classes = tuple(str(digit) for digit in range(10))
     image_size = SIZE
     mean = _HALF

@@ -69,6 +69,7 @@ class DigitsFive(DomainData):
     classes = tuple(str(digit) for digit in range(10))
     published_splits = True
     own_validation = False
+    version = 2  # see FileData
     evaluation_limit = 2000
     mean = _HALF
     std = _HALF

@@ -44,7 +44,7 @@ class Folder(FileData):
     aren't called like images are passed over. Everything else is as in :class:`FileData`.
     """
 
-    version = 2
+    version = 3
 
     def __init__(self, source: str, target: str, root: str | None = None, **kwargs: Any) -> None:
         self.domains = list_domains(root)

@@ -201,7 +201,7 @@ def restated_statistics(
     if images is None and not form:
         return nullcontext()
     domain = FORMS.get(form, "target")
-    batches = data.images(domain, "train") if images is None else images
+    batches = data.images(domain, "train", mixed=True) if images is None else images
     on_device = (evaluation_layout(x.to(module.device)) for x in batches)
     return reestimated(
         module.evaluated(), join_single_images((x, (Segment(domain, len(x)),)) for x in on_device)
@@ -333,7 +333,7 @@ class Recorder(L.Callback):
         forwarder = Forwarder(pl_module, data, plugin.forward_context, self.tick)
         forms = {"": score_streams(predictions, data, self.score_names, forwarder)}
         for form in self.other_forms(pl_module):
-            images = counted(data.images(FORMS[form], "train"), self.tick)
+            images = counted(data.images(FORMS[form], "train", mixed=True), self.tick)
             with plugin.forward_context(), restated_statistics(pl_module, data, form, images):
                 again = {
                     name: forwarder.predict(role, split)

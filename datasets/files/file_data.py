@@ -130,6 +130,7 @@ class FileData(DomainData):
 
     transductive = True
     own_validation = False
+    version = 2  # statistics of the domains are of batches that mix the classes
     evaluation_limit: int | None = None
     """Every evaluation but the target's test is on a fixed subset of at most so many images."""
 

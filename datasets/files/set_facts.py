@@ -28,6 +28,7 @@ class SetFacts:
         published_splits: whether the set comes with lists of images for training and for test.
         own_validation: whether every domain has validation images that are not trained on; of a set
             without, only the source has them, where the option ``validation`` holds a share out.
+        classes_in_turn: whether the images of a split lie in an order that mixes classes as it is.
         development: a (source, target) pair to tune on, outside every table; its domains may be
             chosen too.
         version: of how the images are made. Raise it when the same options give other images:
@@ -45,6 +46,7 @@ class SetFacts:
     class_counts: dict[str, tuple[int, ...]] = {}
     published_splits: bool = False
     own_validation: bool = True
+    classes_in_turn: bool = False
     development: tuple[str, str] | None = None
     version: int = 1
 

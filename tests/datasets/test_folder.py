@@ -125,6 +125,19 @@ def test_held_out_takes_one_at_least_and_leaves_one():
         assert np.bincount(labels[chosen], minlength=4).tolist() == expected
 
 
+def test_mixed_batches_hold_all_classes_although_files_lie_class_by_class(make):
+    data = make(augment=False, eval_batch_size=4)
+    images = torch.cat(list(data.images("source")))
+    labels = data.set_of("source", "train").labels
+    assert np.bincount(labels[:4]).tolist() == [4]
+    mixed = list(data.images("source", mixed=True))
+    order = [next(i for i, x in enumerate(images) if x.equal(image)) for image in torch.cat(mixed)]
+    assert sorted(order) == list(range(12))
+    assert all(len(set(labels[order[i : i + 4]])) == 2 for i in (0, 4, 8))
+    again = list(make(augment=False, eval_batch_size=4, seed=1).images("source", mixed=True))
+    assert torch.cat(again).equal(torch.cat(mixed)), "the same for every run, seed and normaliser"
+
+
 def test_images_are_decoded_when_they_are_needed(make, tree):
     (tree / "a" / "cat" / "0.png").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"cat/0\.png' can't be read"):  # the cache needs them all

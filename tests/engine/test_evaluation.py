@@ -190,6 +190,29 @@ def test_the_form_of_a_domain_has_the_statistics_of_that_domain(data):
             torch.testing.assert_close(layer.running_var, maps.var(1), rtol=0.05, atol=1e-3)
 
 
+def test_statistics_of_a_domain_are_of_batches_that_mix_its_classes(monkeypatch):
+    asked = []
+
+    class Data(Digits):
+        classes_in_turn = False
+
+        def images(self, role, split="train", mixed=False):
+            asked.append((role, split, mixed))
+            return super().images(role, split, mixed)
+
+    data = Data(batch_size=8)
+    data.setup("fit")
+    module = module_of()
+    with restated_statistics(module, data, "target-stats"):
+        mixed = module.network.backbone.stem[1].running_var.clone()
+    assert asked == [("target", "train", True)]
+    monkeypatch.setattr(Data, "classes_in_turn", True)
+    with restated_statistics(module, data, "target-stats"):
+        in_turn = module.network.backbone.stem[1].running_var.clone()
+    assert not mixed.equal(in_turn)
+    torch.testing.assert_close(mixed, in_turn, rtol=0.05, atol=1e-3)
+
+
 class Noting(DomainLayer):
     """Notes the domains that it is told of."""
 
