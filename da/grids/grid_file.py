@@ -73,6 +73,8 @@ def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:
             if isinstance(arguments, dict):
                 settings[group] = {**arguments, key: value}
             continue
+        if key == "norms":
+            settings = _without_absent(settings, value)
         if key in ("methods", "norms") and isinstance(in_file, dict):
             value = {name: in_file.get(name) or {} for name in _once(key, value)}
         if key == "lr" and any(not isinstance(rate, str) for rate in value):
@@ -82,6 +84,24 @@ def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:
     if grid.tuned is not None:
         grid = grid.model_copy(update={"tuned": str((path.parent / grid.tuned).resolve())})
     return grid
+
+
+def _without_absent(settings: dict[str, Any], norms: list[str]) -> dict[str, Any]:
+    """A grid whose challenger and baselines are none of the normalisers that are left out."""
+
+    in_file = settings.get("norms")
+    absent = {*map(str, in_file)} - {*norms} if isinstance(in_file, (list, dict)) else set()
+
+    def left_out(name: Any) -> bool:
+        return str(name).partition("@")[0] in absent
+
+    settings = dict(settings)
+    if left_out(settings.get("challenger")):
+        del settings["challenger"]
+    if isinstance(settings.get("baselines"), list):
+        rest = [name for name in settings["baselines"] if not left_out(name)]
+        settings["baselines"] = rest or None
+    return settings
 
 
 def _without_rates(overrides: Any) -> Any:

@@ -46,6 +46,17 @@ def test_the_command_line_replaces_and_keeps_options(tmp_path):
     assert grid.seeds == (0,)
 
 
+def test_a_normaliser_that_the_command_line_leaves_out_is_not_compared(tmp_path):
+    more = "challenger: wa\nbaselines: [bn, bn@target-stats, gn]\n"
+    path = written(tmp_path, lambda t: t.replace("[bn, wa]", "[bn, wa, gn]") + more)
+    assert read_grid(path, {"norms": ["wa", "gn"]}).baselines == ("gn",)
+    assert read_grid(path, {"norms": ["wa"]}).baselines is None
+    assert read_grid(path, {"norms": ["bn"]}).challenger is None
+    path = written(tmp_path, lambda t: t + "baselines: [nb]\n")
+    with pytest.raises(WrongSettings, match="unknown normaliser of the grid under baselines 'nb'"):
+        read_grid(path, {"norms": ["bn"]})
+
+
 def test_names_like_no_stay_names(tmp_path):
     path = written(tmp_path, lambda t: t.replace("[bn, wa]", "[no, off]"))
     assert list(read_grid(path, {}).norms) == ["no", "off"]
