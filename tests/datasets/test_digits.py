@@ -60,3 +60,14 @@ def test_random_neighbours_in_a_batch_move_by_their_own_draws(root):
     one = type(picks)(picks.cycles[5:6], picks.indices[5:6])
     (alone,) = stream.views(one, ["weak"])
     assert torch.equal(images[5:6], alone)
+
+
+@pytest.mark.parametrize(("source", "target"), [("rendered", "optical"), ("photo", "outlined")])
+def test_classes_lie_in_turn_as_is_stated(root, source, target):
+    assert Digits.classes_in_turn
+    data = Digits(source=source, target=target, root=root)
+    for role in ("source", "target"):
+        labels = np.asarray(data.set_of(role, "train").labels)
+        for first in range(0, len(labels) - 99, 100):
+            counts = np.bincount(labels[first : first + 100], minlength=10)
+            assert set(counts) <= {8, 9, 10, 11, 12}
