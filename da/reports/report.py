@@ -12,12 +12,13 @@ from da.grids.store import Store
 from da.ops.files import write_atomically
 from da.reports import rate_range, setting_scores, stability
 from da.reports.runs import Column, Run, load_runs, scores, tidy
-from da.reports.tables import Line, Table, tables, verdict
+from da.reports.tables import Line, Table, tables
 from da.reports.texts import (
     LEGEND,
     difference_rows,
     field_text,
     grid_table,
+    left_out_texts,
     missing,
     notes,
     partial,
@@ -25,6 +26,7 @@ from da.reports.texts import (
     title,
     unlabelled_notes,
 )
+from da.reports.verdicts import verdict
 
 
 def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
@@ -50,9 +52,7 @@ def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
                 if table.stream == "target/test":
                     lines += [*_differences(table), ""]
                     lines += [f"- {text}" for text in notes(table)]
-                if table.left_out:
-                    names = ", ".join(map(str, table.left_out))
-                    lines.append(f"- complete in no task, so left out of the average: {names}")
+                lines += [f"- {text}" for text in left_out_texts(table)]
                 lines += [""] if lines[-1] else []
             lines += unlabelled_notes(mine)
             lines += [f"- {verdict(t)}" for t in mine if t.stream == "target/test" and t.has_labels]

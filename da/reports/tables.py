@@ -27,6 +27,10 @@ class Field:
     done: int
     diverged: int
     summary: Summary | None
+    values: tuple[float, ...] = ()
+    """One per seed where all have one; of an average, their means over its tasks."""
+    unscored: int = 0
+    """Runs that finished and whose label-free epoch nobody knows: its score is not a number."""
 
     @property
     def complete(self) -> bool:
@@ -81,7 +85,8 @@ class Table:
     """Whether anything is known of how right the predictions are; or no run has finished."""
     evaluations: tuple[int, ...] = ()
     score: str = ""
-    left_out: list[Column] = field(default_factory=list)
+    left_out: list[tuple[Column, Point]] = field(default_factory=list)
+    """Columns that are complete in no task at a point, and so in no average there."""
 
 
 Runs = dict[tuple[str, str, int], Run]
@@ -128,7 +133,7 @@ def _table(
         if len(tasks) > 1:
             average, missing = values.average(tasks, point, shown, len(points))
             lines.append(average)
-            left_out += [column for column in missing if column not in left_out]
+            left_out += [(column, point) for column in missing]
     results = [run.result for run in runs if run.result is not None]
     return Table(
         row=row,
@@ -189,6 +194,18 @@ class _Values:
             done=sum(value is not None for value in values),
             diverged=states.count("diverged"),
             summary=summary(whole) if whole else None,
+            values=tuple(whole or ()),
+            unscored=self.unscored(task, column),
+        )
+
+    def unscored(self, task: str, column: Column) -> int:
+        if self.selection != "label-free":
+            return 0
+        runs = (self.runs.get((task, column.norm, seed)) for seed in self.seeds)
+        return sum(
+            run.selected(column.form, self.selection) is None
+            for run in runs
+            if run is not None and run.result is not None and column.form in run.result.forms
         )
 
     def differences(self, pair: Pair, tasks: Sequence[str]) -> dict[str, list[float]]:
@@ -246,11 +263,11 @@ class _Values:
         for column in shown:
             per_task = [self.whole(task, column) for task in tasks]
             complete = [values for values in per_task if values is not None]
-            over_tasks = None
-            if complete and len(complete) == len(tasks):
-                means = [sum(seed) / len(tasks) for seed in zip(*complete, strict=True)]
-                over_tasks = summary(means)
-            fields[column] = Field(len(lines), len(complete), 0, over_tasks)
+            means: list[float] = []
+            if len(complete) == len(tasks):
+                means = means_over_tasks(complete)
+            over_tasks = summary(means) if means else None
+            fields[column] = Field(len(lines), len(complete), 0, over_tasks, tuple(means))
         differences = []
         for pair in self.pairs:
             comparison = compare(self.differences(pair, tasks) if tasks else {}, families)
@@ -268,6 +285,15 @@ class _Values:
         return line, [c for c in shown if c not in present]
 
 
+def means_over_tasks(values: Sequence[Sequence[float]]) -> list[float]:
+    """One number per seed, out of each task's; none without a task.
+
+    >>> means_over_tasks([[0.5, 0.25], [1.0, 0.75]])
+    [0.75, 0.5]
+    """
+    return [sum(of_seed) / len(values) for of_seed in zip(*values, strict=True)]
+
+
 def point_text(point: Point) -> str:
     """The swept settings in words: ``batch_size 8, scope backbone``."""
     return ", ".join(f"{key.removeprefix('model.')} {value}" for key, value in point.items())
@@ -275,63 +301,3 @@ def point_text(point: Point) -> str:
 
 def _label(task: str, point: Point) -> str:
     return f"{task}, {point_text(point)}" if point else task
-
-
-def verdict(table: Table) -> str:
-    """The table in one plain sentence."""
-    if not table.has_labels:
-        return f"{table.selection}: the target has no labels, so nothing is known of accuracies."
-    lines = [line for line in table.lines if not line.is_average]
-    what = "tasks" if all(not line.point for line in lines) else "settings"
-    parts = []
-    for index, difference in enumerate(lines[0].differences if lines else []):
-        challenger, baseline = _title(difference.challenger), difference.baseline
-        tested = [d.these for line in lines if (d := line.differences[index]).these]
-        signs = [paired.sign for paired in tested if paired is not None]
-        if not signs:
-            parts.append(
-                f"{challenger} and {baseline} cannot be compared: on no {what[:-1]} did all seeds "
-                "of both finish"
-            )
-            continue
-        untested = sum(p is not None and p.low is None for p in tested)
-        parts.append(
-            f"{challenger} beats {baseline} beyond its interval on {signs.count(1)} of "
-            f"{len(lines)} {what} and loses on {signs.count(-1)}"
-            + (f" ({untested} not testable)" if untested else "")
-            + (f" ({len(lines) - len(signs)} missing)" if len(signs) < len(lines) else "")
-            + _on_average(table, index, what)
-        )
-    if ranking := _ranking(lines, table.columns):
-        parts.append(f"highest mean on {ranking} of {len(lines)} {what}")
-    for line in table.lines:
-        if line.is_average and line.best and what == "tasks":
-            over = (
-                ""
-                if len(line.tasks) == len(lines)
-                else f" over {len(line.tasks)} of {len(lines)} tasks"
-            )
-            parts.append(f"highest average{over}: {', '.join(map(str, line.best))}")
-    return f"{table.selection}: " + "; ".join(parts or ["nothing to compare yet"]) + "."
-
-
-def _on_average(table: Table, index: int, what: str) -> str:
-    """How the one average of a table ends on these tasks."""
-    averages = [line.differences[index].these for line in table.lines if line.is_average]
-    if what != "tasks" or len(averages) != 1 or averages[0] is None:
-        return ""
-    return {1: ", and wins", -1: ", and loses", 0: ", and neither wins nor loses"}[
-        averages[0].sign
-    ] + " on average"
-
-
-def _title(column: Column) -> str:
-    """``WA`` for ``wa``: the abbreviation at the head of a sentence."""
-    return "WA" if column == Column("wa") else str(column)
-
-
-def _ranking(lines: list[Line], shown: list[Column]) -> str:
-    """How often each column is best, ties counted for each: ``wa 3, bn@target-stats 3``."""
-    counts = {column: sum(column in line.best for line in lines) for column in shown}
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    return ", ".join(f"{column} {count}" for column, count in ordered if count)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from da.grids.plan import Plan
 from da.reports import stability
 from da.reports.runs import Column, Run
-from da.reports.tables import Table, verdict
+from da.reports.tables import Table
 from da.reports.texts import (
     difference_rows,
     field_text,
+    left_out_texts,
     missing,
     notes,
     partial,
@@ -19,6 +20,7 @@ from da.reports.texts import (
     title,
     unlabelled_notes,
 )
+from da.reports.verdicts import verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,9 +60,8 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Ta
                     target.print(_differences(table))
                     for text in notes(table):
                         target.print(text, markup=False)
-                if table.left_out:
-                    names = ", ".join(map(str, table.left_out))
-                    target.print(f"complete in no task, so left out of the average: {names}")
+                for text in left_out_texts(table):
+                    target.print(text, markup=False)
                 target.print()
             for table in mine:
                 if table.stream == "target/test" and table.has_labels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby
 
 from da.reports.differences import Difference, Spread
 from da.reports.runs import Run
@@ -46,6 +47,8 @@ def field_text(field: Field, average: bool = False) -> str:
         return "no rate"
     if field.diverged:
         return f"diverged ({field.diverged} of {field.planned})"
+    if field.unscored:
+        return f"no score ({field.unscored} of {field.planned})"
     return f"– ({field.done} of {field.planned})" if field.done else "–"
 
 
@@ -158,6 +161,17 @@ def title(table: Table) -> str:
     }[table.selection]
     domain = "source test accuracy, " if table.stream == "source/test" else ""
     return f"{domain}{table.selection}: {how}"
+
+
+def left_out_texts(table: Table) -> list[str]:
+    """Which normalisers are in no average, a line for each swept point."""
+    texts = []
+    for point, group in groupby(table.left_out, key=lambda item: item[1]):
+        where = f" with {point_text(point)}" if point else ""
+        which = "of that average" if point else "of the average"
+        names = ", ".join(str(column) for column, _ in group)
+        texts.append(f"complete in no task{where}, so left out {which}: {names}")
+    return texts
 
 
 def unlabelled_notes(shown: list[Table]) -> list[str]:

@@ -10,7 +10,8 @@ from da.grids.grid import Grid
 from da.grids.store import Store
 from da.reports import report, terminal
 from da.reports.runs import load_runs, scores, tidy
-from da.reports.tables import tables, verdict
+from da.reports.tables import tables
+from da.reports.verdicts import verdict
 
 # Target accuracies by task and normaliser for seeds 0, 1, 2.
 ACCURACIES = {
