@@ -12,12 +12,14 @@ from typing import Any
 from da.grids.plan import Plan
 from da.ops.files import write_atomically
 from da.reports.runs import Column
-from da.reports.tables import Line, Table
+from da.reports.statistics import Summary, summary
+from da.reports.tables import Table, means_over_tasks
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 MARKERS = {"": "o", "source-stats": "^", "target-stats": "s"}
+CROSS = "x"
 
 
 def save(out: Path, plan: Plan, shown: list[Table]) -> None:
@@ -28,7 +30,7 @@ def save(out: Path, plan: Plan, shown: list[Table]) -> None:
             (out / f"figure.{kind}").unlink(missing_ok=True)
         return
     figure = _sweep(plan, headline) if _swept(plan) else _tasks(plan, headline)
-    if any(f.summary is None for t in headline for line in t.lines for f in line.fields.values()):
+    if any(line.get_marker() == CROSS for axis in figure.axes for line in axis.get_lines()):
         figure.suptitle("× at the foot: diverged or missing", fontsize="small")
     write(figure, out / "figure")
 
@@ -91,9 +93,13 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
         lines = [line for line in table.lines if not line.is_average]
         for index, (column, style) in enumerate(_style(table.columns).items()):
             offset = 0.8 * ((index + 0.5) / len(table.columns) - 0.5)
-            xs, means, stds = _series(lines, column, [x + offset for x in range(len(lines))])
+            found = [line.fields[column].summary for line in lines]
+            xs, means, stds = _series(found, [x + offset for x in range(len(lines))])
             axis.errorbar(xs, means, stds, ls="none", capsize=2, ms=5, label=str(column), **style)
-            _absent(axis, lines, column, [x + offset for x in range(len(lines))], style)
+            absent = [
+                x + offset for x, line in enumerate(lines) if not line.fields[column].complete
+            ]
+            _crosses(axis, absent, style)
         for x in range(1, len(lines)):
             axis.axvline(x - 0.5, color="0.9", lw=0.8, zorder=0)
         axis.set_title(f"{table.method}, {table.row} learning rate, last epoch")
@@ -106,7 +112,10 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
 
 
 def _sweep(plan: Plan, tables: list[Table]) -> Any:
-    """Source accuracy on the left, target accuracy on the right, a line of panels per method."""
+    """Source accuracy on the left, target accuracy on the right, a line of panels per method.
+
+    All points of a panel are averages over the same tasks, those that are complete at each of them.
+    """
     from matplotlib.figure import Figure
 
     name = _swept(plan)
@@ -117,19 +126,26 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
     for table in tables:
         row = groups.index((table.method, table.row))
         axis = axes[row, 0 if table.stream == "source/test" else 1]
-        averaged = any(line.is_average for line in table.lines)
-        lines = [line for line in table.lines if line.is_average == averaged]
+        tasks, common = _common_tasks(table)
         for column, style in _style(table.columns).items():
-            xs, means, stds = _series(lines, column, [line.point[name] for line in lines])
+            values = [point[name] for point in plan.grid.points()]
+            found = [_average(table, column, point, common) for point in plan.grid.points()]
+            xs, means, stds = _series(found, values)
             line_style = ":" if column.form else "-"
             axis.errorbar(
                 xs, means, stds, ls=line_style, capsize=2, ms=5, label=str(column), **style
             )
-            _absent(axis, lines, column, [line.point[name] for line in lines], style)
+            absent = {
+                line.point[name]
+                for line in table.lines
+                if not line.is_average and not line.fields[column].complete
+            }
+            _crosses(axis, sorted(absent), style)
         axis.set_xscale("log", base=2)
         axis.set_xticks(list(plan.grid.sweep[name]), [str(v) for v in plan.grid.sweep[name]])
         domain = table.stream.partition("/")[0]
-        axis.set_title(f"{table.method}, {table.row} learning rate, last epoch")
+        over = "" if common == tasks else f", {len(common)} of {len(tasks)} tasks"
+        axis.set_title(f"{table.method}, {table.row} learning rate, last epoch{over}")
         axis.set_ylabel(f"{domain} accuracy (%)")
         axis.set_xlabel(name.removeprefix("model.").replace("_", " "))
         axis.grid(color="0.9")
@@ -138,29 +154,47 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
     return figure
 
 
-def _absent(
-    axis: Any, lines: list[Line], column: Column, xs: list[float], style: dict[str, Any]
-) -> None:
-    """A cross at the foot of the panel where runs diverged or are missing: no mean, no gap."""
-    absent = [x for x, line in zip(xs, lines, strict=True) if line.fields[column].summary is None]
-    axis.plot(
-        absent,
-        [0.03] * len(absent),
-        transform=axis.get_xaxis_transform(),
-        ls="none",
-        marker="x",
-        color=style["color"],
-        alpha=style["alpha"],
-    )
+def _common_tasks(table: Table) -> tuple[list[str], list[str]]:
+    """All tasks, and those that are complete at every point, as far as any is there."""
+    tasks = list(dict.fromkeys(line.task for line in table.lines if line.task))
+    averages = [line.tasks for line in table.lines if line.is_average]
+    of_points = [set(complete) for complete in averages if complete]
+    if not of_points:  # one task, or nothing is complete
+        return tasks, tasks
+    return tasks, [task for task in tasks if all(task in complete for complete in of_points)]
+
+
+def _average(
+    table: Table, column: Column, point: dict[str, Any], tasks: list[str]
+) -> Summary | None:
+    """Over seeds, of the mean over some tasks; None where a task is not complete."""
+    values = [
+        line.fields[column].values
+        for line in table.lines
+        if line.task in tasks and line.point == point
+    ]
+    return summary(means_over_tasks(values)) if values and all(values) else None
+
+
+def _crosses(axis: Any, xs: list[float], style: dict[str, Any]) -> None:
+    """A cross at the foot of the panel where runs diverged or are missing."""
+    if xs:
+        axis.plot(
+            xs,
+            [0.03] * len(xs),
+            transform=axis.get_xaxis_transform(),
+            ls="none",
+            marker=CROSS,
+            color=style["color"],
+            alpha=style["alpha"],
+        )
 
 
 def _series(
-    lines: list[Line], column: Column, xs: list[float]
+    found: list[Summary | None], xs: list[float]
 ) -> tuple[list[float], list[float], list[float]]:
     """Position, mean and deviation in percent, where there is a value."""
-    points = [
-        (x, s) for x, line in zip(xs, lines, strict=True) if (s := line.fields[column].summary)
-    ]
+    points = [(x, s) for x, s in zip(xs, found, strict=True) if s]
     return (
         [x for x, _ in points],
         [100 * s.mean for _, s in points],

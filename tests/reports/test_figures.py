@@ -1,0 +1,69 @@
+"""What the pictures of a report show, and what they own up to."""
+
+import pytest
+from made_grids import TASKS, fill, made_grid, noisy
+
+from da.reports import figures
+from da.reports.tables import tables
+
+SWEPT = {"batch_size": (1, 16, 64)}
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """Draws a grid of which some cells diverged; gives the figure."""
+
+    def draw(grid, diverged):
+        kept = []
+        monkeypatch.setattr(figures, "write", lambda figure, path: kept.append(figure))
+        plan, runs = fill(tmp_path, grid, noisy, diverged)
+        figures.save(tmp_path, plan, tables(plan, runs))
+        return kept[0]
+
+    return draw
+
+
+def lines_of(axis):
+    """By normaliser, positions and heights; and the positions of crosses."""
+    kept = {}
+    for container in axis.containers:
+        line = container.lines[0]
+        kept[container.get_label()] = (list(line.get_xdata()), list(line.get_ydata()))
+    crosses = [x.get_xdata() for x in axis.get_lines() if x.get_marker() == figures.CROSS]
+    return kept, [value for values in crosses for value in values]
+
+
+def test_points_of_a_line_are_of_the_same_tasks_and_a_divergence_is_marked(drawn):
+    figure = drawn(
+        made_grid(tasks=TASKS, sweep=SWEPT),
+        lambda cell: (cell.norm, cell.task, cell.batch_size) == ("wa", "a->b", 1),
+    )
+    target = figure.axes[1]
+    kept, crosses = lines_of(target)
+    assert kept["bn"][0] == [1, 16, 64]
+    # The made-up accuracies do not depend on the batch: what differs would be the tasks alone.
+    assert kept["bn"][1] == pytest.approx([62.0] * 3)
+    assert crosses == [1]
+    assert target.get_title().endswith("last epoch, 3 of 4 tasks")
+    assert figure._suptitle.get_text() == "× at the foot: diverged or missing"
+
+
+def test_what_is_complete_nowhere_at_a_value_leaves_the_others_their_tasks(drawn):
+    figure = drawn(
+        made_grid(tasks=TASKS, sweep=SWEPT), lambda cell: (cell.norm, cell.batch_size) == ("wa", 1)
+    )
+    kept, crosses = lines_of(figure.axes[1])
+    assert kept["bn"][0] == [1, 16, 64]
+    assert kept["wa"][0] == [16, 64]
+    assert crosses == [1]
+    assert figure.axes[1].get_title().endswith("last epoch")
+
+
+@pytest.mark.parametrize("settings", [{"tasks": TASKS, "sweep": SWEPT}, {"tasks": TASKS}])
+def test_a_whole_grid_has_no_cross_and_no_caption(drawn, settings):
+    figure = drawn(made_grid(**settings), lambda cell: False)
+    for axis in figure.axes:
+        kept, crosses = lines_of(axis)
+        assert set(kept) == {"bn", "bn@source-stats", "bn@target-stats", "wa"}
+        assert crosses == []
+    assert figure._suptitle is None
