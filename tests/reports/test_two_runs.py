@@ -10,6 +10,7 @@ from scipy import stats
 
 from da.cli import report
 from da.reports.agreement import agreements, conclusions
+from da.reports.agreement import rows as table_rows
 from da.reports.runs import Column
 from da.reports.runs_file import grouped, read_runs
 
@@ -78,6 +79,40 @@ def test_more_seeds_here_than_there_are_compared_on_those_of_both():
     lines = agreements(grouped(rows(a)), grouped(rows(a[:, :3])), WA, [BN])
     assert lines[0].equal
     assert (lines[0].here.n, lines[0].there.n) == (5, 3)
+    assert (
+        "seeds differ: M: here seeds 0, 1, 2, 3, 4; there seeds 0, 1, 2; here - there is of seeds "
+        "0, 1, 2" in conclusions(lines)
+    )
+
+
+def test_what_cannot_be_tested_neither_agrees_nor_is_settled():
+    here, there = noise(1)[:, :1], noise(2, shift=-0.1)[:, :1]  # one seed, and opposite signs
+    lines = agreements(grouped(rows(here)), grouped(rows(there)), WA, [BN])
+    assert conclusions(lines) == [
+        "0 of 7 differences agree: 0 is in the interval of their difference; 7 not testable"
+    ]
+    assert {tuple(row[-2:]) for row in table_rows(lines)} == {("–", "–")}
+
+
+def test_differences_that_cancel_over_tasks_are_not_equal():
+    here = np.zeros((2, 3))
+    here[0], here[1] = 0.05, -0.05
+    lines = agreements(grouped(rows(here)), grouped(rows(np.zeros((2, 3)))), WA, [BN])
+    assert [line.equal for line in lines] == [False] * 3
+    assert conclusions(lines)[0].startswith("0 of 3 differences agree")
+    assert all(row[-3] != "equal" for row in table_rows(lines))
+
+
+def test_two_grids_without_anything_in_common_are_told_apart():
+    here = rows(noise(1))
+    for there, words in (
+        ([dict(row, lr_row="published") for row in here], "there: M with bn, wa, published"),
+        ([dict(row, task="x" + row["task"]) for row in here], "complete tasks: xt0, xt1"),
+        ([dict(row, seed=str(5 + int(row["seed"]))) for row in here], "seeds 5, 6, 7, 8, 9"),
+        (rows(noise(1), sizes=(8, 32)), "settings: batch_size 8; batch_size 32"),
+        ([dict(row, last="") for row in here], "complete tasks: none"),
+    ):
+        refused(lambda there=there: agreements(grouped(here), grouped(there), WA, [BN]), words)
 
 
 def test_what_is_swept_makes_groups_and_what_follows_the_task_does_not():
@@ -125,7 +160,8 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     refused(
         lambda: report.main([str(here), "--against", str(there)]),
         "nothing to compare: expected wa - bn",
-        "here: M with bn, wa, seeds 0, 1, 2, 3, 4; there: N",
+        "here: M with bn, wa, tuned learning rate, complete tasks: t0, t1, t2, t3, t4, t5, ",
+        "t5, seeds 0, 1, 2, 3, 4; there: N",
     )
     (there / "runs.csv").write_text("a,b\n1,2\n")
     refused(lambda: read_runs(there), "expected a table that report writes")
