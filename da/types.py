@@ -265,6 +265,7 @@ class DataSet(DataModule, Protocol):
         domains: empty on the class where they are known only once its folder is read.
         symbols: letters of the domains in tables, ``{"amazon": "A"}``.
         counts: images per domain, or per ``"domain/split"``, where they are published.
+        published_splits: whether training and test images are told apart by published lists.
         development: a source and a target to tune on, outside every table.
         version: of how the images are made; another one makes finished results outdated.
     """
@@ -276,6 +277,7 @@ class DataSet(DataModule, Protocol):
     domains: tuple[str, ...]
     symbols: dict[str, str]
     counts: dict[str, int]
+    published_splits: bool
     development: tuple[str, str] | None
     version: int
 

@@ -143,6 +143,7 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
         "images": {},
         "names": {},
         "data_path": settings["data"],
+        "scored_images": behaviour.get("scored images", "held out"),
     }
 
 

@@ -11,6 +11,10 @@ from da.engine.spec import RunSpec
 Selection = Literal["last", "label-free", "oracle"]
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 
+ScoredImages = Literal["held out", "trained on", "tested"]
+"""Which images of the target a label-free score is of, without their labels: validation images that
+are nothing else, those that are trained on, or the very ones that are trained on and tested."""
+
 DEFAULT_SCORE = "InformationMaximisation"
 """Picks the label-free epoch unless another is named."""
 

@@ -65,6 +65,7 @@ def _plan(grid: Grid, seeds: Sequence[int], known: Known, command: str, tune: st
         known["version"],
         known["images"],
         known["data_path"],
+        known["scored_images"],
     )
 
 

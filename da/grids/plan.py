@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from da.engine.result import ScoredImages
 from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids import rate_table
@@ -40,6 +41,8 @@ class Plan(BaseModel):
     """Places of the grid that no tuned rate works for, in words; they have no entries."""
     images: dict[str, int] = {}
     """Published number of images that a domain is tested on as a target, where there is one."""
+    scored_images: ScoredImages = "held out"
+    """What label-free scores are of; earlier plans don't say."""
 
     @property
     def cells(self) -> list[RunSpec]:
@@ -55,6 +58,7 @@ def plan(
     version: int = 1,
     images: dict[str, int] | None = None,
     data_path: str = "",
+    scored_images: ScoredImages = "held out",
 ) -> Plan:
     """The cells of a grid, seed by seed, so that an interrupted grid has whole seeds first.
 
@@ -66,6 +70,7 @@ def plan(
         version: of the data class.
         images: see :class:`Plan`.
         data_path: the dotted path of the data class, by which a table of rates may name it.
+        scored_images: see :class:`Plan`.
     """
     table = None
     if "tuned" in grid.rows:
@@ -91,7 +96,7 @@ def plan(
         )
     return Plan(
         command=command, grid=grid, tasks=tasks, entries=entries, refused=list(refused),
-        images=images or {},
+        images=images or {}, scored_images=scored_images,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from da.errors import UserError, unknown
 from da.grids.grid import Grid, all_tasks, domain_problems, split_task, swept
 
 if TYPE_CHECKING:
+    from da.engine.result import ScoredImages
     from da.types import DataSet, Role
 
 SET_BY_THE_GRID = {"num_classes", "task", "seed", "norm", "norm_options", "lr"}
@@ -38,6 +39,7 @@ class Known(TypedDict):
     images: dict[str, int]
     names: dict[str, str]
     data_path: str
+    scored_images: ScoredImages
 
 
 class Problems(list[str]):
@@ -74,6 +76,7 @@ def check(settings: dict[str, Any]) -> Known:
         images=_published(data),
         names=_short_names(grid),
         data_path=f"{data.__module__}.{data.__qualname__}",
+        scored_images=_scored_images(data, grid.data_args),
     )
 
 
@@ -152,6 +155,13 @@ def _published(data: type[DataSet]) -> dict[str, int]:
         for key, count in data.counts.items()
         if not key.endswith("/train")
     }
+
+
+def _scored_images(data: type[DataSet], data_args: dict[str, Any]) -> ScoredImages:
+    """Which images of the target a label-free score is of."""
+    if data.holds_out("target", data_args):
+        return "held out"
+    return "trained on" if data.published_splits else "tested"
 
 
 def ready(settings: dict[str, Any], tasks: list[str]) -> None:

@@ -15,6 +15,7 @@ from da.reports.runs import Column, Run, load_runs, scores, tidy
 from da.reports.tables import Line, Table, tables
 from da.reports.texts import (
     LEGEND,
+    SCORED_IMAGES,
     difference_rows,
     field_text,
     grid_table,
@@ -90,6 +91,11 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
         f"{grid.threads} thread(s) per run",
         f"- runs: {len(results)} of {len(runs)} finished",
     ]
+    if plan.scored_images != "held out":
+        facts.append(
+            "- label-free selection: the target has no validation images of its own; scores are "
+            f"of {SCORED_IMAGES[plan.scored_images]}"
+        )
     if grid.stop_at is not None:
         facts.append(
             f"- stopping: seeds were added until all averages on these tasks are known to ± "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from da.engine.result import SELECTIONS, Result, Selection
+from da.engine.result import SELECTIONS, Result, ScoredImages, Selection
 from da.grids.grid import Row
 from da.grids.plan import Plan
 from da.reports.differences import Comparison, Difference, compare
@@ -85,6 +85,8 @@ class Table:
     """Whether anything is known of how right the predictions are; or no run has finished."""
     evaluations: tuple[int, ...] = ()
     score: str = ""
+    scored_images: ScoredImages = "held out"
+    """What the label-free score is of."""
     left_out: list[tuple[Column, Point]] = field(default_factory=list)
     """Columns that are complete in no task at a point, and so in no average there."""
 
@@ -146,6 +148,7 @@ def _table(
         has_labels=not results or any(has_accuracy(result, stream) for result in results),
         evaluations=tuple(sorted({len(result.evaluations) for result in results})),
         score=plan.grid.score,
+        scored_images=plan.scored_images,
         left_out=left_out,
     )
 

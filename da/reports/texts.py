@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 
+from da.engine.result import ScoredImages
 from da.reports.differences import Difference, Spread
 from da.reports.runs import Run
 from da.reports.statistics import Paired
@@ -25,6 +26,13 @@ LEGEND = (
     "if runs vary as they did.",
 )
 """Two paragraphs: accuracies, differences."""
+
+SCORED_IMAGES: dict[ScoredImages, str] = {
+    "held out": "unlabelled target validation images",
+    "trained on": "the target's training images, unlabelled",
+    "tested": "the target's test images, unlabelled, which are trained on, too",
+}
+"""What a label-free score is of, in words."""
 
 
 def percent(value: float) -> str:
@@ -154,8 +162,8 @@ def title(table: Table) -> str:
     plural = "" if counts == "1" else "s"
     how = {
         "last": "the last epoch",
-        "label-free": f"the epoch with the highest {table.score or 'score'} on unlabelled target "
-        "validation images",
+        "label-free": f"the epoch with the highest {table.score or 'score'} on "
+        f"{SCORED_IMAGES[table.scored_images]}",
         "oracle": f"the maximum over {counts} evaluation{plural} on the target's test labels, "
         "which flatters the noisier normaliser",
     }[table.selection]

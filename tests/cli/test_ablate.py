@@ -291,6 +291,13 @@ def test_a_target_without_labels_is_shown_without_accuracies(bench):
     assert {row["selection"] for row in rows if row["epoch"]} == {"last", "label-free"}
 
 
+def test_the_report_says_where_label_free_scores_are_of_the_images_that_are_tested(bench):
+    b = bench({"scored images": "tested"})
+    assert b.run()[0] == 0
+    text = (b.folder / "out" / "report.md").read_text()
+    assert "scores are of the target's test images, unlabelled, which are trained on, too" in text
+
+
 def test_a_logger_is_an_argument_of_the_training_and_no_part_of_a_cell(bench):
     b = bench({}, GRID + "logger: tensorboard\n")
     assert b.run()[0] == 0

@@ -64,6 +64,19 @@ def test_data_have_a_short_name_and_a_path_and_cells_hold_the_short_one(data):
     assert grid.cell("amazon->webcam", "DANN", "bn", {}, 0, 0.1).data == "OfficeCaltech10"
 
 
+@pytest.mark.parametrize(
+    ("data", "task", "images"),
+    [
+        ("Digits", "rendered->optical", "held out"),
+        ("DigitsFive", "mnist->svhn", "trained on"),
+        ("OfficeCaltech10", "amazon->webcam", "tested"),
+    ],
+)
+def test_what_label_free_scores_are_of_is_known_of_the_data(data, task, images):
+    _, known = checked(data=data, tasks=[task])
+    assert known["scored_images"] == images
+
+
 def test_paths_of_our_own_classes_are_their_short_names_and_the_same_cells():
     spelt, _ = checked(
         data="datasets.digits.Digits",

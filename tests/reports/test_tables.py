@@ -101,6 +101,34 @@ def test_the_tables_read_as_they_should(tmp_path, grid):
     assert "partial" not in text
 
 
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        ("trained on", "the target's training images, unlabelled"),
+        ("tested", "the target's test images, unlabelled, which are trained on, too"),
+    ],
+)
+def test_a_target_without_validation_images_of_its_own_is_called_so(tmp_path, grid, images, words):
+    store, plan = filled(tmp_path, grid)
+    runs = load_runs(store, plan)
+    text = report.markdown(plan, runs, tables(plan, runs))
+    assert (
+        "### label-free: the epoch with the highest InformationMaximisation on unlabelled target "
+        "validation images\n" in text
+    )
+    assert "label-free selection" not in text
+    plan.scored_images = images
+    text = report.markdown(plan, runs, tables(plan, runs))
+    assert (
+        f"### label-free: the epoch with the highest InformationMaximisation on {words}\n" in text
+    )
+    assert (
+        "- label-free selection: the target has no validation images of its own; scores are of "
+        f"{words}\n" in text
+    )
+    assert "target validation images" not in text
+
+
 def test_missing_cells_are_shown_and_never_averaged_over(tmp_path, grid):
     store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
     runs = load_runs(store, plan)
