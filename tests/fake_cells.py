@@ -178,6 +178,7 @@ def measure(
         for way in asked.ways
         for draw in range(asked.draws)
         if statistics or way not in ("reestimated", "BatchStatistics")
+        if not (cell.norm == "dsbn" and way == "reestimated")
     ]
     return Measurements(
         run=cell.id,

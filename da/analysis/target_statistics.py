@@ -80,7 +80,7 @@ def measure(
         run=cell.id,
         spec=cell,
         asked=asked.id,
-        statistics=network.has_statistics,
+        statistics=network.has_batch_norm,
         images={"train": len(network.train), "test": len(network.test)},
         trained=trained,
         measured=measured,
@@ -167,11 +167,14 @@ class StudiedNetwork:
     adapters: dict[str, Adapter]
     batch_size: int
     seed: int
-    has_statistics: bool = field(init=False)
+    has_batch_norm: bool = field(init=False)
+    can_reestimate: bool = field(init=False)
     _known: dict[Condition, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.has_statistics = bool(batch_norms(self.module.evaluated()))
+        network = self.module.evaluated()
+        self.has_batch_norm = bool(batch_norms(network, within_domain_layers=True))
+        self.can_reestimate = bool(batch_norms(network))  # not where each domain has its own
 
     @classmethod
     def of(
@@ -201,17 +204,22 @@ class StudiedNetwork:
         )
 
     def places(self) -> Iterator[Place]:
-        """All that is to be measured: what can't change a network without statistics is not."""
+        """All that is to be measured: not what can't change a network, or is not defined for it."""
         for question, other, values in self.asked.series():
             for value in values:
                 for way in self.asked.ways:
-                    alone = way == REESTIMATED or self.adapters[way].statistics_alone
-                    if alone and not self.has_statistics:
+                    if not self.measures(way):
                         continue
                     # With all images there is nothing to draw, and in one batch no order.
                     draws = 1 if (question, value) == ("images", "all") else self.asked.draws
                     for draw in range(draws):
                         yield question, other, value, way, draw
+
+    def measures(self, way: str) -> bool:
+        """Whether a way changes the network."""
+        if way == REESTIMATED:
+            return self.can_reestimate
+        return self.has_batch_norm or not self.adapters[way].statistics_alone
 
     def accuracy_as_trained(self) -> float:
         """Of the network as it is, on the test images."""

@@ -201,7 +201,7 @@ class Measurements(Strict):
     """Identity of the questions, :attr:`Questions.id`."""
     statistics: bool
     """Whether the network has batch norm; else what changes only statistics changes nothing, and
-    is not measured."""
+    is not measured. Of one with batch norm, a way that is not measured is not defined."""
     images: dict[str, int]
     """Images that there are of the target, by split."""
     trained: float = Field(ge=0, le=1)

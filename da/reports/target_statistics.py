@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from da.grids.plan import Entry
-from da.grids.statistics_run import MeasurementStore, StudyPlan
-from da.grids.statistics_study import REESTIMATED, Measurements, Question
-from da.grids.store import Store
+from da.grids.statistics_run import StudyPlan
+from da.grids.statistics_study import REESTIMATED, Question
 from da.ops.files import write_atomically
 from da.reports.report import csv_text
-from da.reports.statistics import Summary, summary
+from da.reports.statistics import Summary
+from da.reports.target_statistics_answers import Answers, load
 from da.reports.texts import grid_table, percent
 
 TITLES: dict[Question, str] = {
@@ -47,115 +45,16 @@ LEGEND = (
     "shifted streams and score predictions; no network sees them."
 )
 
-
-@dataclass(frozen=True)
-class Answer:
-    """One trained network of the plan, and its measurements where there are any."""
-
-    entry: Entry
-    measurements: Measurements | None
-    missing: str = ""
-
-    def accuracy(self, question: Question, other: str, value: str, way: str) -> float:
-        """The mean over the draws; as trained, of what changes nothing."""
-        measured = self.measurements
-        assert measured is not None  # for mypy: only complete tasks are asked
-        values = [
-            m.accuracy
-            for m in measured.measured
-            if (m.question, m.other, m.value, m.way) == (question, other, value, way)
-        ]
-        return sum(values) / len(values) if values else measured.trained
+NOT_DEFINED = (
+    "–: batch norm that keeps statistics of each domain (dsbn) is not re-estimated on images of "
+    "another."
+)
 
 
-@dataclass(frozen=True)
-class Answers:
-    """All of a study: by column (normaliser), task and seed.
-
-    Attributes:
-        study: what was asked of whom.
-        all: one per network, in the order of the plan.
-        columns: those that are complete in a task at least.
-        tasks: complete for all of these columns; averages are over them.
-        left_out: columns that are complete in none.
-    """
-
-    study: StudyPlan
-    all: list[Answer]
-    columns: list[str]
-    tasks: list[str]
-    left_out: list[str]
-
-    def column_of(self, entry: Entry) -> str:
-        """The normaliser, with the method where there are several."""
-        cell = entry.cell
-        return cell.norm if len(self.study.plan.grid.methods) == 1 else f"{cell.method} {cell.norm}"
-
-    def of(self, column: str, task: str) -> list[Answer]:
-        """One answer per seed."""
-        return [
-            answer
-            for answer in self.all
-            if self.column_of(answer.entry) == column and answer.entry.cell.task == task
-        ]
-
-    def average(self, column: str, *place: Any) -> Summary:
-        """Over seeds, of the mean over tasks.
-
-        Args:
-            column: of :attr:`columns`.
-            place: question, other, value and way; nothing for the network as trained.
-        """
-        by_seed: dict[int, list[float]] = {}
-        for task in self.tasks:
-            for answer in self.of(column, task):
-                assert answer.measurements is not None  # for mypy: the task is complete
-                value = answer.accuracy(*place) if place else answer.measurements.trained
-                by_seed.setdefault(answer.entry.cell.seed, []).append(value)
-        return summary([sum(values) / len(values) for values in by_seed.values()])
-
-    @property
-    def with_statistics(self) -> list[str]:
-        """Columns that have batch norm."""
-        return [
-            column
-            for column in self.columns
-            if any(
-                a.measurements and a.measurements.statistics for a in self.of(column, self.tasks[0])
-            )
-        ]
-
-
-def load(out: Path, study: StudyPlan) -> Answers:
-    """Reads all measurements of a study."""
-    store = MeasurementStore(out, study.questions.id)
-    trainings = Store(out), Store(Path(study.trained))
-    every = []
-    for entry in study.plan.entries:
-        measurements, why = store.result(entry.cell), ""
-        if measurements is None:
-            failures = [s.failure(entry.cell) for s in (store, *trainings)]
-            reason = next((f for f in failures if f is not None), None)
-            why = f"{reason.state}: {reason.reason}" if reason else "not measured"
-        every.append(Answer(entry, measurements, why))
-    answers = Answers(study, every, [], [], [])
-    columns = list(dict.fromkeys(answers.column_of(answer.entry) for answer in every))
-    complete = {
-        column: [
-            task
-            for task in study.plan.tasks
-            if all(answer.measurements for answer in answers.of(column, task))
-        ]
-        for column in columns
-    }
-    shown = [column for column in columns if complete[column]]
-    tasks = [t for t in study.plan.tasks if shown and all(t in complete[c] for c in shown)]
-    left_out = [column for column in columns if column not in shown]
-    return Answers(study, every, shown if tasks else [], tasks, left_out)
-
-
-def field_text(field: Summary) -> str:
-    """``93.1 ± 0.4``."""
+def field_text(field: Summary | None) -> str:
+    """``93.1 ± 0.4``, or a dash."""
+    if field is None:
+        return "–"
     return percent(field.mean) + (f" ± {percent(field.std)}" if field.std is not None else "")
 
 
@@ -165,8 +64,10 @@ def markdown(answers: Answers) -> str:
     lines = ["# When do target statistics fail?", "", *_facts(answers), ""]
     tasks = f"{len(answers.tasks)} of {len(study.plan.tasks)} tasks"
     lines += [LEGEND.format(tasks=tasks, reestimated=REESTIMATED), ""]
+    if not all(answers.is_defined(c, w) for c in answers.columns for w in study.questions.ways):
+        lines += [NOT_DEFINED, ""]
     if answers.columns:
-        trained = [[c, field_text(answers.average(c))] for c in answers.columns]
+        trained = [[c, field_text(answers.as_trained(c))] for c in answers.columns]
         lines += ["## As trained", "", *grid_table(["network", "accuracy"], trained), ""]
     question = None
     for asked, other, values in study.questions.series() if answers.columns else ():
@@ -241,10 +142,13 @@ def flips(answers: Answers, question: Question, other: str, values: tuple[str, .
     lines = []
     for way in answers.study.questions.ways:
         for column in answers.with_statistics:
-            means = {v: answers.average(column, question, other, v, way).mean for v in values}
+            found = {v: answers.average(column, question, other, v, way) for v in values}
+            means = {value: field.mean for value, field in found.items() if field}
+            if not means:
+                continue  # not defined for this network
             parts = []
             for reference in dict.fromkeys([column, *references]):
-                level = answers.average(reference).mean
+                level = answers.as_trained(reference).mean
                 below = [value for value, mean in means.items() if mean < level]
                 where = ", ".join(below) if below else "nowhere"
                 where = "everywhere" if len(below) == len(values) else where
@@ -292,9 +196,10 @@ def table_rows(answers: Answers) -> list[dict[str, Any]]:
                     row |= {"value": value, "task": task}
                     for column in answers.columns:
                         field = one.average(column, question, other, value, way)
-                        row[f"{column} mean"] = round(100 * field.mean, 4)
-                        std = field.std
-                        row[f"{column} std"] = None if std is None else round(100 * std, 4)
+                        mean, std = (field.mean, field.std) if field else (None, None)
+                        for name, number in (("mean", mean), ("std", std)):
+                            scaled = None if number is None else round(100 * number, 4)
+                            row[f"{column} {name}"] = scaled
                     rows.append(row)
     return rows
 

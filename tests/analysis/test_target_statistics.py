@@ -24,8 +24,9 @@ ASKED = Questions(
 
 
 def spec_of(norm):
+    method = "DANN" if norm == "dsbn" else "SourceOnly"  # dsbn needs images of the target
     return RunSpec(
-        data="Digits", data_args=DATA, source="rendered", target="optical", method="SourceOnly",
+        data="Digits", data_args=DATA, source="rendered", target="optical", method=method,
         norm=norm, model_args={"bottleneck": 16}, lr=0.05, batch_size=16, epochs=1,
         steps_per_epoch=12, seed=0,
     )  # fmt: skip
@@ -33,9 +34,9 @@ def spec_of(norm):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Folders and results of two short trainings, by normaliser."""
+    """Folders and results of short trainings, by normaliser."""
     made = {}
-    for norm in ("bn", "wa"):
+    for norm in ("bn", "wa", "dsbn"):
         folder = tmp_path_factory.mktemp(norm)
         made[norm] = folder / "last.ckpt", train(spec_of(norm), folder)
     return made
@@ -90,6 +91,20 @@ def test_a_network_without_statistics_changes_only_by_what_is_learnt(trained):
     found = answers(trained, "wa")
     assert {m.way for m in found.measured} == {"TENT"}
     assert len(found.measured) == 2 * 8 + 1
+
+
+def test_statistics_of_each_domain_are_those_of_the_batch_and_are_not_re_estimated(trained):
+    asked = Questions(
+        images=(2, 32),
+        adapters={"BatchStatistics": {"single_images": True}, "TENT": {"single_images": True}},
+        draws=1,
+        test_images=60,
+    )
+    found = answers(trained, "dsbn", asked)
+    assert found.statistics
+    assert {m.way for m in found.measured} == {"BatchStatistics", "TENT"}
+    of_batch = {m.value: m.accuracy for m in found.measured if m.way == "BatchStatistics"}
+    assert len({found.trained, *of_batch.values()}) == 3
 
 
 def test_the_statistics_are_of_the_images_that_are_asked_for(trained):

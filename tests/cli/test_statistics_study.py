@@ -64,6 +64,7 @@ def test_it_trains_what_is_missing_measures_once_and_reports(bench, capsys):
     text = (out / "report.md").read_text()
     assert "| bn, reestimated | 31.5 ± 1.4 | 41.5 ± 1.4 | 51.5 ± 1.4 |" in text
     assert "| wa, BatchStatistics | 50.0 ± 0.0 | 50.0 ± 0.0 | 50.0 ± 0.0 |" in text
+    assert "(dsbn)" not in text
     for name in ("images", "mixture", "label_shift"):
         assert (out / f"{name}.png").stat().st_size > 10_000
         assert f"]({name}.png)" in text
@@ -77,6 +78,25 @@ def test_it_trains_what_is_missing_measures_once_and_reports(bench, capsys):
     assert report.main([str(out)]) == 0
     assert (out / "report.md").read_text() == text
     assert "images.png" in capsys.readouterr().out
+
+
+def test_a_way_that_is_not_defined_for_a_network_is_a_dash(bench):
+    (bench.folder / "study.yaml").write_text(STUDY.replace("[bn, wa]", "[dsbn, bn, wa]"))
+    code, said = study(bench, "--seeds", "0")
+    assert code == 0, said
+    assert "dsbn, BatchStatistics: below dsbn as trained (45.0): 1, 4; " in said
+    assert "dsbn, reestimated" not in said
+    out = bench.folder / "asked"
+    text = (out / "report.md").read_text()
+    assert "| dsbn, reestimated | – | – | – |" in text
+    assert "| dsbn, BatchStatistics | 30.5 | 40.5 | 50.5 |" in text
+    assert "| wa, reestimated | 50.0 | 50.0 | 50.0 |" in text
+    assert "–: batch norm that keeps statistics of each domain (dsbn) is not re-estimated" in text
+    with (out / "table.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["way"] == "reestimated"]
+    assert {row["dsbn mean"] for row in rows} == {""}
+    assert "" not in {row["bn mean"] for row in rows}
+    assert (out / "images.png").stat().st_size > 10_000
 
 
 @pytest.mark.long
