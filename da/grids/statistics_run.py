@@ -121,6 +121,11 @@ class StudyRun:
     trained: Path
     measure: str = MEASURE
 
+    def asked(self) -> tuple[dict[str, Any], str, dict[str, Any]]:
+        """The arguments of :func:`da.grids.statistics_study.check_questions`."""
+        questions = self.study.questions().model_dump(mode="json")
+        return questions, self.grid.data, self.grid.data_args
+
     def checkpoints(self, cells: list[RunSpec]) -> dict[str, str]:
         """Files of finished trainings by identity: the grid's, or else the study's own."""
         stores = Store(self.trained), Store(self.session.store.root)
@@ -228,8 +233,7 @@ def _check(study: StudyRun, pool: Any) -> Plan:
     """Checks the grid and the questions, and resolves the grid."""
     short, known = study.session.check_grid(pool, study.grid)
     if study.session.check == CHECK:
-        settings = study.study.questions().model_dump(mode="json")
-        pool.ask(CHECK_QUESTIONS, settings, study.grid.data, study.grid.data_args)
+        pool.ask(CHECK_QUESTIONS, *study.asked())
     return plans.plan(
         short,
         known["tasks"],
@@ -259,6 +263,8 @@ def dry_run(study: StudyRun) -> int:
 
     session = study.session
     known = resolve(session.check)(study.grid.model_dump(mode="json"))
+    if session.check == CHECK:
+        resolve(CHECK_QUESTIONS)(*study.asked())
     short = study.grid.renamed(known["names"])
     plan = plans.plan(
         short, known["tasks"], study.command, study.tune, known["version"],

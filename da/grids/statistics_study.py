@@ -77,6 +77,15 @@ class Questions(Strict):
         distinct("values", list(value))
         return value
 
+    @field_validator("mixture")
+    @classmethod
+    def _shares(cls, value: Any) -> Any:
+        for other, shares in value.items():
+            if not shares:
+                raise ValueError(f"no share of {other}; name some, or leave {other} out")
+            distinct(f"shares of {other}", list(shares))
+        return value
+
     @model_validator(mode="after")
     def _something(self) -> Questions:
         if not any(self.series()):
@@ -220,7 +229,10 @@ class Measurements(Strict):
 
 
 def check_questions(settings: dict[str, Any], data: str, data_args: dict[str, Any]) -> None:
-    """Refuses names that don't exist, before anything is trained. Runs in a worker.
+    """Refuses what no network could be asked, before anything is trained. Runs in a worker.
+
+    Names must exist, domains must be there to mix the target with, and a batch of one image is for
+    adapters that take it.
 
     Args:
         settings: of :class:`Questions`.
@@ -237,7 +249,12 @@ def check_questions(settings: dict[str, Any], data: str, data_args: dict[str, An
     problems = Problems()
     questions = Questions.model_validate(settings)
     for name, options in questions.adapters.items():
-        problems.of(f"adapters.{name}", lambda: adapter(name, options))  # noqa: B023
+        made = problems.of(f"adapters.{name}", lambda: adapter(name, options))  # noqa: B023
+        if 1 in questions.images and not getattr(made, "single_images", True):
+            problems.append(
+                f"adapters.{name}.single_images: expected true, since images holds 1: a batch of "
+                "one image, which has no statistics of one value per channel; got false"
+            )
     if "others" in questions.mixture:
         domains = find_data(data).available(data_args.get("root"))
         if len(domains) < 3:

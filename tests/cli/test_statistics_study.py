@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 from refusing import refused
-from test_ablate import Bench
+from test_ablate import GRID, Bench
 
 from da.cli import ablate, report
 from da.errors import UserError
@@ -148,6 +148,8 @@ def test_what_fails_and_diverges_is_named(bench):
         ("images: [1, 4, all]", "images: [0]", ("images", "above 0")),
         ("images: [1, 4, all]", "image: [1]", ("unknown setting 'image'; did you mean 'images'",)),
         ("source: [0, 0.5]", "source: [0, 1]", ("mixture", "below 1")),
+        ("source: [0, 0.5]", "source: []", ("mixture: no share of source; name some",)),
+        ("source: [0, 0.5]", "source: [0.5, 0.5]", ("mixture", "shares of source given twice")),
         ("[iid, 0.1, sorted]", "[iid, iid]", ("label_shift", "given twice: iid")),
         ("[iid, 0.1, sorted]", "[shuffled]", ("label_shift",)),
         ("grid: grid.yaml", "grid: gird.yaml", ("grid: no file", "gird.yaml")),
@@ -178,6 +180,25 @@ def test_adapters_and_their_options_must_exist():
     first, second = str(caught.value).splitlines()
     assert first.startswith("adapters.TNT: unknown adapter 'TNT'; did you mean 'TENT'")
     assert second.startswith("adapters.TENT: adapter TENT: ")
+
+
+def test_a_batch_of_one_image_is_for_adapters_that_take_it():
+    adapters = {"TENT": {}, "BatchStatistics": {"single_images": True}}
+    asked = Questions(images=(1, 4), adapters=adapters).model_dump()
+    said = refused(lambda: check_questions(asked, "Digits", {}), "adapters.TENT.single_images:")
+    assert "BatchStatistics" not in said
+    check_questions(Questions(images=(2, "all"), adapters=adapters).model_dump(), "Digits", {})
+    adapters["TENT"]["single_images"] = True
+    check_questions(Questions(images=(1, 4), adapters=adapters).model_dump(), "Digits", {})
+
+
+def test_a_dry_run_checks_the_questions_too(tmp_path, refused_words):
+    (tmp_path / "grid.yaml").write_text(
+        GRID.replace("x.Y", "Digits").replace("[M]", "[SourceOnly]")
+    )
+    (tmp_path / "study.yaml").write_text("grid: grid.yaml\nimages: [4]\nadapters: [TNT]\n")
+    said = refused_words("ablate", "study.yaml", "--dry-run", "--tasks", "rendered->optical")
+    assert said.startswith("adapters.TNT: unknown adapter 'TNT'; did you mean 'TENT'")
 
 
 def test_a_mixture_of_others_needs_a_third_domain():
