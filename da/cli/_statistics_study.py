@@ -10,6 +10,7 @@ from da.cli._options import check_workers, command_line, overrides, session
 from da.errors import UserError
 
 if TYPE_CHECKING:
+    from da.grids.grid import Grid
     from da.grids.session import Session
     from da.grids.statistics_run import StudyPlan
 
@@ -33,13 +34,20 @@ def run_study(
     check_workers(options)
     config = find_config(options.config)
     study, file, grid = read_study(config, overrides(options))
-    trained = Path(options.trained or study.trained or Path("runs") / file.stem)
+    named = options.trained or study.trained
+    trained = Path(named or Path("runs") / file.stem)
     where = replace(session(options, config.stem, grid, train, check), keep=True)
     if where.store.root.resolve() == trained.resolve():
         raise UserError(
             f"--out: '{where.store.root}' is the folder of the grid, whose results stay as they "
             "are; name another"
         )
+    if named and not trained.is_dir():
+        raise UserError(
+            f"--trained: no folder '{trained}', which was to hold the grid's networks; where it is "
+            "left out, what is missing is trained in the study's own folder"
+        )
+    grid = _with_seeds(grid, trained, options.seeds or study.seeds)
     names = ["--methods", ",".join(grid.methods), "--norms", ",".join(grid.norms)]
     work = statistics_run.StudyRun(
         session=where,
@@ -51,6 +59,28 @@ def run_study(
         measure=measure or statistics_run.MEASURE,
     )
     return statistics_run.dry_run(work) if options.dry_run else statistics_run.run(work, show_study)
+
+
+def _with_seeds(grid: Grid, trained: Path, chosen: Any) -> Grid:
+    """The grid with the seeds that it has trained, where it stops by itself and none were chosen.
+
+    Raises:
+        UserError: nothing says which these are.
+    """
+    from da.grids import plan
+    from da.grids.store import PLAN
+
+    if grid.stop_at is None:
+        return grid
+    if chosen:
+        return grid.model_copy(update={"stop_at": None})
+    if not (trained / PLAN).is_file():
+        raise UserError(
+            f"seeds: the grid stops by itself (stop_at), and {trained} holds no {PLAN} that says "
+            "after which one; name its folder (--trained), or the seeds (--seeds)"
+        )
+    seeds = plan.read(trained).grid.seeds
+    return grid.model_copy(update={"seeds": seeds, "stop_at": None})
 
 
 def show_study(session: Session, study: StudyPlan) -> str:

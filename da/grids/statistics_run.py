@@ -139,10 +139,14 @@ class StudyRun:
 
     def missing(self, cells: list[RunSpec]) -> list[RunSpec]:
         """Cells that must be trained, those known to diverge left out."""
-        kept = self.checkpoints(cells)
+        settled = self.checkpoints(cells).keys() | self.diverged(cells)
+        return [cell for cell in cells if cell.id not in settled]
+
+    def diverged(self, cells: list[RunSpec]) -> set[str]:
+        """Identities of trainings that are known to diverge: there is nothing to measure."""
         stores = Store(self.trained), Store(self.session.store.root)
-        diverged = {c.id for c in cells if any(store.state(c) == "diverged" for store in stores)}
-        return [cell for cell in cells if cell.id not in kept and cell.id not in diverged]
+        lost = {c.id for c in cells if any(store.state(c) == "diverged" for store in stores)}
+        return lost - self.checkpoints(cells).keys()
 
     def forget_results_without_checkpoints(self, cells: list[RunSpec]) -> None:
         """Removes results of the study's own whose checkpoints are gone: to be trained again."""
@@ -152,14 +156,15 @@ class StudyRun:
 
     def lines(self, cells: list[RunSpec]) -> Iterator[str]:
         """What is used, and what is trained why."""
-        kept = self.checkpoints(cells)
+        kept, missing, lost = self.checkpoints(cells), self.missing(cells), self.diverged(cells)
         theirs = sum(Path(path).is_relative_to(self.trained) for path in kept.values())
         yield (
             f"{len(cells)} networks: {theirs} with a checkpoint in {self.trained}, "
-            f"{len(kept) - theirs} in {self.session.store.root}, {len(cells) - len(kept)} to train"
+            f"{len(kept) - theirs} in {self.session.store.root}, {len(missing)} to train"
+            + (f", {len(lost)} known to diverge" if lost else "")
         )
         grid = Store(self.trained)
-        bare = [c for c in cells if c.id not in kept and (grid.directory(c) / RESULT).is_file()]
+        bare = [cell for cell in missing if (grid.directory(cell) / RESULT).is_file()]
         if bare:
             yield (
                 f"{len(bare)} of those to train have a result in {self.trained} and no checkpoint: "
@@ -274,16 +279,16 @@ def dry_run(study: StudyRun) -> int:
         session.say(str(cell))
     for line in study.lines(plan.cells):
         session.say(line)
-    kept = study.checkpoints(plan.cells)
-    waiting = [cell for cell in plan.cells if cell.id not in kept]
+    waiting = study.missing(plan.cells)
     if waiting:
         session.say(f"to train: {session.costs(waiting)}")
     questions = study.study.questions()
     store = MeasurementStore(session.store.root, questions.id)
-    done = sum(store.result(cell) is not None for cell in plan.cells)
+    lost = study.diverged(plan.cells)
+    left = [c for c in plan.cells if c.id not in lost and store.result(c) is None]
     values = sum(len(values) for _, _, values in questions.series())
     session.say(
-        f"to measure: {len(plan.cells) - done} of {len(plan.cells)} networks, each with {values} "
+        f"to measure: {len(left)} of {len(plan.cells)} networks, each with {values} "
         f"values x {len(questions.ways)} ways x {questions.draws} draws"
     )
     return 0

@@ -134,6 +134,12 @@ def test_what_fails_and_diverges_is_named(bench):
     text = (bench.folder / "asked" / "report.md").read_text()
     assert "## Missing: 2 of 4 networks" in text
     assert "Complete in no task, so left out: bn, wa." in text
+    said = study(bench, "--dry-run")[1]
+    assert (
+        "4 networks: 0 with a checkpoint in runs/grid, 2 in asked, 0 to train, 2 known to" in said
+    )
+    assert "to measure: 0 of 4 networks" in said
+    assert "to train:" not in said
     assert not (bench.folder / "asked" / "images.png").exists()
     bench.behave({"measure": "raise"})
     (bench.folder / "study.yaml").write_text(STUDY.replace("draws: 2", "draws: 1"))
@@ -171,6 +177,28 @@ def test_options_that_do_not_fit_are_refused(bench, monkeypatch):
     line = ["study.yaml", "--out", "out", "--trained", "out"]
     refused(lambda: ablate.main(line), "--out: 'out' is the folder of the grid", "name another")
     refused(lambda: ablate.main(["study.yaml", "--lr", "published,0.1"]), "several values of lr")
+    line = ["study.yaml", "--out", "asked", "--trained", "uot"]
+    refused(lambda: ablate.main(line), "--trained: no folder 'uot'")
+
+
+def test_a_grid_that_stops_by_itself_says_which_seeds_it_has(bench, monkeypatch, capsys):
+    monkeypatch.chdir(bench.folder)
+    monkeypatch.setenv("FAKE_CELLS", str(bench.folder))
+    (bench.folder / "grid.yaml").write_text(GRID.replace("[0, 1, 2]", "[0, 1, 2, 3]"))
+    (bench.folder / "study.yaml").write_text("grid: grid.yaml\nimages: [4]\n")
+    assert bench.run("--seeds", "0,1")[0] == 0
+    with (bench.folder / "grid.yaml").open("a") as file:
+        file.write("stop_at: 1\n")
+
+    def dry_run(*options):
+        line = ["study.yaml", "--out", "asked", "--dry-run", *options]
+        return ablate.main(line, check="fake_cells:check")
+
+    refused(dry_run, "the grid stops by itself (stop_at), and runs/grid holds no grid.json")
+    assert dry_run("--trained", "out") == 0
+    assert "to measure: 4 of 4 networks" in capsys.readouterr().out  # of seeds 0 and 1
+    assert dry_run("--seeds", "0-2") == 0
+    assert "to measure: 6 of 6 networks" in capsys.readouterr().out
 
 
 def test_adapters_and_their_options_must_exist():
