@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from statistics import fmean
 from typing import Any
 
@@ -16,9 +17,10 @@ from da.reports.texts import grid_table
 
 @dataclass(frozen=True)
 class SettingScores:
-    """One point of a sweep under one method.
+    """One point of a sweep under one method, in one row of learning rates.
 
     Attributes:
+        row: where the learning rates come from.
         method: its name.
         point: the swept settings.
         scores: by normaliser the mean over tasks and seeds at the last epoch; None where a run
@@ -26,6 +28,7 @@ class SettingScores:
         diverged: runs that diverged, by normaliser, where some did.
     """
 
+    row: str
     method: str
     point: dict[str, Any]
     scores: dict[str, float | None]
@@ -39,7 +42,7 @@ class SettingScores:
 
 
 def setting_scores(plan: Plan, runs: Sequence[Run]) -> list[SettingScores]:
-    """The scores of every method and swept point; nothing where nothing is swept.
+    """The scores of every row, method and swept point; nothing where nothing is swept.
 
     Args:
         plan: of the grid.
@@ -48,26 +51,28 @@ def setting_scores(plan: Plan, runs: Sequence[Run]) -> list[SettingScores]:
     if not plan.grid.sweep:
         return []
     found = []
-    for method in plan.grid.methods:
-        for point in plan.grid.points():
-            mine = [
-                run for run in runs if run.entry.cell.method == method and run.entry.point == point
+    for row, method, point in product(plan.grid.rows, plan.grid.methods, plan.grid.points()):
+        of_norm = {
+            norm: [
+                run
+                for run in runs
+                if (run.entry.row, run.entry.cell.method, run.entry.point) == (row, method, point)
+                and run.entry.cell.norm == norm
             ]
-            of_norm = {
-                norm: [run for run in mine if run.entry.cell.norm == norm]
-                for norm in plan.grid.norms
-            }
-            diverged = {
-                norm: sum(run.state == "diverged" for run in some) for norm, some in of_norm.items()
-            }
-            found.append(
-                SettingScores(
-                    method,
-                    point,
-                    {norm: _mean(some, plan.grid.score) for norm, some in of_norm.items()},
-                    {norm: number for norm, number in diverged.items() if number},
-                )
+            for norm in plan.grid.norms
+        }
+        diverged = {
+            norm: sum(run.state == "diverged" for run in some) for norm, some in of_norm.items()
+        }
+        found.append(
+            SettingScores(
+                row,
+                method,
+                point,
+                {norm: _mean(some, plan.grid.score) for norm, some in of_norm.items()},
+                {norm: number for norm, number in diverged.items() if number},
             )
+        )
     return found
 
 
@@ -87,9 +92,10 @@ def markdown(found: Sequence[SettingScores], score: str) -> list[str]:
     if not found:
         return []
     norms = list(found[0].scores)
+    several = len({one.row for one in found}) > 1
     rows = []
-    for method in dict.fromkeys(one.method for one in found):
-        mine = [one for one in found if one.method == method]
+    for place in dict.fromkeys((one.row, one.method) for one in found):
+        mine = [one for one in found if (one.row, one.method) == place]
         columns = {norm: [one.scores[norm] for one in mine] for norm in norms}
         columns["together"] = [one.together for one in mine]
         best = {
@@ -102,7 +108,9 @@ def markdown(found: Sequence[SettingScores], score: str) -> list[str]:
                 _text(value, best[name], one.diverged.get(name, 0))
                 for name, value in values.items()
             ]
-            rows.append([method, point_text(one.point), *texts])
+            start = [one.row] if several else []
+            rows.append([*start, one.method, point_text(one.point), *texts])
+    start = ["row"] if several else []
     return [
         "## Swept settings by a score without target labels",
         "",
@@ -110,7 +118,9 @@ def markdown(found: Sequence[SettingScores], score: str) -> list[str]:
         "highest of a method's column; *together* is the mean over normalisers, which chooses one "
         "setting for all of them.",
         "",
-        *grid_table(["method", "setting", *norms, "together"], rows, left=(0, 1)),
+        *grid_table(
+            [*start, "method", "setting", *norms, "together"], rows, left=range(len(start) + 2)
+        ),
         "",
     ]
 

@@ -1,5 +1,6 @@
 import pytest
 from fake_cells import made
+from made_grids import fill, made_grid
 
 from da.grids import plan as plans
 from da.grids.grid import Grid
@@ -53,7 +54,23 @@ def test_the_mean_of_the_last_epoch_over_seeds_by_setting_and_normaliser(found):
     assert points[1].diverged == {"wa": 1}
     text = "\n".join(markdown(points, plan.grid.score))
     assert "| M | method.trade_off 0.1 | **1.500** | **0.600** | **1.050** |" in text
+    assert "| method | setting | bn | wa | together |\n|---|---|--:|--:|--:|" in text
     assert "| M | method.trade_off 1 | 1.100 | 1 diverged | – |" in text
+
+
+def test_rows_of_learning_rates_are_not_averaged_together(tmp_path):
+    grid = made_grid(lr=("published", 0.5), sweep={"method.trade_off": (0.1, 1)}, seeds=(0,))
+
+    def change(cell, result):
+        for scores in result.evaluations[-1].forms[""].values():
+            scores.label_free = dict.fromkeys(scores.label_free, cell.lr)
+
+    plan, runs = fill(tmp_path, grid, lambda cell: 0.5, change=change)
+    text = "\n".join(markdown(setting_scores(plan, runs), grid.score))
+    assert "| row | method | setting | bn | wa | together |" in text
+    assert "|---|---|---|--:|--:|--:|" in text
+    for row, score in (("published", "**0.010**"), ("given", "**0.500**")):
+        assert f"| {row} | M | method.trade_off 1 | {score} | {score} | {score} |" in text
 
 
 def test_nothing_where_nothing_is_swept(found):
