@@ -79,8 +79,11 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
     )
     batches: tuple[Any, ...] = grid.sweep.get("batch_size", (grid.batch_size,))
     if grid.overrides or grid.quick:  # they differ by method or task: what the cells say
-        lengths = {c.method: f"{c.epochs} epochs x {c.steps_per_epoch} steps" for c in plan.cells}
-        length = ", ".join(f"{method} {text}" for method, text in lengths.items())
+        lengths: dict[str, dict[str, None]] = {}
+        for c in plan.cells:
+            text = f"{c.epochs} epochs x {c.steps_per_epoch} steps"
+            lengths.setdefault(c.method, {})[text] = None
+        length = ", ".join(f"{method} {' or '.join(texts)}" for method, texts in lengths.items())
         batches = tuple(dict.fromkeys(c.batch_size for c in plan.cells))
     results = [run.result for run in runs if run.result is not None]
     facts = [

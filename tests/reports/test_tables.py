@@ -3,6 +3,7 @@ import io
 
 import pytest
 from fake_cells import made
+from made_grids import fill, made_grid, noisy
 from rich.console import Console
 
 from da.grids import plan as plans
@@ -245,6 +246,13 @@ def test_a_report_is_rebuilt_byte_for_byte(tmp_path, grid):
         (tmp_path / name).unlink()
     report.write(tmp_path, plans.read(tmp_path))
     assert {name: (tmp_path / name).read_bytes() for name in names} == before
+
+
+def test_all_lengths_of_training_are_said(tmp_path):
+    longer = [{"tasks": ["b->a"], "epochs": 50}]
+    plan, runs = fill(tmp_path, made_grid(overrides=longer), noisy)
+    text = report.markdown(plan, runs, tables(plan, runs))
+    assert "- training: M 3 epochs x 10 steps or 50 epochs x 10 steps, batch 32 per" in text
 
 
 def test_a_sweep_has_a_line_per_value_and_the_source_beside_the_target(tmp_path, grid):
