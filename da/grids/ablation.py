@@ -16,6 +16,7 @@ from da.reports import foresight
 from da.reports.runs import Run, load_runs, tidy
 from da.reports.runs_file import RUNS, read_runs
 from da.reports.stopping import first_look, half_widths, may_stop
+from da.reports.tables import has_accuracy
 
 if TYPE_CHECKING:
     from da.grids.validation import Known
@@ -51,6 +52,9 @@ def run(session: Session, grid: Grid, command: str, tune: str, show: Show) -> in
                     session.run(pool, made[-1].cells)
                     if short.stop_at is not None and _stops(session, made[-1], short):
                         break
+                if short.stop_at is not None:
+                    whole = _plan(short, short.seeds, known, command, tune)
+                    _say_what_is_beyond(session, whole, made[-1])
             return _end(session, made[-1], show)
 
     return interruptible(session, lambda: made[-1].cells if made else [], command, body)
@@ -73,10 +77,12 @@ def rounds(grid: Grid, tasks: int) -> list[tuple[int, ...]]:
     """The seeds after which a grid may stop: all of them, or from the first look on each.
 
     Raises:
-        UserError: it is to stop early, and has no more seeds than are needed for a first look.
+        UserError: it is to stop early, and has no more seeds than are needed for a first look, or
+            nothing is compared.
     """
     if grid.stop_at is None:
         return [grid.seeds]
+    refuse_without_comparison("stop_at", grid)
     first = first_look(tasks)
     if len(grid.seeds) <= first:
         raise UserError(
@@ -86,15 +92,64 @@ def rounds(grid: Grid, tasks: int) -> list[tuple[int, ...]]:
     return [grid.seeds[:count] for count in range(first, len(grid.seeds) + 1)]
 
 
+def compares(grid: Grid) -> bool:
+    """Whether the challenger and one of its baselines are among the normalisers."""
+    challenger, *baselines = (
+        name.partition("@")[0] for name in (grid.comparison[0], *grid.comparison[1])
+    )
+    return challenger in grid.norms and any(baseline in grid.norms for baseline in baselines)
+
+
+def refuse_without_comparison(option: str, grid: Grid) -> None:
+    """Refuses an option about differences where the grid has none.
+
+    Raises:
+        UserError: with what would be compared.
+    """
+    if not compares(grid):
+        challenger, baselines = grid.comparison
+        raise UserError(
+            f"{option}: nothing is compared: expected {challenger} and one of "
+            f"{', '.join(baselines)} among the norms, got {', '.join(grid.norms)}; add them, name "
+            "others under challenger and baselines, or leave it out"
+        )
+
+
 def _stops(session: Session, plan: Plan, grid: Grid) -> bool:
-    """Looks at what has finished, and says what follows."""
+    """Looks at what has finished, and says what follows.
+
+    Raises:
+        UserError: the target has no labels, so that there never is anything to look at.
+    """
     assert grid.stop_at is not None  # for mypy: the caller asked
-    widths = half_widths(tidy(load_runs(Store(session.store.root), plan)), grid)
+    runs = load_runs(Store(session.store.root), plan)
+    results = [run.result for run in runs if run.result is not None]
+    if results and not any(has_accuracy(result, "target/test") for result in results):
+        raise UserError(
+            "stop_at: the target has no labels, so no difference is known and nothing says when to "
+            f"stop; leave it out: the {len(results)} runs that have finished stay"
+        )
+    widths = half_widths(tidy(runs), grid)
     enough, words = may_stop(widths, grid.stop_at)
     count, most = len(plan.grid.seeds), len(grid.seeds)
     ends = "enough" if enough else "no more seeds" if count == most else "on to the next seed"
     session.say(f"{count} of at most {most} seeds: {words}: {ends}")
     return enough
+
+
+def _say_what_is_beyond(session: Session, whole: Plan, stopped: Plan) -> None:
+    """Names results of earlier runs with seeds that the rule did not come to."""
+    beyond = [
+        cell
+        for cell in whole.cells
+        if cell.seed not in stopped.grid.seeds and session.store.result(cell) is not None
+    ]
+    if beyond:
+        seeds = ", ".join(map(str, sorted({cell.seed for cell in beyond})))
+        session.say(
+            f"{len(beyond)} runs beyond the stop have results from before (seeds {seeds}); the "
+            "report is without them, as the rule says; leave --stop-at out to show all"
+        )
 
 
 def _end(session: Session, plan: Plan, show: Show) -> int:
@@ -128,12 +183,21 @@ def dry_run(
     short = grid.renamed(known["names"])
     rounds(short, len(known["tasks"]))  # whether it can stop as it says
     plan = _plan(short, short.seeds, known, command, tune)
+    if deviation is not None:
+        refuse_without_comparison("--deviation", short)
     costs = session.costs(plan.cells)  # reads the results, which may be damaged
     could = _foresight(session, plan, deviation)
     for line in cell_lines(plan):
         session.say(line)
     for text in plan.refused:
         session.say(f"refused: {text}")
+    if short.stop_at is not None:
+        first = first_look(len(plan.tasks))
+        session.say(
+            f"at most these: a first look at ± {short.stop_at:g} points is taken after {first} of "
+            f"{len(short.seeds)} seeds, then after each"
+        )
+        costs = f"at most {costs}"
     session.say(costs)
     for line in could:
         session.say(line)
@@ -149,10 +213,8 @@ def _foresight(session: Session, plan: Plan, deviation: str | None) -> list[str]
         expected = foresight.estimated(read_runs(session.store.root), plan.grid)
     else:
         expected = []
-    challenger, baselines = plan.grid.comparison
-    norms = {name.partition("@")[0] for name in baselines} & set(plan.grid.norms)
-    if not norms or challenger.partition("@")[0] not in plan.grid.norms:
-        return []  # nothing is compared
+    if not compares(plan.grid):
+        return []
     if not expected:
         return ["what it could detect: give the deviation of differences with --deviation"]
     return foresight.foresight(expected, tasks, seeds, points)

@@ -12,6 +12,7 @@ from da.grids.store import Store
 from da.ops.files import write_atomically
 from da.reports import rate_range, setting_scores, stability
 from da.reports.runs import Column, Run, load_runs, scores, tidy
+from da.reports.stopping import half_widths
 from da.reports.tables import Line, Table, tables
 from da.reports.texts import (
     LEGEND,
@@ -100,10 +101,16 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
             f"of {SCORED_IMAGES[plan.scored_images]}"
         )
     if grid.stop_at is not None:
-        facts.append(
-            f"- stopping: seeds were added until all averages on these tasks are known to ± "
-            f"{grid.stop_at:g} points, which was named beforehand, or none was left"
+        text = (
+            f"seeds were added until all averages on these tasks are known to ± {grid.stop_at:g} "
+            "points, which was named beforehand, or none was left"
         )
+        if not half_widths(tidy(runs), grid):
+            text = (
+                f"± {grid.stop_at:g} points were named beforehand, and nothing can be compared: "
+                "the rule was not applied"
+            )
+        facts.append(f"- stopping: {text}")
     for name, values in {
         "machine": {result.machine for result in results},
         "code": {result.versions.get("code", "") for result in results},

@@ -379,8 +379,12 @@ def test_seeds_are_added_until_the_named_half_width(bench):
     assert (code, said.count("\n")) == (2, 1), said
     assert "stop_at: expected more than 11 seeds, which the first look takes with 2 tasks" in said
     assert not b.claims()
+    code, said = b.run("--seeds", "0-19", "--stop-at", "1", "--dry-run")
+    assert "at most these: a first look at ± 1 points is taken after 11 of 20 seeds, then" in said
+    assert "at most 80 of 80 cells to run: " in said
     code, said = b.run("--seeds", "0-19", "--stop-at", "1")
     assert code == 0, said
+    assert "beyond the stop" not in said
     assert "11 of at most 20 seeds: half-width on these tasks at most " in said
     assert ", wanted 1: enough" in said
     assert len(b.claims()) == 2 * 2 * 11
@@ -392,8 +396,29 @@ def test_seeds_are_added_until_the_named_half_width(bench):
     assert "13 of at most 13 seeds" in said
     assert said.count("on to the next seed") == 2
     assert "no more seeds" in said
+    code, said = b.run("--seeds", "0-19", "--stop-at", "1")
+    assert code == 0
+    assert "8 runs beyond the stop have results from before (seeds 11, 12); the report is" in said
+    assert "runs: 44 of 44 finished" in (b.folder / "out" / "report.md").read_text()
     assert set(b.claims().values()) == {1}
     assert len(b.claims()) == 2 * 2 * 13
+
+
+def test_no_rule_about_differences_is_passed_over(bench):
+    b = bench({"unlabelled": True}, GRID.replace("[bn, wa]", "[gn, wa]"))
+    for options, name in (
+        (("--stop-at", "1", "--seeds", "0-29"), "stop_at"),
+        (("--deviation", "5", "--dry-run"), "--deviation"),
+    ):
+        code, said = b.run(*options)
+        assert (code, said.count("\n")) == (2, 1), said
+        assert f"{name}: nothing is compared: expected wa and one of bn" in said
+    assert not b.claims()
+    (b.folder / "grid.yaml").write_text(GRID.replace("[a->b]", "[a->b, b->a, a->c, c->a, b->c]"))
+    code, said = b.run("--stop-at", "1", "--seeds", "0-7")
+    assert code == 2
+    assert "stop_at: the target has no labels, so no difference is known" in said
+    assert "the 50 runs that have finished stay" in said
 
 
 def test_a_report_while_a_grid_runs_says_that_it_is_partial(bench, capsys):

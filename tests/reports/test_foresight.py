@@ -66,6 +66,15 @@ def test_seeds_are_added_one_by_one_from_the_first_look_on():
     refused(lambda: rounds(stopping, tasks=2), "more than 11 seeds", "2 tasks, got 7")
 
 
+def test_a_rule_about_differences_needs_some():
+    alone = grid(norms=["gn", "wa"], seeds=list(range(30)), stop_at=3.5)
+    refused(
+        lambda: rounds(alone, tasks=6),
+        "stop_at: nothing is compared: expected wa and one of bn, bn@target-stats among the norms",
+        "got gn, wa; add them",
+    )
+
+
 def test_the_widest_comparison_decides():
     differences = noise(1)
     half = 100 * float(on_these_tasks(differences).half)

@@ -248,6 +248,16 @@ def test_a_report_is_rebuilt_byte_for_byte(tmp_path, grid):
     assert {name: (tmp_path / name).read_bytes() for name in names} == before
 
 
+def test_a_rule_that_was_not_applied_is_not_said_to_have_been(tmp_path):
+    for norms, words in (
+        (("bn", "wa"), "- stopping: seeds were added until"),
+        (("gn", "wa"), "- stopping: ± 2 points were named beforehand, and nothing can be compared"),
+    ):
+        grid = made_grid(norms={name: {} for name in norms}, stop_at=2)
+        plan, runs = fill(tmp_path / norms[0], grid, noisy)
+        assert words in report.markdown(plan, runs, tables(plan, runs))
+
+
 def test_all_lengths_of_training_are_said(tmp_path):
     longer = [{"tasks": ["b->a"], "epochs": 50}]
     plan, runs = fill(tmp_path, made_grid(overrides=longer), noisy)
