@@ -54,13 +54,23 @@ def _learnt(path: Path, grid: Grid) -> list[Deviations]:
             "--deviation: expected a number of points above 0, two with a comma (over seeds, "
             f"between tasks), or a folder with a runs.csv, got '{path}'"
         )
-    learnt = estimated(read_runs(path), grid)
+    groups = read_runs(path)
+    learnt = estimated(groups, grid)
     if not learnt:
         challenger, baselines = grid.comparison
-        raise UserError(
-            f"--deviation: nothing to learn from {path}: expected tasks in which {challenger} and "
-            f"one of {', '.join(baselines)} have all of two seeds or more"
+        several = any(
+            len(accuracies.seeds) > 1
+            and accuracies.differences(Column.named(challenger), Column.named(baseline))
+            for accuracies in groups.values()
+            for baseline in baselines
         )
+        wanted = (
+            "differences that vary over seeds, got differences that are equal"
+            if several
+            else f"tasks in which {challenger} and one of {', '.join(baselines)} have all of two "
+            "seeds or more"
+        )
+        raise UserError(f"--deviation: nothing to learn from {path}: expected {wanted}")
     return learnt
 
 

@@ -56,7 +56,10 @@ def test_a_deviation_is_a_number_two_or_a_folder(tmp_path):
         refused(lambda text=text: parse_deviation(text, grid()), "one or two numbers above 0")
     refused(lambda: parse_deviation("nowhere", grid()), "or a folder with a runs.csv, got")
     single = write(tmp_path / "b", rows(noise(1, seeds=1)))
-    refused(lambda: parse_deviation(str(single), grid()), "nothing to learn")
+    refused(lambda: parse_deviation(str(single), grid()), "have all of two seeds or more")
+    equal = write(tmp_path / "c", rows(np.full((2, 3), 0.1)))
+    said = refused(lambda: parse_deviation(str(equal), grid()), "got differences that are equal")
+    assert "have all" not in said
 
 
 def test_seeds_are_added_one_by_one_from_the_first_look_on():
