@@ -170,6 +170,10 @@ def names(text: str | None) -> list[str] | None:
     return parts
 
 
+MOST_NUMBERS = 10_000
+"""How many seeds a command line may name: more is a slip of the hand."""
+
+
 def numbers(text: str | None) -> list[int] | None:
     """A comma-separated list of whole numbers and ranges of them.
 
@@ -187,5 +191,8 @@ def numbers(text: str | None) -> list[int] | None:
                 "expected whole numbers from 0, separated by commas, or ranges of them such as "
                 f"0-9, got '{text}'"
             )
-        values += range(int(first), int(last if dash else first) + 1)
+        start, end = int(first), int(last if dash else first)
+        if len(values) + end - start >= MOST_NUMBERS:
+            raise UserError(f"expected at most {MOST_NUMBERS:,} whole numbers, got '{text}'")
+        values += range(start, end + 1)
     return values

@@ -7,7 +7,7 @@ from da.cli import ablate, tune
 from da.engine.spec import TrainerSettings
 from da.errors import UserError
 from da.grids.grid import Grid, Tune, root
-from da.grids.grid_file import WrongSettings, find_config, read_grid
+from da.grids.grid_file import WrongSettings, find_config, numbers, read_grid
 from da.grids.overrides import Override
 from da.grids.setting_keys import documented_keys
 from da.grids.statistics_study import is_study
@@ -328,6 +328,12 @@ def test_a_rate_of_the_user_is_a_row_of_its_own_and_needs_no_published_one(tmp_p
 def test_scores_are_those_of_the_cells_and_the_one_that_selects_is_among_them(tmp_path):
     cell = cell_of(tmp_path, "scores: NegativeEntropy\nscore: x.Mine\n")
     assert cell.scores == ("NegativeEntropy", "x.Mine")
+
+
+def test_a_slip_in_a_range_of_seeds_is_refused_and_takes_no_memory():
+    assert numbers("0-9999")[-1] == 9_999
+    for text in ("0-9999999999", "5,1-10000"):
+        refused(lambda text=text: numbers(text), "at most 10,000 whole numbers, got", text)
 
 
 @pytest.mark.parametrize("model", [Grid, Override, Optimizer, Tune, TrainerSettings])
