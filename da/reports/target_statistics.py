@@ -31,6 +31,12 @@ WAYS = {
 }
 """What ways are called in words; an adapter is called by its name."""
 
+COLUMNS = (
+    *("cell", "task", "method", "norm", "seed", "lr"),
+    *("question", "other", "value", "way", "draw", "n", "accuracy", "missing"),
+)
+"""Of runs.csv; the last one says why a network has no answers."""
+
 OTHERS = {"source": "the source", "others": "other domains"}
 
 LEGEND = (
@@ -170,18 +176,12 @@ def tidy(answers: Answers) -> list[dict[str, Any]]:
         }
         base |= {"seed": str(cell.seed), "lr": f"{cell.lr:g}"}
         if found is None:
-            rows.append({**base, "question": answer.missing})
+            rows.append({**base, "missing": answer.missing})
             continue
-        start: dict[str, Any] = {
-            "other": "",
-            "value": "",
-            "way": "",
-            "draw": "",
-            "n": found.images["test"],
-        }
-        rows.append({**base, "question": "as trained", **start, "accuracy": found.trained})
+        trained = {"n": found.images["test"], "accuracy": found.trained}
+        rows.append({**base, "question": "as trained", **trained})
         rows += [{**base, **one.model_dump()} for one in found.measured]
-    return [{**dict.fromkeys(rows[0]), **row} for row in rows] if rows else []
+    return [{**dict.fromkeys(COLUMNS), **row} for row in rows]
 
 
 def table_rows(answers: Answers) -> list[dict[str, Any]]:
@@ -220,6 +220,6 @@ def write_report(out: Path, study: StudyPlan) -> tuple[Answers, str]:
     write_atomically(out / "report.md", markdown(answers))
     write_atomically(out / "table.csv", csv_text(table_rows(answers)))
     write_atomically(out / "runs.csv", csv_text(tidy(answers)))
-    pictures = save_figures(out, answers) if answers.columns else []
+    pictures = save_figures(out, answers)
     names = [path.name for path in pictures if path.suffix == ".png"]
     return answers, f"{out}/report.md, {', '.join(['table.csv', 'runs.csv', *names])}"

@@ -14,8 +14,12 @@ LINE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def save_figures(out: Path, answers: Answers) -> list[Path]:
-    """Writes ``images.png``, ``mixture.png`` and ``label_shift.png``, those that are asked."""
-    asked = [question for question, _, _ in answers.study.questions.series()]
+    """Writes ``images.png``, ``mixture.png`` and ``label_shift.png``, those that are answered.
+
+    The others are removed: they would be of results that are no more.
+    """
+    series = answers.study.questions.series() if answers.columns else []
+    asked = [question for question, _, _ in series]
     for question in QUESTIONS:
         if question not in asked:
             for kind in ("png", "svg"):

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,6 +13,8 @@ from da.cli import ablate, report
 from da.errors import UserError
 from da.grids.grid import root
 from da.grids.statistics_study import Questions, check_questions, is_study, read_study
+from da.reports.target_statistics_answers import Answers
+from da.reports.target_statistics_figures import save_figures
 
 STUDY = """
 grid: grid.yaml
@@ -80,6 +83,14 @@ def test_it_trains_what_is_missing_measures_once_and_reports(bench, capsys):
     assert "images.png" in capsys.readouterr().out
 
 
+def test_pictures_of_answers_that_are_no_more_are_removed(tmp_path):
+    answers = Answers(SimpleNamespace(questions=Questions(images=(1,))), [], [], [], ["bn"])
+    for name in ("images.png", "images.svg", "mixture.png"):
+        (tmp_path / name).touch()
+    assert save_figures(tmp_path, answers) == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_way_that_is_not_defined_for_a_network_is_a_dash(bench):
     (bench.folder / "study.yaml").write_text(STUDY.replace("[bn, wa]", "[dsbn, bn, wa]"))
     code, said = study(bench, "--seeds", "0")
@@ -141,6 +152,12 @@ def test_what_fails_and_diverges_is_named(bench):
     assert "to measure: 0 of 4 networks" in said
     assert "to train:" not in said
     assert not (bench.folder / "asked" / "images.png").exists()
+    with (bench.folder / "asked" / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    lost = [row for row in rows if row["missing"]]
+    assert [row["seed"] for row in lost] == ["1", "1"]
+    assert {row["missing"] for row in lost} == {"diverged: loss is nan at step 3"}
+    assert {row["question"] for row in lost} == {""}
     bench.behave({"measure": "raise"})
     (bench.folder / "study.yaml").write_text(STUDY.replace("draws: 2", "draws: 1"))
     code, said = study(bench, "--seeds", "0")
