@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from da.cli._options import parse, plain_parser
+from da.cli._options import output_folder, parse, plain_parser
 from da.data_sets import find_data_set
 from da.errors import UserError
 
@@ -48,6 +48,7 @@ def main(argv: list[str]) -> int:
     from da.ops.files import write_atomically
     from da.reports.report import csv_text
 
+    out = output_folder(options.out)
     rows = measure(options, workers)
     lines = [
         "# How fast images arrive",
@@ -66,7 +67,6 @@ def main(argv: list[str]) -> int:
         ),
         "",
     ]
-    out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "report.md", "\n".join(lines))
     write_atomically(out / "table.csv", csv_text(rows))

@@ -14,10 +14,9 @@ import csv
 import io
 import shlex
 import statistics
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from da.cli._options import parse, plain_parser
+from da.cli._options import output_folder, parse, plain_parser
 from da.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def main(argv: list[str]) -> int:
     from da.engine.provenance import describe_machine
     from da.ops.files import write_atomically
 
-    cases, norms = cases_of(options), norms_of(options)
+    cases, norms, out = cases_of(options), norms_of(options), output_folder(options.out)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: PyTorch finds no GPU here; leave it out to run on the CPU")
     if options.threads is not None and options.threads < 1:
@@ -62,7 +61,6 @@ def main(argv: list[str]) -> int:
         "",
         *HEADER,
     ]
-    out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     console.print("\n".join(HEADER), soft_wrap=True)
     rows: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from da.cli._options import parse, plain_parser
+from da.cli._options import output_folder, parse, plain_parser
 from da.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     for name, least in (("grids", 1000), ("seed", 0)):
         if options[name] < least:
             raise UserError(f"--{name}: expected at least {least}, got {options[name]}")
+    out = None if options.out is None else output_folder(options.out)
     from da.benchmarks.error_rates import SCENARIOS, SEEDS, TASKS, rates, stopping_rates
     from da.reports import terminal
     from da.reports.stopping import first_look
@@ -58,8 +59,8 @@ def main(argv: list[str]) -> int:
     titles = _titles(options.grids)
     for title, header, rows in zip(titles, HEADERS, tables, strict=True):
         terminal.show_rows(console, title, header, rows)
-    if options.out is not None:
-        _write(Path(options.out), argv, titles, tables, [*fixed, *stopped])
+    if out is not None:
+        _write(out, argv, titles, tables, [*fixed, *stopped])
         console.print(f"written: {options.out}/report.md, table.csv", markup=False)
     return 0
 

@@ -20,10 +20,9 @@ import shlex
 import statistics
 import warnings
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from da.cli._options import parse, plain_parser
+from da.cli._options import output_folder, parse, plain_parser
 from da.data_sets import find_data_set
 from da.errors import UserError
 
@@ -50,6 +49,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=str, default="runs/bench/step", help="folder of the tables")
     options = parse(parser, argv)
     refuse_sizes(options)
+    out = output_folder(options.out)
     import torch
     from rich.console import Console
 
@@ -73,7 +73,6 @@ def main(argv: list[str]) -> int:
         torch.set_num_threads(threads)
     where = f"{describe_machine()}; {threads} thread(s), torch {torch.__version__}"
     text = report(gains, shown, costs, options, argv, where)
-    out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "report.md", text)
     write_atomically(out / "table.csv", as_csv(gains + shown + costs))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from da.cli._options import output_folder
 from da.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def measure_photographs(options: Any, arguments: str) -> int:
 
     if not options.weights:
         raise UserError("--weights: expected the file of a whole network, which --data needs")
+    out = output_folder(options.out) if options.out else None
     kind = find_data_set(options.data)
     domains = kind.domains
     size = options.size if "image_size" in option_names(kind) else None
@@ -74,8 +76,8 @@ def measure_photographs(options: Any, arguments: str) -> int:
             )
             print(line(rows[-1]), flush=True)
             left = f"plain: {', '.join(rows[0].coverage.left) or 'none'}"
-            if options.out:  # after each, which takes minutes
-                write_report(Path(options.out), rows, arguments, f"{left}\n\n{machine}")
+            if out:  # after each, which takes minutes
+                write_report(out, rows, arguments, f"{left}\n\n{machine}")
     print(f"\n{left}\n\n{machine}")
     for row in rows:
         if row.held_out.share < 0.9:

@@ -35,7 +35,7 @@ def main(args: list[str], description: str) -> int:
     from da.analysis.training_scales import save_figure_and_table
     from da.cli._fit_cli import FitCLI
     from da.cli._fit_options import refuse_all_but_the_spec
-    from da.cli.inspect import folder
+    from da.cli._options import output_folder
     from da.norms import normaliser
 
     cli = FitCLI(args, PROG, description, extra=OPTIONS)
@@ -45,7 +45,7 @@ def main(args: list[str], description: str) -> int:
     for name in names:
         normaliser(name)
     limits = limits_of(cli.config["clip"], cli.spec.trainer.gradient_clip_val)
-    out = folder(cli.config["out"])
+    out = output_folder(cli.config["out"])
     trainings = list(measured(cli.spec, names, limits))
     spec = cli.spec
     title = f"{spec.method}, {spec.task}, rate {spec.lr:g}, seed {spec.seed}"

@@ -221,6 +221,40 @@ def show_report(session: Session, plan: Plan) -> tuple[list[Run], str]:
     return runs, report.files(out)
 
 
+def output_folder(name: str) -> Path:
+    """Where the files go; a file in the way is refused before anything is measured.
+
+    Raises:
+        UserError: with what is in the way.
+    """
+    out = Path(name).expanduser()
+    if not name:
+        raise UserError("out: expected a folder, got ''")
+    if blocked := _file_in_the_way(out):
+        raise UserError(f"out: '{blocked}' is a file; name a folder")
+    return out
+
+
+def output_file(option: str, name: str) -> Path:
+    """Where a file goes; what can't be written is refused before there is anything to write.
+
+    Raises:
+        UserError: with what is in the way.
+    """
+    file = Path(name).expanduser()
+    if not name or file.is_dir():
+        raise UserError(f"{option}: expected a file, got '{name}'{', a folder' if name else ''}")
+    if blocked := _file_in_the_way(file.parent):
+        raise UserError(f"{option}: '{blocked}' is a file, and was to be the folder of '{name}'")
+    return file
+
+
+def _file_in_the_way(folder: Path) -> Path | None:
+    """The file that keeps a folder from being made, if one does."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return None if there.is_dir() else there
+
+
 def command_line(name: str, argv: list[str]) -> str:
     """The command as a user would type it again."""
     return shlex.join(["python", "run.py", name, *argv])

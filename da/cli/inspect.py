@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from itertools import takewhile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from da.cli._options import output_folder
 from da.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
 
     networks = []
     for path, cli in commands(argv[1:] if argv[0] in WHAT else argv):
-        out = folder(cli.config["out"])
+        out = output_folder(cli.config["out"])
         method = ("" if path else "before ") + type(cli.model).__name__
         found = measure(cli, path)
         name, norm = path or BEFORE, cli.model.hparams["norm"]
@@ -119,14 +119,6 @@ def commands(args: list[str]) -> Iterator[tuple[str | None, CLI]]:
         )
         cli.model.to(cli.trainer.strategy.root_device)
         yield None, cli
-
-
-def folder(name: str) -> Path:
-    """Where the files go; a file in the way is refused before anything is measured."""
-    out = Path(name).expanduser()
-    if out.exists() and not out.is_dir():
-        raise UserError(f"out: '{name}' is a file; name a folder")
-    return out
 
 
 def measure(cli: CLI, path: str | None) -> list[LayerSpreads]:

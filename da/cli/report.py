@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from da.cli._options import parse, plain_parser
+from da.cli._options import output_file, parse, plain_parser
 from da.errors import UserError
 
 
@@ -60,6 +60,7 @@ def _against(options: Any) -> int:
     from da.reports.texts import grid_table
 
     here, there = Path(options.out), Path(options.against)
+    saved = None if options.save is None else output_file("--save", options.save)
     has_plan = (here / PLAN).is_file()
     challenger, baselines = plan.read(here).grid.comparison if has_plan else (CHALLENGER, BASELINES)
     lines = agreement.agreements(
@@ -74,9 +75,9 @@ def _against(options: Any) -> int:
     terminal.show_rows(console, title, agreement.HEADER, rows)
     for text in conclusions:
         console.print(text, markup=False)
-    if options.save is not None:
+    if saved is not None:
         table = grid_table(agreement.HEADER, rows)
-        saved = [title, "", *table, "", *(f"- {line}" for line in conclusions), ""]
-        write_atomically(Path(options.save), "\n".join(saved))
+        lines_of_file = [title, "", *table, "", *(f"- {text}" for text in conclusions), ""]
+        write_atomically(saved, "\n".join(lines_of_file))
         console.print(f"written: {options.save}", markup=False, soft_wrap=True)
     return 0

@@ -16,6 +16,15 @@ from da.norms.weight_align import layers
 TINY = "--networks digits_resnet@16 --batches 2 --precisions float32 --seconds 0.1"
 
 
+@pytest.mark.parametrize(
+    "words", ["norms", "step", "data", "statistics", "conversion --data Digits --weights w.pth"]
+)
+def test_a_file_in_the_way_is_refused_before_anything_is_measured(refused_words, tmp_path, words):
+    (tmp_path / "taken").touch()
+    said = refused_words("bench", *words.split(), "--out", "taken/below")
+    assert said == "out: 'taken' is a file; name a folder"
+
+
 def test_bench_norms_prints_and_saves_a_row_per_case(capsys, tmp_path):
     words = f"bench norms {TINY} --networks digits_resnet@16,resnet18@32 --batches 1,2".split()
     assert run.main([*words, "--norms", "wa,gn,wa naive", "--out", str(tmp_path)]) == 0

@@ -153,6 +153,14 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
     here = write(tmp_path / "here", rows(noise(1)))
     refused(lambda: report.main([str(here), "--against", str(tmp_path)]), "holds no runs.csv")
     refused(lambda: report.main([str(here), "--save", "x.md"]), "--save: only with --against")
+    absent = str(tmp_path / "nowhere")  # a wrong place to save is refused before anything is read
+    for name, words in (
+        ("", "--save: expected a file, got ''"),
+        (str(tmp_path), ", a folder"),
+        (str(here / "runs.csv" / "x.md"), "runs.csv' is a file, and was to be the folder of"),
+    ):
+        line = [str(here), "--against", absent, "--save", name]
+        refused(lambda line=line: report.main(line), words)
     other = rows(noise(1))
     for row in other:
         row["method"] = "N"
