@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -122,11 +123,17 @@ def count_prefixes(names: Iterable[str], wanted: Collection[str]) -> Counter[str
     return counts
 
 
-def load_weight_file(model: nn.Module, file: WeightFile, ignore: tuple[str, ...] = ()) -> None:
+def load_weight_file(
+    model: nn.Module,
+    file: WeightFile,
+    ignore: tuple[str, ...] = (),
+    twin: Callable[[], str | None] | None = None,
+) -> None:
     """Puts the tensors of a file into a network, wherever in the file they are.
 
     Where no name in the file is one of the network's, the order and the shapes of the tensors tell
-    which is which: another implementation of the network wrote it.
+    which is which: another implementation of the network wrote it. A warning says so, since shapes
+    don't tell what that one does between the tensors.
 
     Args:
         model: changed in place.
@@ -134,6 +141,7 @@ def load_weight_file(model: nn.Module, file: WeightFile, ignore: tuple[str, ...]
             of a module wrapped for several devices.
         ignore: first parts of names that may be absent from or extra in the file, such as the
             classifier's: heads are always new.
+        twin: names another network whose tensors have the same shapes, if there is one.
 
     Raises:
         UserError: where they don't fit; says how many, and the first names of both.
@@ -143,10 +151,13 @@ def load_weight_file(model: nn.Module, file: WeightFile, ignore: tuple[str, ...]
     needed = [name for name in own if not name.endswith(_COUNTER)]
     if (in_order := match_in_order(file.tensors, {k: own[k] for k in needed})) is not None:
         theirs, mine = next((theirs, mine) for mine, theirs in in_order.items())
-        log.info(
-            "weights: '%s' names its tensors otherwise than %s ('%s' for '%s'), and their order and"
-            " shapes are the same: taken in that order",
-            *(file.path, type(model).__name__, theirs, mine),
+        other = twin() if twin is not None else None
+        hint = f"; {other} has tensors of the same shapes and may be the one" if other else ""
+        _warn_once(
+            f"weights: '{file.path}' names its tensors otherwise than {type(model).__name__} "
+            f"('{theirs}' for '{mine}') and they are taken in their order, which fits by shapes; "
+            "those don't tell padding, the batch norms' epsilon, activations, and the mean and "
+            f"deviation of the images: see that they are those of the file{hint}"
         )
         model.load_state_dict({k: file.tensors[v] for k, v in in_order.items()}, strict=False)
         return
@@ -168,6 +179,12 @@ def load_weight_file(model: nn.Module, file: WeightFile, ignore: tuple[str, ...]
             f"(first: {first}; the file's first name is {theirs})"
         )
     model.load_state_dict(state, strict=False)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Warns of a file, which a training reads several times."""
+    log.warning(text)
 
 
 def match_in_order(

@@ -24,11 +24,34 @@ def test_tensors_that_are_named_otherwise_are_taken_in_their_order(tmp_path, cap
     file = {**renamed(state), "fc.weight": torch.zeros(7, other.num_features)}
     torch.save(file, tmp_path / "a.pth")
     model = build_backbone("digits_resnet")
-    with caplog.at_level("INFO"):
-        load_weights(model, str(tmp_path / "a.pth"))
+    load_weights(model, str(tmp_path / "a.pth"))
     loaded = model.state_dict()
     assert all(torch.equal(v, loaded[k]) for k, v in state.items() if v.dim())
-    assert "names its tensors otherwise than DigitsResNet ('part_0.weight' for " in caplog.text
+    (said,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    text = said.getMessage()
+    assert "names its tensors otherwise than DigitsResNet ('part_0.weight' for " in text
+    assert "don't tell padding, the batch norms' epsilon, activations, and the mean and dev" in text
+    assert text.endswith("see that they are those of the file")
+
+
+@pytest.mark.parametrize(
+    ("name", "twin"),
+    [
+        ("tf_efficientnet_lite0", "timm/efficientnet_lite0"),
+        ("efficientnet_lite0", "timm/tf_efficientnet_lite0"),
+        ("mobilenetv2_035", None),
+    ],
+)
+def test_the_twin_that_shapes_fit_as_well_is_named(tmp_path, caplog, name, twin):
+    pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")
+    state = build_backbone(f"timm/{name}").network.state_dict()
+    torch.save(renamed(state), tmp_path / "a.pth")
+    for _ in range(2):  # a training reads it several times and warns once
+        build_backbone(f"timm/{name}", str(tmp_path / "a.pth"))
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    ends = f"; {twin} has tensors of the same shapes and may be the one" if twin else "of the file"
+    assert said.endswith(ends)
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize("change", ["shape", "order", "fewer", "more"])

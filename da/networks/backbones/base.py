@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from http.client import HTTPException
@@ -139,7 +139,12 @@ def without_weights() -> Iterator[None]:
         _READ.reset(token)
 
 
-def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> None:
+def load_weights(
+    model: nn.Module,
+    path: str,
+    ignore: tuple[str, ...] = (),
+    twin: Callable[[], str | None] | None = None,
+) -> None:
     """Loads a state dict from a file into ``model``, refusing a file that does not fit.
 
     Args:
@@ -147,13 +152,15 @@ def load_weights(model: nn.Module, path: str, ignore: tuple[str, ...] = ()) -> N
         path: .safetensors, or a file of torch.save, read without running any code in it.
         ignore: first parts of names that may be absent from or extra in the file, such as the
             classifier's: heads are always new.
+        twin: names another network whose tensors have the same shapes, if there is one; asked
+            only where order and shapes alone tell which tensor is which.
     """
     if path == "imagenet":
         raise UserError(
             f"weights: there are none of ImageNet for {type(model).__name__}; give a file, or "
             "leave weights out"
         )
-    load_weight_file(model, read_weight_file(path), ignore)
+    load_weight_file(model, read_weight_file(path), ignore, twin)
 
 
 def build_torchvision_model(name: str, weights: str | None, head: str) -> nn.Module:

@@ -50,7 +50,8 @@ class TimmModel(Backbone):
                 for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
                     nn.init.ones_(norm.weight)
             else:
-                load_weights(network, weights, ignore=tuple(_classifier_prefixes(network)))
+                heads = tuple(_classifier_prefixes(network))
+                load_weights(network, weights, heads, lambda: _find_twin(timm, model, network))
         self.size: tuple[int, ...] = tuple(network.pretrained_cfg["input_size"])
         self.num_features = _measure_width(name, network, self.size)
         self.network = split_joined_layers(network)
@@ -109,6 +110,21 @@ def _check_name(timm: Any, name: str) -> None:
     tagged = timm.list_models(f"{model}.*", include_tags=True)
     if tag and name not in tagged:
         raise unknown("backbone", prefix + name, (prefix + other for other in [model, *tagged]))
+
+
+def _find_twin(timm: Any, name: str, network: Any) -> str | None:
+    """The network whose tensors have the same shapes, though it pads and divides otherwise.
+
+    timm has many as TensorFlow computes them and as PyTorch does, ``tf_NAME`` and ``NAME``.
+    """
+    model, _, _ = name.partition(".")
+    other = model.removeprefix("tf_") if model.startswith("tf_") else f"tf_{model}"
+    if not timm.is_model(other):
+        return None
+    with torch.device("meta"):
+        theirs = timm.create_model(other, num_classes=0).state_dict()
+    shapes = [[v.shape for v in state.values()] for state in (network.state_dict(), theirs)]
+    return f"{TimmModel.prefix}{other}" if shapes[0] == shapes[1] else None
 
 
 def _create_pretrained(timm: Any, name: str) -> Any:
