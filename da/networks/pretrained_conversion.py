@@ -9,6 +9,7 @@ is kept in the user's cache and shared by all runs with the same weights, option
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import re
 import time
@@ -33,7 +34,7 @@ from da.networks.published_classifier import (
     read_published_classifier,
 )
 from da.networks.weight_files import WeightFile, read_weight_file
-from da.norms import WeightAlign, convert_pretrained, normaliser
+from da.norms import WeightAlign, convert_pretrained, normaliser, options_of, short_name
 from da.norms.surgery import BATCH_NORMS
 from da.norms.weight_align.conversion import PLAIN, LayerError
 from da.norms.weight_align.coverage import Coverage, measure_coverage
@@ -63,6 +64,7 @@ class ConversionPlan:
     Attributes:
         backbone: name of the network.
         weights: ``imagenet`` or a file.
+        norm: name of the normaliser: ``wa``, or a subclass of it by its dotted path.
         options: those of the normaliser. Unless they say otherwise, convolutions of images,
             depthwise ones and some of few weights are not aligned.
         on: training images of the ``source`` alone, or of ``both`` domains, half of each.
@@ -71,6 +73,7 @@ class ConversionPlan:
 
     backbone: str
     weights: str
+    norm: str
     options: dict[str, Any]
     on: Calibration
     images: int
@@ -89,19 +92,25 @@ def conversion_plan(settings: Mapping[str, Any]) -> ConversionPlan | None:
     if not isinstance(images, int) or images < 2:
         raise UserError(f"conversion_images: expected a whole number from 2, got {images}")
     _refuse_without_weights(settings)
-    aligned, _, activation = norm.partition("+")
-    if aligned != "wa" or settings["weights"] is None or "backbone" not in settings["scope"]:
+    aligning = _weight_align_of(settings)
+    if aligning is None or settings["weights"] is None or "backbone" not in settings["scope"]:
         return None
     if on == "off":
         return None
-    if activation:
+    if aligning.activation is not None:
         raise UserError(
             f"norm '{norm}' on pretrained weights: their function can be kept under 'wa' alone, "
-            f"not with '{activation}' beside it; use norm 'wa' or 'bn', or start from the weights "
-            "as they are with --model.conversion off"
+            f"not with '{aligning.activation.name}' beside it; use norm 'wa' or 'bn', or start "
+            "from the weights as they are with --model.conversion off"
         )
     options = backbone_options(settings)
-    return ConversionPlan(settings["backbone"], settings["weights"], options, on, images)
+    return ConversionPlan(settings["backbone"], settings["weights"], norm, options, on, images)
+
+
+def _weight_align_of(settings: Mapping[str, Any]) -> WeightAlign | None:
+    """The normaliser of the settings where it is WeightAlign, however it is named."""
+    norm = normaliser(settings["norm"], **(settings["norm_options"] or {}))
+    return norm if isinstance(norm, WeightAlign) else None
 
 
 def backbone_options(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,14 +122,17 @@ def backbone_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> backbone_options(settings), backbone_options({**settings, "weights": None})
     ({'min_channels': 4, 'min_weights': 25}, {})
     """
+    aligning = _weight_align_of(settings)
     converts = (
-        settings["norm"] == "wa"
+        aligning is not None
+        and aligning.activation is None
         and settings.get("weights") is not None
         and settings.get("conversion", "source") != "off"
         and "backbone" in settings.get("scope", ("backbone",))
     )
     options = dict(settings.get("norm_options") or {})
-    return {**PLAIN, **options} if converts else options
+    own = options_of(type(aligning)) if aligning and converts else []  # a subclass may have fewer
+    return {**{name: value for name, value in PLAIN.items() if name in own}, **options}
 
 
 def _refuse_without_weights(settings: Mapping[str, Any]) -> None:
@@ -159,10 +171,10 @@ def read_trained_backbone(settings: Mapping[str, Any]) -> WeightFile | None:
     file = read_weight_file(weights)
     if file.norm is None:
         return None
-    mine = settings["norm"] if "backbone" in settings["scope"] else "bn"
+    mine = short_name(settings["norm"]) if "backbone" in settings["scope"] else "bn"
     trained = {**file.model_args, "norm": file.norm, "norm_options": file.norm_options}
     first, second = (_full_options(one) for one in (trained, settings))
-    if mine != file.norm or first != second:
+    if mine != short_name(file.norm) or first != second:
         options = [
             {k: v for k, v in one.items() if k not in PLAIN or first.get(k) != second.get(k)}
             for one in (first, second)
@@ -177,7 +189,7 @@ def read_trained_backbone(settings: Mapping[str, Any]) -> WeightFile | None:
 def _full_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of :func:`backbone_options`, with what decides the structure of WA spelled out."""
     options = backbone_options(settings)
-    return {**dict.fromkeys(PLAIN, 1), **options} if settings["norm"].startswith("wa") else options
+    return {**dict.fromkeys(PLAIN, 1), **options} if _weight_align_of(settings) else options
 
 
 def convert_backbone(
@@ -239,7 +251,7 @@ def _convert(
             plain,
             images,
             held_out if len(held_out) else None,
-            normaliser=cast(WeightAlign, normaliser("wa", **plan.options)),
+            normaliser=cast(WeightAlign, normaliser(plan.norm, **plan.options)),
             progress=_log_progress(plan),
         )
     except UserError as error:
@@ -309,14 +321,15 @@ def _cache_file_name(
     """The file's name: it depends on everything that decides its content, to the last bit."""
     code = hashlib.sha256()
     folders = [Path(x.__path__[0]) for x in (da.norms, da.networks.backbones)]
-    modules = Path(__file__), Path(published_classifier.__file__)
+    own = inspect.getfile(type(normaliser(plan.norm, **plan.options)))
+    modules = Path(__file__), Path(published_classifier.__file__), Path(own)
     for file in (*modules, *(x for folder in folders for x in sorted(folder.rglob("*.py")))):
         code.update(file.read_bytes())
     inputs = {**plain.state_dict(), "images": images, "held out": held_out}
     inputs |= {f"head {i}": part for i, part in enumerate(head or ()) if part is not None}
     digest = digest_tensors(
         inputs,
-        *(code.hexdigest(), plan.backbone, plan.options, plan.on),
+        *(code.hexdigest(), plan.backbone, short_name(plan.norm), plan.options, plan.on),
         *(torch.__version__, torchvision.__version__, type(plain).__name__),
         *(torch.get_num_threads(), torch.device(device).type),
     )

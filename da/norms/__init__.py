@@ -28,6 +28,7 @@ __all__ = [
     "naive_align",
     "names",
     "normaliser",
+    "options_of",
     "reestimated",
     "short_name",
 ]

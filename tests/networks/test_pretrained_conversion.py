@@ -31,7 +31,7 @@ from da.networks.pretrained_conversion import (
     describe_conversion,
 )
 from da.networks.published_classifier import prediction_agreement, read_published_classifier
-from da.norms import normaliser
+from da.norms import WeightAlign, normaliser
 from da.norms.weight_align.conversion import PLAIN
 from da.ops.seeding import derive_seed, permutation
 from datasets.digits import Digits
@@ -157,7 +157,7 @@ def a_start(weights="w", **kwargs):
 def converted(weights, target="optical", seed=0, source="rendered", **kwargs):
     """The report of a conversion, and the weights after it."""
     start = a_start(weights, **kwargs)
-    aligned = normaliser("wa", **start.options).apply(build_backbone(start.backbone))
+    aligned = normaliser(start.norm, **start.options).apply(build_backbone(start.backbone))
     data = Digits(root=str(ROOT), source=source, target=target, seed=seed)
     report = convert_backbone(aligned, start, data, "cpu")
     return report, aligned.state_dict()
@@ -234,6 +234,48 @@ def test_the_images_are_a_fixed_draw_of_the_training_split():
     data = Watched(source="optical", target="rendered")
     chosen, held_out = calibration_images(data, a_start(conversion_images=10_000))
     assert (len(chosen), len(held_out)) == (540, 61)
+
+
+class Centred(WeightAlign):
+    """A normaliser of one's own, with an option fewer."""
+
+    name = "centred"
+
+    def __init__(self, *, gain="he", min_channels=1):
+        super().__init__(gain=gain, min_channels=min_channels)
+
+
+OWN = f"{Centred.__module__}.Centred"
+
+
+def test_a_normaliser_by_its_path_or_a_subclass_is_converted_as_wa_is(trained, cache):
+    _, weights = trained
+    by_path = "da.norms.weight_align.normaliser.WeightAlign"
+    _, expected = converted(weights)
+    report, state = converted(weights, norm=by_path)
+    assert report["cached"]
+    assert equal(state, expected)
+    assert a_start(weights, norm=OWN).options == {"min_channels": 4}
+    report, state = converted(weights, norm=OWN)
+    assert not report["cached"]
+    assert not equal(state, expected)
+    assert 0 < report["error"] < 0.5
+    module = SourceOnly(num_classes=10, norm=OWN, weights=weights)
+    assert module.conversion_plan.options == {"min_channels": 4}
+    assert module.alignment()["left"] == ["stem.0"]
+    with pytest.raises(UserError, match=r"under 'wa' alone, not with 'gn' beside it"):
+        a_start(norm=by_path, norm_options={"activation": "gn"})
+
+
+def test_a_checkpoint_under_wa_is_read_by_wa_however_it_is_named(tmp_path):
+    by_path = "da.norms.weight_align.normaliser.WeightAlign"
+    module = SourceOnly(num_classes=10, norm="wa")
+    spec = {"norm": "wa", "norm_options": {}, "model_args": {}}
+    content = {"spec": spec, "state_dict": module.state_dict(), "backbone": "network.backbone"}
+    torch.save(content, tmp_path / "a.ckpt")
+    options = {"norm_options": dict.fromkeys(PLAIN, 1), "weights": str(tmp_path / "a.ckpt")}
+    again = SourceOnly(num_classes=10, norm=by_path, **options)
+    assert equal(again.network.backbone.state_dict(), module.network.backbone.state_dict())
 
 
 def cut(file):
