@@ -23,7 +23,7 @@ MEASURED = {
     "features": "root mean square of the features",
     "gain": "largest |g| of WA, or |scale| of a normaliser",
     "critic": "mean |logit| of the critic",
-    "reversed": "norm of the reversed gradient at the features",
+    "critic_input_gradient": "norm of the gradient at the critic's input, before the reversal",
     "gradient": "norm of the gradient, before clipping",
 }
 """What is measured at every step, and what it is in words."""
@@ -48,6 +48,9 @@ class Scales:
 class ScaleRecorder(L.Callback):
     """Measures a training at every step; it computes the same as without.
 
+    What network and critic see in several calls of a step (one for each domain, or for each batch
+    whose gradients are averaged) counts together.
+
     Args:
         scales: gets a row a step.
     """
@@ -55,11 +58,14 @@ class ScaleRecorder(L.Callback):
     def __init__(self, scales: Scales):
         self.scales = scales
         self._now: dict[str, float] = {}
+        self._calls: dict[str, list[Tensor]] = {}
+        self._scaler: Any = None
         self._handles: list[Any] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Hooks into the network and, where there is one, into the critic."""
         assert isinstance(pl_module, Method)
+        self._scaler = getattr(trainer.precision_plugin, "scaler", None)
         self._handles = [pl_module.network.register_forward_hook(self._features)]
         critic = getattr(pl_module, "critic", None)
         if isinstance(critic, nn.Module):
@@ -76,22 +82,39 @@ class ScaleRecorder(L.Callback):
 
     def _features(self, network: nn.Module, inputs: Any, output: Activations) -> None:
         if network.training:
-            self._now["features"] = root_mean_square(output.features)
+            self._keep("features", output.features)
 
     def _critic(self, critic: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not critic.training:
             return
-        self._now["critic"] = output.detach().abs().mean().item()
+        self._keep("critic", output)
         if inputs[0].requires_grad:
-            inputs[0].register_hook(self._reversed)
+            inputs[0].register_hook(self._gradient_at_critic)
 
-    def _reversed(self, gradient: Tensor) -> None:
-        self._now["reversed"] = gradient.norm().item()
+    def _gradient_at_critic(self, gradient: Tensor) -> None:
+        # float16 trains on a loss that is scaled up.
+        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
+        self._keep("critic_input_gradient", gradient / scale)
+
+    def _keep(self, key: str, values: Tensor) -> None:
+        self._calls.setdefault(key, []).append(values.detach().float().flatten())
+
+    def _measure_calls(self) -> None:
+        """Measures what was seen since the last step; what was not seen stays as it was."""
+        measures = {
+            "features": root_mean_square,
+            "critic": lambda x: x.abs().mean().item(),
+            "critic_input_gradient": lambda x: x.norm().item(),
+        }
+        for key, values in self._calls.items():
+            self._now[key] = measures[key](torch.cat(values))
+        self._calls = {}
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Measures the gradient before it is clipped: callbacks come before the module."""
+        self._measure_calls()
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         self._now["gradient"] = nn.utils.get_total_norm(gradients).item()
         gains: list[Tensor] = []

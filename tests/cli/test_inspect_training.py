@@ -1,14 +1,19 @@
 import csv
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import run
+from da.analysis.training_scales import ScaleRecorder, Scales
+from da.methods.dann import DANN, domain_loss
 from da.ops.clipping import GRADIENT_CLIP_VAL
 
 FEW = [
     *("--data.steps_per_epoch", "3", "--trainer.max_epochs", "1", "--data.batch_size", "4"),
     *("--model.bottleneck", "8", "--trainer.accelerator", "cpu"),
 ]
+AT_CRITIC = "critic_input_gradient"
 ADVERSARIAL = ["--model", "DANN", "--model.critic_width", "8", *FEW]
 
 
@@ -42,8 +47,8 @@ def test_every_step_of_every_training_is_measured(call):
         assert [row["step"] for row in steps] == ["1", "2", "3"]
         assert all(float(row["features"]) > 0 for row in steps)
         assert all(float(row["gradient"]) > 0 for row in steps)
-        # The strength of the reversal is 0 at the first step.
-        assert float(steps[0]["reversed"]) > 0
+        # Measured before the reversal, whose strength is 0 at the first step.
+        assert float(steps[0]["critic_input_gradient"]) > 0
         assert float(steps[0]["gain"]) == pytest.approx(1, abs=1e-3)
         assert f"{name}: done; at the end: step 3" in said
     # The gradient is measured before it is clipped, and clipping changes what follows.
@@ -51,6 +56,33 @@ def test_every_step_of_every_training_is_measured(call):
         free, clipped = rows[f"{norm}, not clipped"], rows[f"{norm}, clipped at 0.001"]
         assert free[0] == {**clipped[0], "training": free[0]["training"]}
         assert free[2]["features"] != clipped[2]["features"]
+
+
+def test_both_domains_count_whether_they_are_forwarded_together_or_one_by_one(call):
+    first = {}
+    for mode in ("joint", "separate"):
+        (rows,) = call(*ADVERSARIAL, "--model.norm", "wa", "--model.forward_mode", mode)[0].values()
+        first[mode] = [float(rows[0][key]) for key in ("features", "critic", AT_CRITIC)]
+    assert first["separate"] == pytest.approx(first["joint"], rel=1e-4)
+
+
+def test_the_gradient_at_the_critic_is_that_of_the_loss_itself_though_float16_scales_it():
+    found = []
+    for scale in (1.0, 1024.0):
+        scaler = SimpleNamespace(get_scale=lambda scale=scale: scale)
+        plugin = SimpleNamespace(scaler=scaler if scale > 1 else None)
+        module = DANN(num_classes=4, task="a->b", bottleneck=8, critic_width=8).train()
+        module.build()
+        scales = Scales("one")
+        recorder = ScaleRecorder(scales)
+        recorder.on_train_start(SimpleNamespace(precision_plugin=plugin), module)
+        x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        loss = domain_loss(*module.critic(x).chunk(2))
+        (scale * loss).backward()
+        recorder.on_before_optimizer_step(None, module, None)
+        found.append(scales.rows[0][AT_CRITIC])
+        assert found[-1] == pytest.approx(x.grad.norm().item() / scale)
+    assert found[0] == pytest.approx(found[1])
 
 
 def test_one_training_as_fit_would_make_it_without_a_critic(call):
