@@ -70,9 +70,12 @@ class ScaleRecorder(L.Callback):
         critic = getattr(pl_module, "critic", None)
         if isinstance(critic, nn.Module):
             self._handles.append(critic.register_forward_hook(self._critic))
+        pl_module.before_clipping = [lambda: self._measure_update(pl_module)]
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Takes the hooks out."""
+        assert isinstance(pl_module, Method)
+        pl_module.before_clipping = []
         for handle in self._handles:
             handle.remove()
 
@@ -110,17 +113,15 @@ class ScaleRecorder(L.Callback):
             self._now[key] = measures[key](torch.cat(values))
         self._calls = {}
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Measures the gradient before it is clipped: callbacks come before the module."""
+    def _measure_update(self, module: Method) -> None:
+        """Adds a row, with the gradient as it is before it is clipped."""
         self._measure_calls()
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
         self._now["gradient"] = nn.utils.get_total_norm(gradients).item()
         gains: list[Tensor] = []
-        for module in pl_module.modules():
-            gain = module.g if isinstance(module, Aligned) else getattr(module, "weight", None)
-            if gain is not None and (isinstance(module, Aligned) or normalises(module)):
+        for part in module.modules():
+            gain = part.g if isinstance(part, Aligned) else getattr(part, "weight", None)
+            if gain is not None and (isinstance(part, Aligned) or normalises(part)):
                 gains.append(gain)
         if gains:
             self._now["gain"] = max(gain.detach().abs().max().item() for gain in gains)

@@ -75,6 +75,8 @@ class UpdatingModule(LeanModule):
     Attributes:
         updates: how gradients become updates; set before training.
         clipped: of each update so far, whether clipping changed its gradient.
+        before_clipping: called before each update, once its gradients are whole: the hook of a
+            callback comes before those of micro-batches have gone through the alignment.
         initial_loss: the task loss of the very first batch.
     """
 
@@ -83,6 +85,7 @@ class UpdatingModule(LeanModule):
         self.automatic_optimization = False
         self.updates = Updates()
         self.clipped: list[bool] = []
+        self.before_clipping: list[Callable[[], None]] = []
         self.initial_loss: float | None = None
         self._batch_number: int | None = None
         self._shared: list[SharedWeight] = []
@@ -258,6 +261,8 @@ class UpdatingModule(LeanModule):
         if self._shared:
             end_sharing(self._shared)
             self._shared = []
+        for look in self.before_clipping:
+            look()
         self._clip()
 
     def _clip(self) -> None:

@@ -7,6 +7,7 @@ import torch
 import run
 from da.analysis.training_scales import ScaleRecorder, Scales
 from da.methods.dann import DANN, domain_loss
+from da.methods.updates import UpdatingModule
 from da.ops.clipping import GRADIENT_CLIP_VAL
 
 FEW = [
@@ -66,6 +67,28 @@ def test_both_domains_count_whether_they_are_forwarded_together_or_one_by_one(ca
     assert first["separate"] == pytest.approx(first["joint"], rel=1e-4)
 
 
+@pytest.mark.parametrize("clip", ["1e-3", "off"])
+@pytest.mark.parametrize("norm", ["wa", "bn"])
+def test_the_gradient_is_that_of_the_update_where_batches_are_averaged(
+    call, monkeypatch, norm, clip
+):
+    actual, update = [], UpdatingModule._clip
+
+    def clip_and_note(self):
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        actual.append(torch.nn.utils.get_total_norm(gradients).item())
+        update(self)
+
+    monkeypatch.setattr(UpdatingModule, "_clip", clip_and_note)
+    rows, _ = call(
+        *(*ADVERSARIAL, "--model.norm", norm, "--clip", clip),
+        *("--trainer.accumulate_grad_batches", "2"),
+    )
+    (steps,) = rows.values()
+    assert [float(row["gradient"]) for row in steps] == pytest.approx(actual, rel=1e-5)
+    assert len(actual) == 2  # of three batches
+
+
 def test_the_gradient_at_the_critic_is_that_of_the_loss_itself_though_float16_scales_it():
     found = []
     for scale in (1.0, 1024.0):
@@ -79,7 +102,8 @@ def test_the_gradient_at_the_critic_is_that_of_the_loss_itself_though_float16_sc
         x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
         loss = domain_loss(*module.critic(x).chunk(2))
         (scale * loss).backward()
-        recorder.on_before_optimizer_step(None, module, None)
+        for look in module.before_clipping:
+            look()
         found.append(scales.rows[0][AT_CRITIC])
         assert found[-1] == pytest.approx(x.grad.norm().item() / scale)
     assert found[0] == pytest.approx(found[1])
