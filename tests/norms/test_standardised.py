@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from da.errors import UserError
-from da.norms import WeightAlign, fold
+from da.norms import WeightAlign, convert_pretrained, fold
 from da.norms.joined_layers import SamePadding, pad_same
 from da.norms.weight_align.layers import Aligned, AlignedConv2d
 from da.norms.weight_align.standardised import is_standardised
@@ -26,7 +27,7 @@ def build(same: bool = False, **options: Any) -> Any:
 
     torch.manual_seed(0)
     kind = ScaledStdConv2dSame if same else ScaledStdConv2d
-    layer = kind(4, 6, **{"kernel_size": 3, "gamma": GAMMA, **options})
+    layer = kind(4, **{"out_channels": 6, "kernel_size": 3, "gamma": GAMMA, **options})
     nn.init.uniform_(layer.gain, 0.5, 1.5)
     if layer.bias is not None:
         nn.init.uniform_(layer.bias)
@@ -184,14 +185,38 @@ def test_nf_resnet50_is_a_wa_network_already() -> None:
         )
 
 
-def test_residual_options_know_its_blocks() -> None:
-    model = timm.create_model("nf_resnet26", num_classes=0)
-    gains = []
+@pytest.mark.parametrize("residual", ["depth", "zero"])
+def test_residual_options_leave_its_blocks_as_they_are(residual: str) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("nf_resnet26", num_classes=3).eval()
     for module in (m for n, m in model.named_modules() if n.endswith("conv3")):
         nn.init.uniform_(module.gain, 0.5, 1.5)  # they start at 0
-        gains.append(module.gain.detach().flatten())
+    converted = convert_pretrained(
+        model, images(20, 3, 32, 32), normaliser=WeightAlign(residual=residual)
+    )
+    assert converted.error < 1e-8
+    x = images(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(x)
+        got = WeightAlign(residual=residual).apply(model)(x)
+    assert (got - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_a_residual_block_of_plain_layers_beside_standardised_ones_is_scaled() -> None:
+    class Block(nn.Module):
+        def __init__(self, last: nn.Module):
+            super().__init__()
+            self.last = last
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.last(x)
+
+    standard = build(padding=1)
+    plain = nn.Conv2d(4, 4, 3, padding=1)
+    own = build(out_channels=4, padding=1)
+    model = nn.Sequential(Block(own), *(Block(copy.deepcopy(plain)) for _ in range(4)), standard)
+    wanted = own.gain.detach().flatten() * GAMMA / math.sqrt(2)
     WeightAlign(residual="depth").apply(model)
-    layers = [m for n, m in model.named_modules() if n.endswith("conv3")]
-    assert len(layers) == 8
-    for gain, layer in zip(gains, layers, strict=True):  # 1 / √2 of the factor, 1 / √8 of the depth
-        torch.testing.assert_close(layer.g.detach(), gain * GAMMA / 4, rtol=1e-5, atol=0)
+    torch.testing.assert_close(model[0].last.g.detach(), wanted, rtol=1e-5, atol=0)
+    for block in model[1:5]:
+        torch.testing.assert_close(block.last.g.detach(), torch.full((4,), 0.5))

@@ -80,8 +80,9 @@ class WeightAlign(Normaliser):
             by gain · E[φ′²] on the way back; no gain keeps both, and this one parts what remains.
         residual: by what g of the last layer of each residual branch is multiplied at the start:
             1 (``"one"``), 1/√(number of blocks) (``"depth"``), or 0 (``"zero"``). None: the
-            paper's, ``"one"``, up to 8 blocks, and ``"depth"`` in a deeper network, as for ``gain``
-            without those of standardised layers. Only where no activation normaliser follows.
+            paper's, ``"one"``, up to 8 blocks, and ``"depth"`` in a deeper network. Blocks that end
+            in a standardised layer don't count and stay as they are. Only where no activation
+            normaliser follows.
         min_channels: convolutions whose filters see fewer input channels than this stay plain:
             with 2 the depthwise ones, with 4 also those of images. The batch norm that such a
             layer feeds is folded into it: its scale goes into the weight, its shift is the bias. By
@@ -220,8 +221,9 @@ class WeightAlign(Normaliser):
         scaled = flow.leads_to(ends) | before_inserted
         shifted = flow.leads_to(ends, sums=True) | before_inserted
         blocks = flow.residual_ends(layers)
-        plain = [layer for layer in blocks if not standardised.is_standardised(layer)]
-        deep = len(plain) > DEEP and self.activation is None
+        # Standardised ones compute what they did, whatever the options.
+        blocks = [layer for layer in blocks if not standardised.is_standardised(layer)]
+        deep = len(blocks) > DEEP and self.activation is None
         gain = self.gain or ("balanced" if deep else "he")
         residual = self.residual or ("depth" if deep else "one")
         depth = 1 / math.sqrt(max(len(blocks), 1))
