@@ -51,7 +51,9 @@ def is_layer(module: nn.Module) -> bool:
     return isinstance(module, (CONVOLUTIONS, nn.Linear))
 
 
-def _is_leaf(module: nn.Module) -> bool:
+def is_leaf(module: nn.Module) -> bool:
+    """Whether a call of it is one call, and not those within it: torch.nn's modules but for those
+    that only hold others."""
     inside_torch = type(module).__module__.startswith("torch.nn.modules")
     containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     return (
@@ -68,7 +70,7 @@ def _canonical(name: str) -> str:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return _is_leaf(m)
+        return is_leaf(m)
 
 
 def _copy_to_inspect(model: nn.Module) -> tuple[nn.Module, dict[nn.Module, nn.Module]]:
@@ -164,7 +166,7 @@ def record_calls(model: nn.Module, example: Tensor) -> list[Node]:
     """The calls of one run of an example, in evaluation mode, where one image is enough."""
     twin, originals = _copy_to_inspect(model)
     recorder = _Recorder(originals)
-    for leaf in filter(_is_leaf, twin.modules()):
+    for leaf in filter(is_leaf, twin.modules()):
         leaf.register_forward_pre_hook(recorder.enter)
         leaf.register_forward_hook(recorder.leave, with_kwargs=True)
     recorder.add(Node(), (), example)

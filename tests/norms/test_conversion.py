@@ -601,3 +601,24 @@ def test_images_that_do_not_do_are_refused() -> None:
     assert refused(small(), []) == "images: no images came; give some hundreds"
     text = refused(small(), images[:9])
     assert text.startswith("Sequential can't be converted on 9 images and measured on 0: at least")
+
+
+def test_a_network_in_a_wrapper_of_torch_is_converted_as_it_is_without() -> None:
+    torch.manual_seed(0)
+    images = random(60, 3, 8, 8)
+    model = settled(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()), images)
+    expected = convert_pretrained(model, images)
+    found = convert_pretrained(nn.DataParallel(model), images)
+    assert [layer.name for layer in found.layers] == ["module.0"]
+    assert found.error == expected.error
+    for mine, theirs in zip(found.model.parameters(), expected.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_an_aligned_layer_that_a_module_calls_out_of_sight_is_refused_by_name() -> None:
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.Sequential(nn.Linear(4, 8), encoder).eval()
+    normaliser = WeightAlign(include=("0", "1.linear1"), exclude=("1.norm1", "1.norm2"))
+    with pytest.raises(UserError, match=r"'1\.linear1' of Sequential is aligned, and '1' calls it"):
+        convert_pretrained(model, random(20, 5, 4), normaliser=normaliser)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +174,7 @@ def _fit_layers(
         for name, module in roots[1].named_modules()
         if isinstance(module, Aligned) and not is_standardised(plain.get(name, module))
     }
+    _refuse_out_of_sight(target, graph, aligned)
     looked_at = first_of(fitted, MEASURED)
     constant = _move_losses(roots, graph, set(aligned), looked_at)
     different = {*aligned, *(writer for writer, _ in constant.values())}
@@ -192,6 +193,19 @@ def _fit_layers(
         if progress is not None:
             progress(len(done), total)
     return tuple(done.values())
+
+
+def _refuse_out_of_sight(target: nn.Module, graph: fx.Graph, aligned: Collection[str]) -> None:
+    """Refuses aligned layers within a call that is taken as one, so that none could be fitted."""
+    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    for name in aligned:
+        for whole in called:
+            if name.startswith(f"{whole}."):
+                holder, layer = whole.partition(".")[2], name.partition(".")[2]
+                raise UserError(
+                    f"'{layer}' of {title_of_model(target)} is aligned, and '{holder}' calls it out"
+                    f" of sight, so it can't be fitted; leave it out with exclude='{layer}'"
+                )
 
 
 def _move_losses(

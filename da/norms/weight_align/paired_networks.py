@@ -11,7 +11,7 @@ from torch.fx.node import map_aggregate, map_arg
 
 from da.errors import UserError
 from da.norms.surgery import Affine, title_of_model
-from da.norms.tracing import NORMS, first_line_of, is_layer
+from da.norms.tracing import first_line_of, is_leaf
 
 # Activations that take more bytes than this over all images are kept in half precision.
 HALF_ABOVE = 2**28
@@ -123,8 +123,7 @@ class _Tracer(fx.Tracer):
         self.answers = iter(answers)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        is_leaf = is_layer(m) or isinstance(m, (Affine, *NORMS))
-        return is_leaf or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, Affine) or is_leaf(m)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         for answer in self.answers:
