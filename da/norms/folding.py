@@ -15,6 +15,7 @@ from da.norms.surgery import (
     Affine,
     affine_parameters,
     fold_affine,
+    refuse_tied_weights,
     replace_modules,
     scalable_layers,
     sole_feeders,
@@ -75,12 +76,14 @@ def fold_into_layers(
         where layers took it over, elsewhere the affine that it computes.
 
     Raises:
-        UserError: where one has no running statistics; nothing is changed then.
+        UserError: where one has no running statistics, or a layer shares its weight with another;
+            nothing is changed then.
     """
     norms = list(norms)
     refuse_without_statistics(model, norms)
     affines = {norm: _scale_and_shift(norm) for norm in norms}
     fed = sole_feeders(flow, norms, layers)
+    refuse_tied_weights(model, fed, "folding a batch norm changes")
     for layer, norm in fed.items():
         fold_affine(layer, *affines[norm])
     taken_over = set(fed.values())

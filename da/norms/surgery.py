@@ -72,6 +72,28 @@ def scalable_layers(model: nn.Module) -> set[nn.Module]:
     }
 
 
+def refuse_tied_weights(model: nn.Module, layers: Collection[nn.Module], what: str) -> None:
+    """Refuses layers whose weight is also another module's, since it is changed in place.
+
+    Args:
+        model: that they are of.
+        layers: whose weights are to be changed.
+        what: changes them; the beginning of a clause.
+    """
+    owners: dict[int, str] = {}
+    changed: set[int] = set()
+    for name, module in model.named_modules():
+        for kind, parameter in module.named_parameters(recurse=False):
+            first = owners.setdefault(id(parameter), name)
+            if module in layers and kind == "weight":
+                changed.add(id(parameter))
+            if first != name and id(parameter) in changed:
+                raise UserError(
+                    f"'{first}' and '{name}' of {title_of_model(model)} share one weight, and"
+                    f" {what} one without the other; give each a weight of its own"
+                )
+
+
 def copy_parameter(parameter: Tensor, like: Tensor) -> nn.Parameter:
     """A parameter of its own with the same values, of the dtype and device of ``like``."""
     values = parameter.detach().to(like, copy=True)

@@ -14,9 +14,10 @@ from torch import nn
 
 import run
 from da.engine.run_folder import read_result
+from da.errors import UserError
 from da.methods.dann import DANN
 from da.methods.source_only import SourceOnly
-from da.norms import batch_norms, normaliser
+from da.norms import batch_norms, convert_pretrained, normaliser
 from da.norms.surgery import Affine
 from da.norms.weight_align.layers import Aligned
 
@@ -80,6 +81,39 @@ def test_a_batch_norm_shared_by_two_layers_leaves_each_its_own_bias() -> None:
     expected = model(x)
     torch.testing.assert_close(normaliser("folded").apply(model)(x), expected)
     assert first.bias.data_ptr() != second.bias.data_ptr()
+
+
+class Tied(nn.Module):
+    """Two convolutions with one weight, which the first or the second has a batch norm behind."""
+
+    def __init__(self, second: bool):
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(2, 2, 3, padding=1, bias=False) for _ in range(2))
+        self.second.weight = self.first.weight
+        self.norm, self.norm_is_second = nn.BatchNorm2d(2), second
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.norm_is_second:
+            return self.norm(self.second(self.first(x).relu())).mean((2, 3))
+        return self.second(self.norm(self.first(x)).relu()).mean((2, 3))
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_weight_that_two_layers_share_is_refused_by_both_names(second: bool) -> None:
+    model = with_statistics(Tied(second))
+    expected = model(torch.ones(1, 2, 8, 8, dtype=torch.float64))
+    both = "'first' and 'second' of Tied share one weight, and "
+    folding = f"{both}folding a batch norm changes one without the other; give each a weight"
+    with pytest.raises(UserError, match=folding):
+        normaliser("folded").apply(model)
+    with pytest.raises(UserError, match=folding):
+        normaliser("wa", exclude=["first", "second"]).apply(model)
+    with pytest.raises(UserError, match=f"{both}conversion changes one"):
+        convert_pretrained(model, torch.randn(20, 2, 8, 8))
+    assert torch.equal(model(torch.ones(1, 2, 8, 8, dtype=torch.float64)), expected)
+    # Aligned, each has a scale of its own and the weight stays shared.
+    aligned = normaliser("wa").apply(model)
+    assert aligned.first.weight is aligned.second.weight
 
 
 def test_the_heads_go_without_as_under_none_and_nothing_is_aligned(pretrained: str) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 
 from da.errors import UserError
 from da.norms.folding import fold_batch_norms
-from da.norms.surgery import title_of_model
+from da.norms.surgery import refuse_tied_weights, title_of_model
+from da.norms.tracing import is_layer
 from da.norms.weight_align.channel_bases import find_streams, readers_to_measure, turn_streams
 from da.norms.weight_align.constant_channels import (
     find_depthwise_readers,
@@ -138,19 +139,21 @@ def convert_pretrained(
             f"normaliser is '{name}', and weights are converted for 'wa' alone: what '{name}' does"
             " depends on statistics of the activations; use 'wa'"
         )
+    layers = [module for module in model.modules() if is_layer(module)]
+    refuse_tied_weights(model, layers, "conversion changes")
     fitted, measured = split_images(model, images, held_out)
     converted = normaliser.apply(copy.deepcopy(model))
     target = fold_batch_norms(copy.deepcopy(model), converted, normaliser.example)
     _refuse_affine_of_others(converted)
     modes = {m: m.training for m in converted.modules()}
     converted.eval()
-    layers = _fit_layers(target, converted, fitted, first_of(measured, MEASURED), progress)
+    errors = _fit_layers(target, converted, fitted, first_of(measured, MEASURED), progress)
     error, agreement = compare_outputs(copy.deepcopy(model).eval(), converted, measured)
     for module, mode in modes.items():
         module.training = mode
     return Conversion(
         model=converted,
-        layers=layers,
+        layers=errors,
         error=error,
         agreement=agreement,
         images=sum(map(len, fitted)),

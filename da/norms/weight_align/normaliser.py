@@ -19,6 +19,7 @@ from da.norms.surgery import (
     copy_parameter,
     fold_affine,
     refuse_other_normalisers,
+    refuse_tied_weights,
     removable_batch_norms,
     replace_modules,
     replacements_of_removed,
@@ -171,10 +172,12 @@ class WeightAlign(Normaliser):
                     " could take the place of; use 'wa' alone, or insert=True to have one after"
                     " each conv"
                 )
+        folded = set(fed) - layers
+        refuse_tied_weights(model, folded, "folding a batch norm changes")
         staying = excluded if self.activation is None else excluded | set(norms)
         ends: set[nn.Module] = {m for m in staying if isinstance(m, NORMS)}
         aligned = self._aligned(flow, layers, fed, ends, set(inserted))
-        for layer in set(fed) - layers:
+        for layer in folded:
             fold_affine(layer, *affine_parameters(fed[layer]))
         return replace_modules(replace_modules(model, swaps | inserted), aligned)
 
