@@ -137,12 +137,24 @@ def _own_example(model: nn.Module) -> Tensor | None:
     return None if size is None else torch.zeros(1, *size)
 
 
+def normalises_outputs(norm: nn.Module, layer: nn.Module) -> bool:
+    """Whether a batch norm behind a layer has the size of its outputs, one number for each.
+
+    Behind a linear layer of tokens, ``(B, T, out_features)``, a batch norm is over the T tokens.
+    Where T is ``out_features`` sizes don't tell, and it is taken to be over the outputs.
+    """
+    outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    return bool(norm.num_features == outputs)
+
+
 def sole_feeder(call: Node) -> Node | None:
-    """The call of the layer that alone feeds this call and feeds nothing else."""
+    """The call of the layer that alone feeds this call of a batch norm and feeds nothing else."""
     source = call.inputs[0] if call.inputs else None
     while source is not None and isinstance(source.module, nn.Identity) and len(source.users) == 1:
         source = source.inputs[0]
     if source is None or source.module is None or not is_layer(source.module):
+        return None
+    if call.module is None or not normalises_outputs(call.module, source.module):
         return None
     return source if len(source.users) == 1 else None
 

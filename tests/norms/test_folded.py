@@ -83,6 +83,18 @@ def test_a_batch_norm_shared_by_two_layers_leaves_each_its_own_bias() -> None:
     assert first.bias.data_ptr() != second.bias.data_ptr()
 
 
+def test_a_batch_norm_over_tokens_is_not_over_the_outputs_of_the_linear_layer_before_it() -> None:
+    model = with_statistics(nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(10)))
+    x = torch.randn(4, 10, 8, dtype=torch.float64)
+    expected = model(x)
+    folded = normaliser("folded").apply(copy.deepcopy(model))
+    torch.testing.assert_close(folded(x), expected)
+    aligned = normaliser("wa").apply(copy.deepcopy(model))
+    assert aligned(x).shape == expected.shape
+    assert [type(layer) for layer in aligned] == [nn.Linear, Affine]
+    torch.testing.assert_close(convert_pretrained(model, x.repeat(5, 1, 1)).model(x), expected)
+
+
 class Tied(nn.Module):
     """Two convolutions with one weight, which the first or the second has a batch norm behind."""
 

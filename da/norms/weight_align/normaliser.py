@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from da.errors import UserError, unknown
 from da.norms.base import ActivationNormaliser, Normaliser, available_normalisers, options_of
-from da.norms.flow import Flow
+from da.norms.flow import Flow, normalises_outputs
 from da.norms.joined_layers import on_split_layers
 from da.norms.surgery import (
     affine_parameters,
@@ -190,7 +190,9 @@ class WeightAlign(Normaliser):
             node.inputs[0].module
             for norm in norms
             for node in flow.calls.get(norm, [])
-            if node.inputs and isinstance(node.inputs[0].module, nn.Linear)
+            if node.inputs
+            and isinstance(node.inputs[0].module, nn.Linear)
+            and normalises_outputs(norm, node.inputs[0].module)
         }
         gates = flow.gates()
         convolutions = [m for m in model.modules() if isinstance(m, CONVOLUTIONS)]
