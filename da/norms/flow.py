@@ -33,10 +33,17 @@ class ActivationMoments(NamedTuple):
 
 
 class Flow:
-    """The calls of one forward pass in the order in which they happen."""
+    """The calls of one forward pass in the order in which they happen.
+
+    Attributes:
+        nodes: the calls.
+        calls: those of each module.
+        read: the parameters that functions take in, past the modules that they are of.
+    """
 
     def __init__(self, nodes: list[Node]):
         self.nodes = nodes
+        self.read = {parameter for node in nodes for parameter in node.parameters}
         self.calls: dict[nn.Module, list[Node]] = {}
         for node in nodes:
             for source in node.inputs:
@@ -65,6 +72,10 @@ class Flow:
                 ) from error
         where = next(model.parameters(), example)
         return cls(record_calls(model, example.to(where.device)))
+
+    def is_read(self, layer: nn.Module | None) -> bool:
+        """Whether a forward uses a parameter of the layer without calling it."""
+        return layer is not None and not self.read.isdisjoint(layer.parameters(recurse=False))
 
     def gates(self) -> set[nn.Module]:
         """The modules of squeeze-and-excitation gates: those between a global average of a tensor

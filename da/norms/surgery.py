@@ -191,8 +191,8 @@ def sole_feeders(
 ) -> dict[nn.Module, nn.Module]:
     """The layers that can take over the affine of the batch norm that follows them.
 
-    That is where the layer's output goes nowhere else, in every call of the layer, and every call
-    of the batch norm is fed so by one of ``layers``.
+    That is where the layer's output goes nowhere else, in every call of the layer, every call of
+    the batch norm is fed so by one of ``layers``, and nothing else uses the layer's weight.
 
     Returns:
         Layer to batch norm. A batch norm that is shared stands beside several layers.
@@ -200,7 +200,11 @@ def sole_feeders(
     followed_by: dict[nn.Module, nn.Module] = {}
     for norm in norms:
         sources = [sole_feeder(call) for call in flow.calls.get(norm, [])]
-        fed = [s.module for s in sources if s is not None and s.module in layers]
+        fed = [
+            s.module
+            for s in sources
+            if s is not None and s.module in layers and not flow.is_read(s.module)
+        ]
         every = [call for layer in fed if layer is not None for call in flow.calls[layer]]
         if sources and len(fed) == len(sources) and set(every) == set(sources):
             followed_by.update((layer, norm) for layer in fed if layer is not None)

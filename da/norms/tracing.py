@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ NORMS = (
 
 _ALIASES = {"iadd": "add", "radd": "add", "imul": "mul", "rmul": "mul", "concat": "cat"}
 _SHAPES = ("shape", "ndim", "dtype", "device")
+# What they take second tells a dtype and a device.
+_LIKENESSES = ("to", "type_as")
 
 
 @dataclass(eq=False)
@@ -37,6 +40,7 @@ class Node:
         inputs: the calls whose outputs it takes, in order.
         users: the calls that take its output.
         function: the function of its first tensor alone, the other arguments bound.
+        parameters: those that it is given itself, past the modules that they are of.
     """
 
     module: nn.Module | None = None
@@ -44,6 +48,7 @@ class Node:
     inputs: list[Node] = field(default_factory=list)
     users: list[Node] = field(default_factory=list)
     function: Callable[[Tensor], Tensor] | None = None
+    parameters: list[nn.Parameter] = field(default_factory=list)
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -105,6 +110,10 @@ def trace_calls(model: nn.Module) -> list[Node]:
             function = getattr(Tensor, call.target) if method else call.target
             node.name = _canonical(call.target if method else function.__name__)
             node.function = _bind_arguments(function, call.args[1:], call.kwargs)
+        read = call.args[:1] if node.name in _LIKENESSES else call.all_input_nodes
+        for source in read:
+            if isinstance(source, fx.Node) and source.op == "get_attr":
+                node.parameters += _parameters_of(operator.attrgetter(str(source.target))(root))
         nodes[call] = node
     return list(nodes.values())
 
@@ -149,6 +158,8 @@ class _Recorder(TorchFunctionMode):
         if not self.depth and any(True for _ in _tensors(output)):
             name = _canonical(getattr(func, "__name__", "")) or "function"
             node = Node(name=name, function=_bind_arguments(func, args[1:], kwargs or {}))
+            read = args[:1] if name in _LIKENESSES else (args, kwargs)
+            node.parameters = list(_parameters_of(read))
             self.add(node, (args, kwargs), output)
         return output
 
@@ -185,6 +196,10 @@ def record_calls(model: nn.Module, example: Tensor) -> list[Node]:
 def first_line_of(error: Exception) -> str:
     """The first line of what an exception says."""
     return next(iter(str(error).strip().splitlines()), repr(error))
+
+
+def _parameters_of(value: Any) -> Iterator[nn.Parameter]:
+    return (tensor for tensor in _tensors(value) if isinstance(tensor, nn.Parameter))
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

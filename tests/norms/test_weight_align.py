@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d, SqueezeExcitation
 
 from da.errors import UserError
-from da.norms import WeightAlign, batch_norms, fold
+from da.norms import WeightAlign, batch_norms, fold, normaliser
 from da.norms.surgery import Affine
 from da.norms.weight_align.coverage import measure_coverage
 from da.norms.weight_align.layers import Aligned, AlignedConv2d
@@ -522,3 +522,56 @@ def test_the_variance_is_carried_through_relus_as_derived() -> None:
     # Six layers lose sqrt(1 - 1/pi) each with the paper's factor and nothing with the exact one.
     assert float(exact) == pytest.approx(1.0, rel=0.1)
     assert float(he) == pytest.approx((1 - 1 / math.pi) ** 3, rel=0.1)
+
+
+class UsedWithoutACall(nn.Module):
+    """Its first convolution is never called; of its second only the dtype is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.second = nn.Conv2d(4, 4, 3)
+        self.auxiliary = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.conv2d(x, self.first.weight, padding=1)
+        x = self.norm(x).relu().to(self.second.weight.dtype).type_as(self.second.weight)
+        if self.training:
+            self.auxiliary(x)
+        return self.second(x)
+
+
+class UsedOnOnePath(UsedWithoutACall):
+    """Can't be traced."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+@pytest.mark.parametrize("kind", [UsedWithoutACall, UsedOnOnePath])
+def test_a_layer_that_is_used_without_a_call_is_refused_by_name(kind: type[nn.Module]) -> None:
+    model, example = kind(), torch.ones(2, 4, 8, 8)
+    with pytest.raises(UserError, match=r"weight of 'first' without .* exclude='first'"):
+        WeightAlign(example=example).apply(model)
+    assert type(model.norm) is nn.BatchNorm2d
+    WeightAlign(example=example, exclude="first").apply(model)
+    aligned = {name for name, module in model.named_modules() if isinstance(module, Aligned)}
+    assert aligned == {"second", "auxiliary"}
+
+
+def test_a_weight_that_is_also_used_without_a_call_takes_over_no_batch_norm() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(self.norm(self.layer(x)), self.layer.weight.t())
+
+    torch.manual_seed(0)
+    model = Both().eval()
+    nn.init.uniform_(model.norm.weight, 0.5, 2)
+    x = torch.randn(3, 4)
+    expected = model(x)
+    torch.testing.assert_close(normaliser("folded").apply(model)(x), expected)

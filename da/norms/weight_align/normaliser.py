@@ -158,6 +158,11 @@ class WeightAlign(Normaliser):
         for name, module in model.named_modules():
             if module in layers:
                 _refuse_unalignable(module, name)
+                if flow.is_read(module):
+                    raise UserError(
+                        f"{title_of_model(model)} uses the weight of '{name}' without calling it,"
+                        f" where 'wa' does not act; leave it out with exclude='{name}'"
+                    )
         fed: dict[nn.Module, nn.Module] = {}
         inserted: dict[nn.Module, nn.Module] = {}
         if self.activation is None:
