@@ -15,7 +15,7 @@ examples:
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from da.cli._options import parse, plain_parser
 from da.errors import UserError
@@ -27,6 +27,11 @@ HEADER = (
     "| conversion | predictions kept | error | seconds | of processor time | peak memory |",
     "|---|--:|--:|--:|--:|--:|",
 )
+
+
+#: Options that act with --data alone, and those that act without it alone.
+OF_DATA = ("root", "weights", "sources", "min_channels", "min_weights", "exclude", "out")
+WITHOUT_DATA = ("baselines", "layers")
 
 
 def main(argv: list[str]) -> int:
@@ -50,6 +55,7 @@ def main(argv: list[str]) -> int:
     for name, least in (("images", 20), ("size", 1), ("threads", 1)):
         if options[name] < least:
             raise UserError(f"--{name}: expected at least {least}, got {options[name]}")
+    refuse_without_effect(options)
     import torch
     from rich.console import Console
 
@@ -79,6 +85,16 @@ def main(argv: list[str]) -> int:
         f" {describe_machine()}; {options.threads} thread(s), torch {torch.__version__}"
     )
     return 0
+
+
+def refuse_without_effect(options: Any) -> None:
+    """Refuses options that would be dropped, as they are of the other way to measure."""
+    others = WITHOUT_DATA if options.data else OF_DATA
+    named = [name for name in others if options[name] is not None and options[name] is not False]
+    dropped = [f"--{name.replace('_', '-')}" for name in named]
+    if dropped:
+        how = "with" if options.data else "without"
+        raise UserError(f"{', '.join(dropped)}: would have no effect {how} --data; leave it out")
 
 
 def line(row: Measured) -> str:

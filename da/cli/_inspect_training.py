@@ -36,23 +36,26 @@ def main(args: list[str], description: str) -> int:
     from da.cli._fit_cli import FitCLI
     from da.cli._fit_options import refuse_all_but_the_spec
     from da.cli._options import output_folder
-    from da.norms import normaliser
+    from da.engine.training import build_method_and_data
 
     cli = FitCLI(args, PROG, description, extra=OPTIONS)
     refuse_all_but_the_spec(cli, "inspect training keeps nothing but its figure and table")
     norms = cli.config["norms"]
     names = [cli.spec.norm] if norms is None else [name.strip() for name in norms.split(",")]
-    for name in names:
-        normaliser(name)
     limits = limits_of(cli.config["clip"], cli.spec.trainer.gradient_clip_val)
     out = output_folder(cli.config["out"])
+    for name in names:  # what can't be built is refused before anything is trained
+        build_method_and_data(cli.spec.model_copy(update={"norm": name}))
     trainings = list(measured(cli.spec, names, limits))
+    if not any(one.rows for one in trainings):
+        raise UserError(f"no step could be measured: {trainings[0].ended}")
     spec = cli.spec
     title = f"{spec.method}, {spec.task}, rate {spec.lr:g}, seed {spec.seed}"
     files = save_figure_and_table(out, title, trainings)
     for one in trainings:
-        last = ", ".join(f"{key} {value:.3g}" for key, value in one.rows[-1].items())
-        print(f"{one.name}: {one.ended}; at the end: {last}")
+        last = one.rows[-1] if one.rows else {}  # none where the very first loss is not finite
+        values = ", ".join(f"{key} {value:.3g}" for key, value in last.items())
+        print(f"{one.name}: {one.ended}; at the end: {values or 'no step'}")
     print(f"written: {', '.join(map(str, files))}")
     return 0
 

@@ -95,6 +95,16 @@ def test_what_is_kept_is_counted_on_images_that_were_not_converted_on() -> None:
         ("--threads 0", "--threads: expected at least 1, got 0"),
         ("--data Digits", "--weights: expected the file of a whole network, which --data needs"),
         ("--data Digits --weights a --sources x", "unknown source 'x'"),
+        ("--weights a --min-channels 2", "--weights, --min-channels: would have no effect without"),
+        ("--root a", "--root: would have no effect without --data; leave it out"),
+        ("--sources a", "--sources: would"),
+        ("--min-weights 0", "--min-weights: would"),
+        ("--exclude a", "--exclude: would"),
+        ("--out a", "--out: would"),
+        (
+            "--data Digits --weights a --baselines --layers",
+            "--baselines, --layers: would have no effect with --data; leave it out",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: str, message: str) -> None:

@@ -6,7 +6,9 @@ import torch
 
 import run
 from da.analysis.training_scales import ScaleRecorder, Scales
+from da.engine.training import Training
 from da.methods.dann import DANN, domain_loss
+from da.methods.source_only import SourceOnly
 from da.methods.updates import UpdatingModule
 from da.ops.clipping import GRADIENT_CLIP_VAL
 
@@ -123,6 +125,30 @@ def test_a_training_that_diverges_is_drawn_to_its_end(call):
     )
     assert 0 < len(rows["none, not clipped"]) < 3
     assert "none, not clipped: diverged: the loss at step" in said
+
+
+def test_a_training_whose_very_first_loss_is_not_finite_is_said(call, monkeypatch, refused_words):
+    def task_loss(self, source, labels):
+        return source.logits.sum() * (float("nan") if self.hparams["norm"] == "wa" else 1)
+
+    monkeypatch.setattr(SourceOnly, "task_loss", task_loss)
+    rows, said = call("--model", "SourceOnly", "--norms", "bn,wa", *FEW)
+    (name,) = rows
+    assert name.startswith("bn, ")
+    assert "wa, clipped at 5: diverged: the loss at step 0 is not finite" in said
+    assert said.count("; at the end: no step") == 1
+    alone = refused_words("inspect", "training", "--model", "SourceOnly", "--norms", "wa", *FEW)
+    assert alone.startswith("no step could be measured: diverged: the loss at step 0")
+
+
+def test_what_only_one_normaliser_refuses_is_said_before_another_is_trained(
+    refused_words, monkeypatch
+):
+    monkeypatch.setattr(Training, "run", lambda *_, **__: pytest.fail("a training began"))
+    options = ("inspect", "training", *FEW, "--norms")
+    said = refused_words(*options, "wa,bn", "--model.norm_options", "{gain: auto}")
+    assert "unknown option of bn 'gain'" in said
+    assert "norm 'folded' is made of the statistics" in refused_words(*options, "wa,folded")
 
 
 def test_what_is_wrong_is_one_line(refused_words):
