@@ -62,13 +62,18 @@ def read_weight_file(path: str) -> WeightFile:
 
 
 def _normaliser_of(content: Any) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
-    """The normaliser of the backbone in a checkpoint of this library, and the model's arguments."""
+    """The normaliser of the backbone in a checkpoint of this library, and the model's arguments.
+
+    Other programs may keep a ``spec`` or ``settings`` of their own beside the weights.
+    """
     if not isinstance(content, dict):
         return None, {}, {}
-    if isinstance(spec := content.get("spec"), dict):
+    spec, settings = content.get("spec"), content.get("settings")
+    model = settings.get("model") if isinstance(settings, dict) and "classes" in content else None
+    if isinstance(spec, dict) and {"norm", "norm_options"} <= spec.keys():
         args, norm, options = spec.get("model_args", {}), spec["norm"], spec["norm_options"]
-    elif isinstance(settings := content.get("settings"), dict) and "classes" in content:
-        args = settings["model"].get("init_args", {})
+    elif isinstance(model, dict):
+        args = model.get("init_args", {})
         norm, options = args.get("norm", "bn"), args.get("norm_options") or {}
     else:
         return None, {}, {}
@@ -104,8 +109,19 @@ def unwrap_tensors(content: Any, kind: str, path: str, advice: str) -> dict[str,
                 f"{kind}: '{path}' holds {' and '.join(inside)}, either could be the network; "
                 "save one of them alone"
             )
+        if inside and (others := _other_weights(content, inside[0])):
+            _warn_once(
+                f"{kind}: '{path}' holds {inside[0]} beside {' and '.join(others)}, and "
+                f"{inside[0]} is taken; to have the other, save it alone"
+            )
         content = content[inside[0]] if inside else None
     raise UserError(f"{kind}: '{path}' holds no state dict of tensors; {advice}")
+
+
+def _other_weights(content: Mapping[str, Any], taken: str) -> list[str]:
+    """Under which keys a file holds tensors by name as well: averages of its weights (EMA)."""
+    dicts = {k: v for k, v in content.items() if k != taken and isinstance(v, dict) and v}
+    return [k for k, v in dicts.items() if all(isinstance(x, Tensor) for x in v.values())]
 
 
 def count_prefixes(names: Iterable[str], wanted: Collection[str]) -> Counter[str]:

@@ -66,6 +66,46 @@ def test_a_file_with_another_classifier_or_none_fits(resnet18, tmp_path):
         assert torch.equal(model.network.conv1.weight, resnet18.conv1.weight)
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"spec": {"lr": 0.1}},
+        {"spec": {"norm": "wa"}},
+        {"settings": {"a": 1}, "classes": ["a"]},
+        {"settings": {"model": "resnet18"}, "classes": ["a"]},
+    ],
+)
+def test_what_another_program_keeps_beside_the_weights_is_passed_over(resnet18, tmp_path, beside):
+    torch.save({"state_dict": resnet18.state_dict(), **beside}, tmp_path / "a.pth")
+    model = build_backbone("resnet18", str(tmp_path / "a.pth"))
+    assert torch.equal(model.network.conv1.weight, resnet18.conv1.weight)
+
+
+@pytest.mark.parametrize(
+    ("key", "average"), [("state_dict", "state_dict_ema"), ("model", "model_ema")]
+)
+def test_which_weights_are_taken_beside_their_average_is_said(
+    resnet18, tmp_path, caplog, key, average
+):
+    state = resnet18.state_dict()
+    averaged = {f"module.{k}": v * 2 for k, v in state.items()} | {"n_averaged": torch.tensor(3)}
+    other = {
+        "optimizer": {"state": {0: torch.zeros(2)}, "param_groups": []},
+        "args": {},
+        "epoch": 3,
+    }
+    path = tmp_path / "a.pth"
+    torch.save({key: state, average: averaged, **other}, path)
+    for _ in range(2):
+        model = build_backbone("resnet18", str(path))
+    assert torch.equal(model.network.conv1.weight, resnet18.conv1.weight)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == (
+        f"weights: '{path}' holds {key} beside {average}, and {key} is taken; to have the other, "
+        "save it alone"
+    )
+
+
 def refusal(path, name="resnet18"):
     with pytest.raises(UserError) as caught:
         build_backbone(name, str(path))
