@@ -140,6 +140,16 @@ def test_copies_and_folds_made_within_are_free_of_it() -> None:
     torch.testing.assert_close(plain(x), expected)
 
 
+def test_a_replica_has_the_weight_of_its_own_parameters() -> None:
+    model = network()
+    with aligned_once(model):
+        model(torch.randn(2, 3, 15, 15))
+        replica = model[0]._replicate_for_data_parallel()
+        replica.weight, replica.g = model[0].weight.detach() ** 2, model[0].g.detach()
+        assert torch.equal(replica.acting_weight(), replica.compute_aligned_weight())
+        assert not torch.equal(replica.acting_weight(), model[0].acting_weight())
+
+
 def test_under_autocast_the_weight_is_cast_once_from_float32_statistics() -> None:
     model = network()
     x = torch.randn(2, 3, 15, 15)

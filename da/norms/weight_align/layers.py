@@ -113,10 +113,12 @@ class Aligned(nn.Module):
 
     def acting_weight(self) -> Tensor:
         """ŵ for a forward pass, shared with others within :func:`da.norms.aligned_once`."""
-        # A compiled graph computes its own: what was shared outside of it would be a constant.
-        if torch.compiler.is_compiling() or self.shared is None:
+        # A compiled graph computes its own: what was shared outside of it would be a constant. So
+        # does a replica on another device, which has what was shared of the layer it replicates.
+        shared = self.shared
+        if torch.compiler.is_compiling() or shared is None or shared.layer is not self:
             return self.compute_aligned_weight()
-        return self.shared.weight()
+        return shared.weight()
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles take along: not what is shared with other forward passes."""
