@@ -622,3 +622,36 @@ def test_an_aligned_layer_that_a_module_calls_out_of_sight_is_refused_by_name() 
     normaliser = WeightAlign(include=("0", "1.linear1"), exclude=("1.norm1", "1.norm2"))
     with pytest.raises(UserError, match=r"'1\.linear1' of Sequential is aligned, and '1' calls it"):
         convert_pretrained(model, random(20, 5, 4), normaliser=normaliser)
+
+
+def test_a_channel_that_is_added_to_many_is_no_stream_of_one_basis() -> None:
+    class Broadcast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.many, self.one = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 1, 1)
+            self.reader, self.last = nn.Conv2d(16, 30, 1), nn.Conv2d(30, 5, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.reader(self.many(x) + self.one(x)).relu()).mean((2, 3))
+
+    torch.manual_seed(0)
+    model = Broadcast().eval()
+    assert find_streams(trace_graph(model, random(1, 8, 6, 6)), nn.Sequential(model)) == []
+    assert convert_pretrained(model, random(40, 8, 6, 6)).error < 1
+
+
+def test_a_network_of_several_outputs_is_refused_before_a_layer_is_fitted() -> None:
+    class Several(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.layer(x), x
+
+    done: list[tuple[int, int]] = []
+    with pytest.raises(UserError, match="Several gives a tuple, and conversion needs"):
+        convert_pretrained(
+            Several().eval(), random(20, 3, 8, 8), progress=lambda *at: done.append(at)
+        )
+    assert done == []

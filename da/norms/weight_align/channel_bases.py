@@ -108,7 +108,17 @@ def find_streams(graph: fx.Graph, network: nn.Module) -> list[Stream]:
         else:
             for stream in (own, *sources):
                 stream.closed = False
-    return [stream for stream in streams.values() if stream.closed and stream.writers]
+    return [s for s in streams.values() if s.closed and s.writers and _is_of_one_width(s, network)]
+
+
+def _is_of_one_width(stream: Stream, network: nn.Module) -> bool:
+    """Whether each layer has all channels: a sum may broadcast a single one to many."""
+
+    def width(name: str, dimension: int) -> int:
+        return network.get_submodule(name).get_parameter("weight").shape[dimension]
+
+    widths = {width(name, 0) for name in stream.writers}
+    return len(widths | {width(name, 1) for name in stream.readers}) == 1
 
 
 def least_missed_direction(losses: list[FilterLoss]) -> Tensor:

@@ -145,10 +145,12 @@ def convert_pretrained(
     converted = normaliser.apply(copy.deepcopy(model))
     target = fold_batch_norms(copy.deepcopy(model), converted, normaliser.example)
     _refuse_affine_of_others(converted)
+    original = copy.deepcopy(model).eval()
+    _refuse_other_outputs(original, measured[0])
     modes = {m: m.training for m in converted.modules()}
     converted.eval()
     errors = _fit_layers(target, converted, fitted, first_of(measured, MEASURED), progress)
-    error, agreement = compare_outputs(copy.deepcopy(model).eval(), converted, measured)
+    error, agreement = compare_outputs(original, converted, measured)
     for module, mode in modes.items():
         module.training = mode
     return Conversion(
@@ -319,17 +321,22 @@ def _refuse_affine_of_others(converted: nn.Module) -> None:
             )
 
 
+def _refuse_other_outputs(original: nn.Module, chunk: Tensor) -> None:
+    """Refuses a network whose outputs can't be compared, before its layers are fitted."""
+    output = original(chunk)
+    if not isinstance(output, Tensor) or output.dim() < 2:
+        raise UserError(
+            f"{title_of_model(original)} gives a {type(output).__name__}, and conversion needs"
+            " a network that gives one tensor (N, ...); wrap it in one that does"
+        )
+
+
 def compare_outputs(
     original: nn.Module, converted: nn.Module, images: list[Tensor]
 ) -> tuple[float, float | None]:
     """Error and agreement of the outputs, from the networks as they are called by anyone."""
     wanted = [original(chunk) for chunk in images]
     outputs = [converted(chunk) for chunk in images]
-    if not isinstance(wanted[0], Tensor) or wanted[0].dim() < 2:
-        raise UserError(
-            f"{title_of_model(original)} gives a {type(wanted[0]).__name__}, and conversion needs"
-            " a network that gives one tensor (N, ...); wrap it in one that does"
-        )
     agreement = None
     if wanted[0].dim() == 2:
         same = [(y.argmax(1) == t.argmax(1)) for y, t in zip(outputs, wanted, strict=True)]
