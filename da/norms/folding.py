@@ -88,9 +88,16 @@ def fold_into_layers(
         fold_affine(layer, *affines[norm])
     taken_over = set(fed.values())
     return {
-        norm: nn.Identity() if norm in taken_over else Affine(*map(nn.Parameter, affine))
+        norm: nn.Identity() if norm in taken_over else _affine_layer(norm, *affine)
         for norm, affine in affines.items()
     }
+
+
+def _affine_layer(norm: nn.Module, scale: Tensor, shift: Tensor) -> Affine:
+    """What a batch norm computes, trained where its own scale and shift are."""
+    trained = [parameter.requires_grad for parameter in affine_parameters(norm)]
+    pairs = zip((scale, shift), trained, strict=True)
+    return Affine(*(nn.Parameter(value, requires_grad=grad) for value, grad in pairs))
 
 
 def refuse_without_statistics(model: nn.Module, norms: Collection[nn.Module]) -> None:

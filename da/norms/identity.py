@@ -14,6 +14,7 @@ from da.norms.surgery import (
     affine_parameters,
     copy_parameter,
     refuse_other_normalisers,
+    refuse_tied_weights,
     removable_batch_norms,
     replace_modules,
     replacements_of_removed,
@@ -49,6 +50,7 @@ class NoNormaliser(Normaliser):
             return model
         flow = Flow.of(model, self.example)
         fed = sole_feeders(flow, norms, scalable_layers(model))
+        refuse_tied_weights(model, fed, "folding a batch norm changes")
         for layer, norm in fed.items():
             scale, shift = affine_parameters(norm)
             weight = layer.get_parameter("weight")

@@ -105,11 +105,12 @@ def fold_affine(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
     """Gives a layer the scale and shift, ``(O,)`` each, of what it puts out; changed in place.
 
     Args:
-        layer: a convolution, not a transposed one, or a linear layer. It has a bias afterwards.
+        layer: a convolution, not a transposed one, or a linear layer. It has a bias afterwards,
+            which is trained where its weight is.
     """
     weight, bias = layer.get_parameter("weight"), layer._parameters["bias"]
     weight.mul_(scale.view(-1, *(1 for _ in weight.shape[1:])))
-    layer.bias = copy_parameter(nn.Parameter(shift), weight)
+    layer.bias = copy_parameter(shift, weight).requires_grad_(weight.requires_grad)
     if bias is not None:
         layer.bias.add_(bias * scale)
 

@@ -95,6 +95,22 @@ def test_a_batch_norm_over_tokens_is_not_over_the_outputs_of_the_linear_layer_be
     torch.testing.assert_close(convert_pretrained(model, x.repeat(5, 1, 1)).model(x), expected)
 
 
+@pytest.mark.parametrize("name", ["densenet", "mobilenet_v3"])
+@pytest.mark.parametrize("norm", ["folded", "none", "wa", "converted"])
+def test_what_is_frozen_stays_frozen_and_what_is_trained_is_trained(
+    norm: str, name: str, make: Make
+) -> None:
+    from conftest import inputs  # of this folder
+
+    for trained in (False, True):
+        model = with_statistics(make(name)).requires_grad_(trained)
+        if norm == "converted":
+            model = convert_pretrained(model, inputs(name, 12)).model
+        else:
+            model = normaliser(norm).apply(model)
+        assert {p.requires_grad for p in model.parameters()} == {trained}
+
+
 class Tied(nn.Module):
     """Two convolutions with one weight, which the first or the second has a batch norm behind."""
 
@@ -116,8 +132,9 @@ def test_a_weight_that_two_layers_share_is_refused_by_both_names(second: bool) -
     expected = model(torch.ones(1, 2, 8, 8, dtype=torch.float64))
     both = "'first' and 'second' of Tied share one weight, and "
     folding = f"{both}folding a batch norm changes one without the other; give each a weight"
-    with pytest.raises(UserError, match=folding):
-        normaliser("folded").apply(model)
+    for name in ("folded", "none"):
+        with pytest.raises(UserError, match=folding):
+            normaliser(name).apply(model)
     with pytest.raises(UserError, match=folding):
         normaliser("wa", exclude=["first", "second"]).apply(model)
     with pytest.raises(UserError, match=f"{both}conversion changes one"):

@@ -274,9 +274,9 @@ def _align_layer(layer: nn.Module, gain: float, scale: bool) -> Aligned:
     new.weight = weight
     new.bias = layer.bias
     if new.bias is None:
-        new.bias = nn.Parameter(weight.new_zeros(len(weight)))
+        new.bias = nn.Parameter(weight.new_zeros(len(weight)), weight.requires_grad)
     if scale:
-        new.g = nn.Parameter(weight.new_ones(len(weight)))
+        new.g = nn.Parameter(weight.new_ones(len(weight)), weight.requires_grad)
     return new
 
 

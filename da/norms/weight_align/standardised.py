@@ -47,7 +47,7 @@ def align_standardised(layer: Any, gain: float, scale: bool) -> AlignedConv2d:
     new.weight = weight
     new.bias = layer.bias
     if new.bias is None:
-        new.bias = nn.Parameter(weight.new_zeros(len(weight)))
+        new.bias = nn.Parameter(weight.new_zeros(len(weight)), weight.requires_grad)
     if scale:
         with torch.no_grad():
             g = layer.gain.flatten() * (layer.scale * (n / gain) ** 0.5)
