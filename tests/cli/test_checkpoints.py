@@ -15,6 +15,7 @@ from torch import nn
 
 import run
 from da.networks.backbones.base import build_backbone
+from da.ops.seeding import derive_seed, permutation
 
 CLASSES = ("blue", "green", "red")
 SHORT = ["--data.steps_per_epoch", "3", "--trainer.max_epochs", "1"]
@@ -87,7 +88,11 @@ def split(root):
 
 
 def adapted(network, images):
-    """Batch norm's statistics on images alone: PyTorch's own cumulative average, equal batches."""
+    """Batch norm's statistics on images alone: PyTorch's own cumulative average, equal batches.
+
+    The images come class by class; the batches mix them, as everywhere here.
+    """
+    images = images[permutation(derive_seed("mixed"), 0, len(images))]
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.momentum = None
