@@ -142,7 +142,17 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
 
 @pytest.mark.parametrize(
     "folder",
-    ["digits", "batch_size", "deep", "adversarial", "norms", "norms/gpu", "data", "statistics"],
+    [
+        "digits",
+        "office_caltech10",
+        "batch_size",
+        "deep",
+        "adversarial",
+        "norms",
+        "norms/gpu",
+        "data",
+        "statistics",
+    ],
 )
 def test_the_results_shown_are_those_of_the_report(folder):
     """Every line of a table among the results is in the committed report, word for word."""
