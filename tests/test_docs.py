@@ -145,6 +145,8 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
     [
         "digits",
         "office_caltech10",
+        "depthwise",
+        "learning_rate",
         "target_statistics",
         "target_statistics_office_caltech10",
         "batch_size",

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -67,14 +68,37 @@ def _spread(call: Callable[..., T], jobs: Sequence[tuple[Any, ...]], count: int)
     # A fork costs next to nothing, but is safe on Linux alone.
     context = multiprocessing.get_context("spawn" if sys.platform != "linux" else "fork")
     pool = ProcessPoolExecutor(count, context, _start, (call, shared))
-    waiting: list[Future[list[T]]] = [pool.submit(_run, c) for c in islice(chunks, 2 * count)]
+    waiting: list[Future[list[T]]] = []
+
+    def submit(number: int) -> None:
+        with _interrupted_afterwards():  # it is here that processes are forked
+            waiting.extend(pool.submit(_run, chunk) for chunk in islice(chunks, number))
+
     try:
+        submit(2 * count)
         while waiting:
             done = waiting.pop(0).result()
-            waiting += [pool.submit(_run, chunk) for chunk in islice(chunks, 1)]
+            submit(1)
             yield from done
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Ctrl-C waits until the end: in the moment of a fork Python passes over an exception."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 _task: tuple[Callable[..., Any], Any]

@@ -20,6 +20,7 @@ from torchvision.models.vgg import VGG, make_layers
 from da.benchmarks.conversion import MATCHED_ON, measure_simpler_ways
 from da.networks.backbones.base import build_backbone
 from da.norms import Conversion, convert_pretrained
+from da.ops.clipping import GRADIENT_CLIP_VAL
 from da.ops.optimisation import parameter_groups
 from da.ops.schedules import annealing
 from datasets.digits import Digits
@@ -58,7 +59,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
 
 def train(model: nn.Module, steps: int, lr: float) -> nn.Module:
     """Cross-entropy on the source as the module trains it: SGD with Nesterov's momentum, annealed,
-    on augmented batches of 32."""
+    on augmented batches of 32, gradients clipped."""
     data = Digits(source="rendered", target="optical", steps_per_epoch=steps)
     groups = parameter_groups(model.named_parameters(), lr, {}, 1e-3, "weights")
     optimiser = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
@@ -69,6 +70,7 @@ def train(model: nn.Module, steps: int, lr: float) -> nn.Module:
     for batch in data.train_dataloader():
         optimiser.zero_grad()
         F.cross_entropy(model(batch.source.images), batch.source.labels).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_CLIP_VAL)
         optimiser.step()
         schedule.step()
     return model.eval()
