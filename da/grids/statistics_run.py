@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -137,26 +137,33 @@ class StudyRun:
                     kept[cell.id] = str(path)
         return kept
 
-    def missing(self, cells: list[RunSpec]) -> list[RunSpec]:
-        """Cells that must be trained, those known to diverge left out."""
-        settled = self.checkpoints(cells).keys() | self.diverged(cells)
-        return [cell for cell in cells if cell.id not in settled]
+    def missing(self, cells: list[RunSpec], kept: Collection[str]) -> list[RunSpec]:
+        """Cells that must be trained: without a checkpoint, and not known to diverge."""
+        lost = self.diverged(cells, kept)
+        return [cell for cell in cells if cell.id not in kept and cell.id not in lost]
 
-    def diverged(self, cells: list[RunSpec]) -> set[str]:
-        """Identities of trainings that are known to diverge: there is nothing to measure."""
+    def diverged(self, cells: list[RunSpec], kept: Collection[str]) -> set[str]:
+        """Identities of trainings that are known to diverge: there is nothing to measure.
+
+        Args:
+            cells: of the study.
+            kept: identities of those that have a checkpoint, and so did not.
+        """
         stores = Store(self.trained), Store(self.session.store.root)
-        lost = {c.id for c in cells if any(store.state(c) == "diverged" for store in stores)}
-        return lost - self.checkpoints(cells).keys()
+        rest = [cell for cell in cells if cell.id not in kept]
+        return {c.id for c in rest if any(store.state(c) == "diverged" for store in stores)}
 
-    def forget_results_without_checkpoints(self, cells: list[RunSpec]) -> None:
+    def forget_results(self, missing: list[RunSpec]) -> None:
         """Removes results of the study's own whose checkpoints are gone: to be trained again."""
         own = Store(self.session.store.root)
-        for cell in self.missing(cells):
+        for cell in missing:
             (own.directory(cell) / RESULT).unlink(missing_ok=True)
 
     def lines(self, cells: list[RunSpec]) -> Iterator[str]:
         """What is used, and what is trained why."""
-        kept, missing, lost = self.checkpoints(cells), self.missing(cells), self.diverged(cells)
+        kept = self.checkpoints(cells)
+        lost = self.diverged(cells, kept)
+        missing = self.missing(cells, kept)
         theirs = sum(Path(path).is_relative_to(self.trained) for path in kept.values())
         yield (
             f"{len(cells)} networks: {theirs} with a checkpoint in {self.trained}, "
@@ -208,8 +215,9 @@ def run(study: StudyRun, show: Show) -> int:
                 write(session.store.root, resolved[0])
                 for line in study.lines(plan.cells):
                     session.say(line)
-                study.forget_results_without_checkpoints(plan.cells)
-                if missing := study.missing(plan.cells):
+                missing = study.missing(plan.cells, study.checkpoints(plan.cells))
+                study.forget_results(missing)
+                if missing:
                     session.run(pool, missing)
             measuring = study.measuring(plan.cells)
             return interruptible(
@@ -279,12 +287,12 @@ def dry_run(study: StudyRun) -> int:
         session.say(str(cell))
     for line in study.lines(plan.cells):
         session.say(line)
-    waiting = study.missing(plan.cells)
+    kept = study.checkpoints(plan.cells)
+    waiting, lost = study.missing(plan.cells, kept), study.diverged(plan.cells, kept)
     if waiting:
         session.say(f"to train: {session.costs(waiting)}")
     questions = study.study.questions()
     store = MeasurementStore(session.store.root, questions.id)
-    lost = study.diverged(plan.cells)
     left = [c for c in plan.cells if c.id not in lost and store.result(c) is None]
     values = sum(len(values) for _, _, values in questions.series())
     session.say(
