@@ -29,6 +29,7 @@ NUMBERS: dict[str, tuple[tuple[type, ...], str]] = {
 def contradictions(grid: Grid) -> list[str]:
     """What single settings that are right by themselves can't be together, a line each."""
     problems = [*grid.doubles(), *_cross_problems(grid), *_comparison_problems(grid)]
+    problems += _tuned_option_problems(grid)
     for number, override in enumerate(grid.overrides):
         problems += _override_problems(grid, f"overrides.{number}", override)
     return problems
@@ -88,6 +89,26 @@ def _trainer_problems(key: str, values: Iterable[Any]) -> list[str]:
             TrainerSettings(**{name: value})
         except ValidationError:
             problems.append(f"sweep: {key}: expected {kind_of(fields[name])}, got {value}")
+    return problems
+
+
+def _tuned_option_problems(grid: Grid) -> list[str]:
+    """Tuned options of methods that are set elsewhere, or that give a method a larger budget."""
+    problems = []
+    for method, options in grid.tune.options.items():
+        given = {*grid.methods.get(method, {})}
+        swept = {key.partition(".")[2] for key in grid.sweep if key.startswith("method.")}
+        for where, others in ((f"methods.{method}", given), ("sweep", swept)):
+            if common := sorted(others & {*options}):
+                problems.append(
+                    f"tune.options.{method}: {', '.join(common)} is set by {where}, too"
+                )
+    sizes = {method: len(grid.tune.combinations(method)) for method in grid.tune.options}
+    if len({*sizes.values()}) > 1:
+        each = ", ".join(f"{size} of {method}" for method, size in sizes.items())
+        problems.append(
+            f"tune.options: every method has one budget, so give as many values to each; got {each}"
+        )
     return problems
 
 

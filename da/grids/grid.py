@@ -13,33 +13,18 @@ from da.engine.result import DEFAULT_SCORE
 from da.engine.spec import RunSpec
 from da.errors import UserError, unknown
 from da.grids.contradictions import contradictions, length_problems
-from da.grids.fields import Strict, check_tasks, distinct, names, split_task, truths, with_options
+from da.grids.fields import check_tasks, distinct, names, split_task, truths, with_options
 from da.grids.overrides import Override, Resolved, Steps, quick_epochs, resolve
 from da.grids.training_keys import TrainingKeys
+from da.grids.tuning_keys import Tune, combinations
 from da.grids.weights_hash import hash_weights
 
 Row = Literal["tuned", "published", "given"]
 """Where the learning rates of a part of the table come from; ``given``: from the user."""
 REFERENCE_BATCH = 32
-DEFAULT_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 CHALLENGER = "wa"
 BASELINES = ("bn", "bn@target-stats")
 Logger = Literal["csv", "tensorboard", "wandb", "mlflow"]
-
-
-class Tune(Strict):
-    """How the learning rate is tuned: never on the seeds of the table or with target labels."""
-
-    factors: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=DEFAULT_FACTORS, min_length=1
-    )
-    """The tried rates are the published one times these."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(100, 101), min_length=1)
-    """Seeds of the trials, outside those of the table."""
-    task: str | None = None
-    """``source->target``; the data class's own development task where left out."""
-    criterion: str | None = None
-    """A label-free score on the target, by name; the source's validation accuracy if left out."""
 
 
 class Grid(TrainingKeys):
@@ -197,7 +182,10 @@ class Grid(TrainingKeys):
                 "scores": tuple(map(named, self.scores)),
                 "score": named(self.score),
                 "tune": self.tune.model_copy(
-                    update={"criterion": self.tune.criterion and named(self.tune.criterion)}
+                    update={
+                        "criterion": self.tune.criterion and named(self.tune.criterion),
+                        "options": {named(m): values for m, values in self.tune.options.items()},
+                    }
                 ),
                 "overrides": tuple(
                     one.model_copy(update={"methods": tuple(map(named, one.methods))})
@@ -210,11 +198,7 @@ class Grid(TrainingKeys):
 
     def points(self) -> list[dict[str, Any]]:
         """The combinations of the swept settings; one empty point where nothing is swept."""
-        names = list(self.sweep)
-        return [
-            dict(zip(names, values, strict=True))
-            for values in itertools.product(*(self.sweep[name] for name in names))
-        ]
+        return combinations(self.sweep)
 
     def resolved(
         self, task: str, method: str, point: dict[str, Any], row: Row = "published"

@@ -87,7 +87,13 @@ def plan(
                 if entry.lr is None:
                     refused[_refusal(entry, grid.tuned)] = None
                     continue
-                cell = cell.model_copy(update={"lr": entry.lr})
+                if common := sorted({*entry.options} & {*cell.method_args}):
+                    raise UserError(
+                        f"methods.{method}: {', '.join(common)} is tuned in {grid.tuned}; leave it "
+                        "to the table, or use --lr published, which takes nothing from there"
+                    )
+                method_args = {**cell.method_args, **entry.options}
+                cell = cell.model_copy(update={"lr": entry.lr, "method_args": method_args})
             entries.append(Entry(row=row, point=point, cell=cell))
     if not entries:
         raise UserError(

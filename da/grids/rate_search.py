@@ -89,8 +89,9 @@ def run(session: Session, grid: Grid, path: Path, command: str) -> int:
 def _say_rates(session: Session, table: rate_table.Table, path: Path) -> None:
     for entry in table.entries:
         rate = "none" if entry.lr is None else f"{entry.lr:g}"
+        options = "".join(f" {name} {value}" for name, value in entry.options.items())
         session.say(
-            f"{entry.method:20} {entry.norm:8} batch {entry.batch_size:<4} lr {rate}"
+            f"{entry.method:20} {entry.norm:8} batch {entry.batch_size:<4} lr {rate}{options}"
             f"  {rate_table.warning(entry)}".rstrip()
         )
     session.say(f"written: {path}")

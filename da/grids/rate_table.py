@@ -1,6 +1,6 @@
-"""Tuning of the learning rate, and only that, with one budget for every normaliser.
+"""Tuning of the learning rate with one budget for every normaliser, and of options of methods.
 
-The rates are tried on a development task and on seeds that the table of results does not use, and
+They are tried on a development task and on seeds that the table of results does not use, and
 judged at the last epoch by the source's validation accuracy, or by a label-free score on the
 target. Target labels are never looked at.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,10 @@ class _Strict(BaseModel):
 
 
 class Trial(_Strict):
-    """One learning rate."""
+    """One learning rate, with one combination of the tuned options."""
 
     lr: float
+    options: dict[str, Any] = {}
     accuracy: list[float | None] = []
     """Source validation accuracy per seed; none where the cell has no result."""
     cross_entropy: list[float | None] = []
@@ -65,6 +67,8 @@ class Entry(_Strict):
     batch_size: int
     lr: float | None
     """None where each rate diverges with some seed, and until every trial has ended."""
+    options: dict[str, Any] = {}
+    """Of the method, as they were tuned with the rate."""
     edge: bool
     """The chosen rate is the smallest or largest tried: a better one may lie beyond."""
     trials: list[Trial]
@@ -104,7 +108,7 @@ def key(of: RunSpec | Entry) -> Key:
 
 
 def trials(grid: Grid, task: str, version: int = 1) -> list[RunSpec]:
-    """The cells of a tuning: method x normaliser x swept settings x rate x seed.
+    """The cells of a tuning: method x normaliser x swept settings x rate x options x seed.
 
     A rate is tuned once for each :data:`Key`. Of swept settings that are no part of it (the length
     of a training), it is tuned at the first values.
@@ -119,9 +123,10 @@ def trials(grid: Grid, task: str, version: int = 1) -> list[RunSpec]:
     for method, norm, point in itertools.product(grid.methods, grid.norms, grid.points()):
         lr = grid.rate(task, method, point)
         tried = [
-            grid.cell(task, method, norm, point, seed, _rounded(lr, factor), version)
-            for factor in grid.tune.factors
-            for seed in grid.tune.seeds
+            grid.cell(task, method, norm, {**point, **own}, seed, _rounded(lr, factor), version)
+            for factor, own, seed in itertools.product(
+                grid.tune.factors, _own_points(grid, method), grid.tune.seeds
+            )
         ]
         if first.setdefault(key(tried[0]), point) == point:
             cells += tried
@@ -133,22 +138,33 @@ def trials(grid: Grid, task: str, version: int = 1) -> list[RunSpec]:
     ]
 
 
+def _own_points(grid: Grid, method: str) -> list[dict[str, Any]]:
+    """The combinations of a method's tuned options, as points of a sweep."""
+    tried = grid.tune.combinations(method)
+    return [{f"method.{name}": value for name, value in own.items()} for own in tried]
+
+
 def _rounded(lr: float, factor: float) -> float:
     return float(f"{lr * factor:.6g}")
 
 
-def choose(outcomes: Outcomes, criterion: str | None = None) -> Entry:
+def choose(outcomes: Outcomes, criterion: str | None = None, tuned: Collection[str] = ()) -> Entry:
     """Picks the rate for one key from its trials; see :data:`CRITERION`, :data:`LABEL_FREE`.
 
     Args:
         outcomes: of one key.
         criterion: the name of a label-free score; the source's validation accuracy without.
+        tuned: the names of the method's options that are tuned with the rate.
     """
-    by_lr: dict[float, Outcomes] = {}
-    for cell, result in outcomes:
-        by_lr.setdefault(cell.lr, []).append((cell, result))
-    tried = [_trial(lr, by_lr[lr], criterion) for lr in sorted(by_lr)]
+    alike: list[tuple[float, dict[str, Any], Outcomes]] = []
+    for cell, result in sorted(outcomes, key=lambda outcome: outcome[0].lr):
+        options = {name: cell.method_args[name] for name in tuned}
+        if not alike or alike[-1][:2] != (cell.lr, options):
+            alike.append((cell.lr, options, []))
+        alike[-1][2].append((cell, result))
+    tried = [_trial(lr, options, group, criterion) for lr, options, group in alike]
     best = max(tried, key=_merit)
+    rates = {trial.lr for trial in tried}
     method, norm, backbone, batch_size = key(outcomes[0][0])
     works = None not in best.judged and not _failed(tried)
     return Entry(
@@ -157,18 +173,21 @@ def choose(outcomes: Outcomes, criterion: str | None = None) -> Entry:
         backbone=backbone,
         batch_size=batch_size,
         lr=best.lr if works else None,
-        edge=works and len(tried) > 1 and best in (tried[0], tried[-1]),
+        options=best.options if works else {},
+        edge=works and len(rates) > 1 and best.lr in (min(rates), max(rates)),
         trials=tried,
     )
 
 
 def _failed(tried: list[Trial]) -> list[float]:
     """The rates of which some trial has neither ended nor diverged: they may be the best ones."""
-    return [trial.lr for trial in tried if not {*trial.states} <= {"done", "diverged"}]
+    failed = (trial.lr for trial in tried if not {*trial.states} <= {"done", "diverged"})
+    return list(dict.fromkeys(failed))
 
 
-def _trial(lr: float, outcomes: Outcomes, criterion: str | None) -> Trial:
-    trial = Trial(lr=lr, states=[r if isinstance(r, str) else "done" for _, r in outcomes])
+def _trial(lr: float, options: dict[str, Any], outcomes: Outcomes, criterion: str | None) -> Trial:
+    states = [r if isinstance(r, str) else "done" for _, r in outcomes]
+    trial = Trial(lr=lr, options=options, states=states)
     for _, result in outcomes:
         last = None if isinstance(result, str) else result.evaluations[-1].forms[""]
         if criterion is not None:
@@ -219,7 +238,10 @@ def build(
     entries = {key(entry): entry for entry in before.entries} if before else {}
     if before and not entries.keys() <= groups.keys() and not before.command.endswith(command):
         command = f"{before.command} && {command}"
-    entries |= {name: choose(group, grid.tune.criterion) for name, group in groups.items()}
+    entries |= {
+        name: choose(group, grid.tune.criterion, grid.tune.options.get(name[0], ()))
+        for name, group in groups.items()
+    }
     filled = {"entries": list(entries.values()), "images": images}
     return _empty(grid, task, command).model_copy(update=filled)
 
@@ -278,9 +300,21 @@ def warning(entry: Entry) -> str:
     if entry.lr is None:
         rates = [trial.lr for trial in entry.trials]
         return f"WARNING: no rate from {min(rates):g} to {max(rates):g} works; set tune.factors"
-    if entry.edge:
-        return "WARNING: on the edge of the tried rates, a better one may lie beyond"
+    edges = ["rates"] if entry.edge else []
+    edges += [f"values of {name}" for name in entry.options if _on_edge(entry, name)]
+    if edges:
+        return (
+            f"WARNING: on the edge of the tried {' and '.join(edges)}, a better one may lie beyond"
+        )
     return ""
+
+
+def _on_edge(entry: Entry, option: str) -> bool:
+    """Whether a number that was chosen for an option is the least or the most that was tried."""
+    tried = [trial.options[option] for trial in entry.trials]
+    if not all(isinstance(value, (int, float)) for value in tried):
+        return False
+    return len({*tried}) > 2 and entry.options[option] in (min(tried), max(tried))
 
 
 def write(path: Path, table: Table) -> None:

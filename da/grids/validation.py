@@ -136,7 +136,8 @@ def _short_names(grid: Grid) -> dict[str, str]:
     from da.norms import short_name as short_norm
     from da.selection.base import PACKAGE, Score, find_score
 
-    methods = [*grid.methods, *(m for one in grid.overrides for m in one.methods or ())]
+    methods = [*grid.methods, *grid.tune.options]
+    methods += [m for one in grid.overrides for m in one.methods or ()]
     names = {grid.data: name_of_data(find_data(grid.data))}
     names |= {name: name_of_method(find_method(name)) for name in methods}
     names |= {name: short_norm(name) for name in grid.norms}
@@ -206,6 +207,15 @@ def criterion_images(settings: dict[str, Any], options: list[dict[str, Any]]) ->
     grid = Grid.model_validate(settings)
     data = find_data(grid.data)
     role: Role = "target" if grid.tune.criterion else "source"
+    if role == "source" and (tuned := [m for m in grid.methods if m in grid.tune.options]):
+        from da.selection.base import available_scores
+
+        raise UserError(
+            f"tune.options: the source can't tell how much of the target {tuned[0]} should heed, "
+            "and source-only training would look best; name a label-free score on the target that "
+            "is not the method's own loss (tune: {criterion: ...}, or --criterion; one of "
+            f"{', '.join(available_scores())})"
+        )
     held_out = all(data.holds_out(role, each) for each in options)
     if role == "target":
         seen = "not trained on" if held_out else "the very ones that are trained on (transductive)"
@@ -231,6 +241,11 @@ def _check_methods(settings: dict[str, Any], problems: Problems) -> None:
     problems += _unknown_options("model", arguments, Method, SET_BY_THE_GRID)
     methods = settings.get("methods")
     short: dict[str, str] = {}
+    for name, options in _options_of(_options_of(settings, "tune"), "options").items():
+        # As of overrides: the command line may leave its method out.
+        if method := problems.of("tune.options", lambda: find_method(name)):  # noqa: B023
+            where = f"tune.options.{name}"
+            problems += _unknown_options(where, options, method, SET_BY_THE_GRID)
     for name in _names(methods):
         if method := problems.of("methods", lambda: find_method(name)):  # noqa: B023
             options = methods.get(name) if isinstance(methods, dict) else None

@@ -233,3 +233,69 @@ def test_entries_by_another_criterion_do_not_stay(tmp_path):
     part = with_criterion("S").model_copy(update={"norms": {"gn": {}}})
     with pytest.raises(UserError, match="tuned with other criterion, and 2 of its entries"):
         rate_table.previous(path, part, "a->b")
+
+
+def with_options(**options):
+    tune = GRID.tune.model_copy(update={"criterion": "S", "options": options, "factors": (0.1, 1)})
+    return GRID.model_copy(update={"tune": tune})
+
+
+def test_options_are_tried_with_every_rate_and_the_best_pair_is_used(tmp_path):
+    grid = with_options(M={"trade_off": (0.3, 1.0, 3.0)})
+    cells = rate_table.trials(grid, "a->b")
+    tried = [(c.lr, c.method_args["trade_off"], c.seed) for c in cells if c.norm == "wa"]
+    assert len(tried) == len({*tried}) == 2 * 3 * 2
+    found = []
+    for cell in cells:
+        result = made(cell)
+        free = 1.0 if (cell.lr, cell.method_args["trade_off"]) == (0.001, 3.0) else 0.5
+        if cell.norm == "bn":  # equal everywhere: the lowest rate, and the first that is named
+            free = 0.5
+        streams = result.evaluations[-1].forms[""]
+        streams.get("target/validation", streams["target/test"]).label_free = {"S": free}
+        found.append((cell, result))
+    table = rate_table.build(grid, "a->b", "tune", found)
+    chosen = {entry.norm: (entry.lr, entry.options) for entry in table.entries}
+    assert chosen == {"bn": (0.001, {"trade_off": 0.3}), "wa": (0.001, {"trade_off": 3.0})}
+    path = tmp_path / "t.yaml"
+    rate_table.write(path, table)
+    assert "# WARNING: on the edge of the tried rates and values of trade_off" in path.read_text()
+    assert rate_table.read(path, "tune") == table
+    tuned = GRID.model_copy(update={"tuned": str(path), "lr": ("tuned", "published")})
+    plan = plans.plan(tuned, ["a->b"], "ablate", "tune")
+    assert {(e.row, e.cell.norm, e.cell.method_args.get("trade_off")) for e in plan.entries} == {
+        ("tuned", "bn", 0.3),
+        ("tuned", "wa", 3.0),
+        ("published", "bn", None),
+        ("published", "wa", None),
+    }
+    given = tuned.model_copy(update={"methods": {"M": {"trade_off": 1.0}}})
+    with pytest.raises(UserError, match=r"methods\.M: trade_off is tuned in .*; leave it to the"):
+        plans.plan(given, ["a->b"], "ablate", "tune")
+
+
+def test_methods_without_tuned_options_keep_their_rates_alone():
+    grid = with_options(Other={"trade_off": (0.3, 1.0)})
+    assert all(cell.method_args == {} for cell in rate_table.trials(grid, "a->b"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"methods": {"M": {"trade_off": 1}}, "tune": {"options": {"M": {"trade_off": [1, 2]}}}},
+            "tune.options.M: trade_off is set by methods.M, too",
+        ),
+        (
+            {"sweep": {"method.w": [1]}, "tune": {"options": {"M": {"w": [1, 2]}}}},
+            "tune.options.M: w is set by sweep, too",
+        ),
+        (
+            {"tune": {"options": {"M": {"w": [1, 2]}, "N": {"w": [1]}}}},
+            "tune.options: every method has one budget, so give as many values to each; got 2 of M",
+        ),
+    ],
+)
+def test_tuned_options_that_contradict_the_grid_are_refused(settings, line):
+    with pytest.raises(ValueError, match=line):
+        Grid.model_validate({**GRID.model_dump(exclude_unset=True), **settings})

@@ -253,6 +253,21 @@ def test_a_criterion_is_named_like_a_score_and_a_wrong_name_lists_them():
     assert grid.tune.criterion == "NegativeEntropy"
 
 
+def test_options_to_tune_are_those_of_a_method_and_take_a_criterion_on_the_target():
+    wrong = {**SETTINGS, "tune": {"options": {"DANN": {"tradeoff": [1]}, "DAN9": {"x": [1]}}}}
+    said = name_problems(wrong)
+    assert said[0].startswith("unknown option of tune.options.DANN 'tradeoff'")
+    assert said[1].startswith("tune.options: unknown method 'DAN9'")
+    tune = {"options": {"da.methods.dann.DANN": {"trade_off": [0.5, 1]}}}
+    grid, _ = checked(methods=["DANN"], tune=tune)
+    assert grid.tune.options == {"DANN": {"trade_off": (0.5, 1)}}
+    settings = grid.model_dump(mode="json")
+    said = refused(lambda: criterion_images(settings, [{}]))
+    assert said.startswith("tune.options: the source can't tell how much of the target DANN")
+    settings["tune"]["criterion"] = "NegativeEntropy"
+    assert "labels: not trained on" in criterion_images(settings, [{}])
+
+
 @pytest.mark.parametrize("norm", ["bn-frozen", "folded"])
 def test_a_normaliser_of_pretrained_statistics_is_refused_in_a_grid_without_them(norm):
     said = refused(lambda: checked(norms=["bn", norm]))
