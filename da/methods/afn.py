@@ -56,6 +56,10 @@ class AFN(Method):
     joint, as of all methods. The authors' bottleneck is 1000 wide and ends in dropout that keeps
     the norm; their HAFN trains on the source alone at first.
 
+    The stepwise pull never ends. Batch norm in the bottleneck leaves it little to move; under
+    WeightAlign, which holds no scale, norms grow far faster: lower the rate or ``step`` there, or
+    bound them with ``hard``.
+
     Args:
         trade_off: weight of the norms. The authors' HAFN takes 0.01 for VisDA.
         variant: ``stepwise`` for SAFN, ``hard`` for HAFN.
