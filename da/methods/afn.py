@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from da.errors import UserError, unknown
+from da.errors import UserError
 from da.methods.base import Method
 from da.ops.entropy import conditional_entropy
 from da.types import Activations, Batch
-
-Variant = Literal["stepwise", "hard"]
-VARIANTS = get_args(Variant)
 
 
 def feature_norms(features: Tensor) -> Tensor:
@@ -35,7 +32,7 @@ def stepwise_norm_loss(features: Tensor, step: float = 1.0) -> Tensor:
     return (norms - (norms.detach() + step)).square().mean()
 
 
-def hard_norm_loss(features: Tensor, radius: float = 25.0) -> Tensor:
+def hard_norm_loss(features: Tensor, radius: float) -> Tensor:
     """(mean over samples of ‖f‖ - R)², a scalar (Xu et al. 2019, HAFN).
 
     Args:
@@ -58,14 +55,13 @@ class AFN(Method):
 
     The stepwise pull never ends. Batch norm in the bottleneck leaves it little to move; under
     WeightAlign, which holds no scale, norms grow far faster: lower the rate or ``step`` there, or
-    bound them with ``hard``.
+    set a ``radius``.
 
     Args:
         trade_off: weight of the norms. The authors' HAFN takes 0.01 for VisDA.
-        variant: ``stepwise`` for SAFN, ``hard`` for HAFN.
-        step: Δr of ``stepwise``. The Transfer-Learning-Library takes 0.3 for VisDA, and 0.1 or 0.3
-            for digits.
-        radius: R of ``hard``.
+        step: Δr of SAFN. The Transfer-Learning-Library takes 0.3 for VisDA, and 0.1 or 0.3 for
+            digits.
+        radius: R of HAFN, which is then used in place of SAFN; the authors' is 25.
         entropy: weight of the entropy of target predictions; 0.1 is the published +ENT on
             Office-31.
     """
@@ -74,17 +70,19 @@ class AFN(Method):
         self,
         num_classes: int,
         trade_off: float = 0.05,
-        variant: Variant = "stepwise",
         step: float = 1.0,
-        radius: float = 25.0,
+        radius: float | None = None,
         entropy: float = 0.0,
         **kwargs: Any,
     ):
-        if variant not in VARIANTS:
-            raise unknown("variant", variant, VARIANTS)
         for option, value in (("step", step), ("radius", radius)):
-            if value <= 0:
+            if value is not None and value <= 0:
                 raise UserError(f"{option}: expected a number above 0, got {value}")
+        if radius is not None and step != 1.0:
+            raise UserError(
+                f"step {step} with radius {radius}: norms go by steps (SAFN) or to a radius "
+                "(HAFN); give one of the two"
+            )
         if entropy < 0:
             raise UserError(f"entropy: expected a number from 0, got {entropy}")
         super().__init__(num_classes, **kwargs)
@@ -105,6 +103,6 @@ class AFN(Method):
 
     def _norm_loss(self, features: Tensor) -> Tensor:
         h = self.hparams
-        if h["variant"] == "hard":
-            return hard_norm_loss(features, h["radius"])
-        return stepwise_norm_loss(features, h["step"])
+        if h["radius"] is None:
+            return stepwise_norm_loss(features, h["step"])
+        return hard_norm_loss(features, h["radius"])

@@ -38,10 +38,10 @@ def test_the_stepwise_loss_is_the_step_squared_and_lengthens_all_features_alike(
     np.testing.assert_allclose(features.grad, -2 * step / 7 * directions, rtol=1e-10)
 
 
-@pytest.mark.parametrize("loss", [hard_norm_loss, stepwise_norm_loss])
-def test_features_of_length_0_have_a_finite_gradient(loss):
+@pytest.mark.parametrize(("loss", "value"), [(hard_norm_loss, 25.0), (stepwise_norm_loss, 1.0)])
+def test_features_of_length_0_have_a_finite_gradient(loss, value):
     features = torch.tensor([[0.0, 0.0], [3.0, 4.0]], requires_grad=True)
-    loss(features).backward()
+    loss(features, value).backward()
     assert features.grad[0].tolist() == [0, 0]
     assert features.grad[1].isfinite().all()
     assert (features.grad[1] < 0).all()  # longer by a step down
@@ -51,7 +51,7 @@ def test_features_of_length_0_have_a_finite_gradient(loss):
 def test_both_domains_count_alike_whatever_the_sizes_of_their_batches(batch, fake_trainer, sizes):
     source, target = activations(sizes[0], 0), activations(sizes[1], 1)
     means = [lengths(x.features).mean() for x in (source, target)]
-    hard = small(AFN, variant="hard", radius=10.0)
+    hard = small(AFN, radius=10.0)
     trainer = fake_trainer(hard)
     terms = hard.adaptation(source, target, batch)
     expected = 0.05 * sum((mean - 10) ** 2 for mean in means)
@@ -72,8 +72,10 @@ def test_the_entropy_of_the_target_is_added_where_asked_for(batch, fake_trainer)
     assert terms["entropy"].item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_what_is_no_norm_or_weight_is_refused():
-    refused(lambda: small(AFN, variant="step"), "unknown variant 'step'", "hard, stepwise")
+def test_what_is_no_norm_or_weight_and_a_step_to_a_radius_are_refused():
     refused(lambda: small(AFN, step=0.0), "step: expected a number above 0, got 0.0")
     refused(lambda: small(AFN, radius=-1.0), "radius: expected a number above 0, got -1.0")
     refused(lambda: small(AFN, entropy=-0.1), "entropy: expected a number from 0, got -0.1")
+    refused(
+        lambda: small(AFN, step=0.3, radius=25.0), "step 0.3 with radius 25.0", "one of the two"
+    )
