@@ -126,7 +126,7 @@ def test_the_training_from_python_runs_as_printed(tmp_path):
 
 @pytest.mark.long
 def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
-    names = "BNM or frn or plain or Bars or bnm or filter_response or bars"
+    names = "MaximumSquares or frn or plain or Bars or maximum_squares or filter_response or bars"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-k", names),
