@@ -5,27 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from da.errors import UserError
 from da.methods.base import Method
-from da.methods.critics import build_critic
+from da.methods.critics import build_critic, domain_loss
 from da.ops.gradient_reversal import gradient_reversal
 from da.ops.schedules import reversal_strength
 from da.types import Activations, Batch
-
-
-def domain_loss(source: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy of the critic, the mean over both domains; source is 1, target 0.
-
-    L_d = ½ · mean[-log σ(d_s)] + ½ · mean[-log(1 - σ(d_t))] (Ganin et al. 2016, eq. 9).
-
-    Args:
-        source: ``(B,)`` or ``(B, 1)`` float, the critic's logits on the source.
-        target: the same on the target; the two may differ in B.
-    """
-    return 0.5 * (F.softplus(-source).mean() + F.softplus(target).mean())
 
 
 class DANN(Method):
@@ -37,6 +24,9 @@ class DANN(Method):
         reversal_maximum: the strength that the schedule tends to.
         reversal_gamma: how fast: lambda = maximum · (2 / (1 + exp(-gamma · progress)) - 1).
         critic_width: width of the two hidden layers of the critic.
+        environment_smoothing: label the source 1 - this and the target this, in place of 1 and 0:
+            environment label smoothing (ELS, Zhang et al. 2023, ICLR). The published code tries
+            values from 0 to 0.5 and keeps the best one by target labels.
     """
 
     small: ClassVar = {"critic_width": 8}
@@ -48,16 +38,40 @@ class DANN(Method):
         reversal_maximum: float = 1.0,
         reversal_gamma: float = 10.0,
         critic_width: int = 1024,
+        environment_smoothing: float = 0.0,
         **kwargs: Any,
     ):
         if critic_width < 1:
             raise UserError(f"critic_width: expected a whole number from 1, got {critic_width}")
+        if not 0 <= environment_smoothing <= 0.5:
+            raise UserError(
+                "environment_smoothing: expected a number from 0 to 0.5, at which both domains "
+                f"have one label, got {environment_smoothing}"
+            )
         super().__init__(num_classes, **kwargs)
 
     def build(self) -> None:
         """Builds the critic."""
         width = self.hparams["critic_width"]
-        self.critic = self.part("critic", lambda: build_critic(self.num_features, width))
+        self.critic = self.part("critic", lambda: build_critic(self.critic_inputs, width))
+
+    @property
+    def critic_inputs(self) -> int:
+        """How many numbers of a sample the critic sees."""
+        return self.num_features
+
+    def critic_input(self, activations: Activations) -> Tensor:
+        """What the critic sees of each sample, ``(B, critic_inputs)``; its gradient is reversed."""
+        return activations.features
+
+    def sample_weights(self, activations: Activations, strength: float) -> Tensor | None:
+        """Weights of the samples of a domain in its loss, ``(B,)`` of mean 1; None for equal ones.
+
+        Args:
+            activations: of the domain.
+            strength: of the reversal, for weights that take a gradient.
+        """
+        return None
 
     def adaptation(
         self, source: Activations, target: Activations, batch: Batch
@@ -68,11 +82,18 @@ class DANN(Method):
         )
         d_source, d_target = self.apply_part(
             self.critic,
-            (gradient_reversal(source.features, strength), "source"),
-            (gradient_reversal(target.features, strength), "target"),
+            (gradient_reversal(self.critic_input(source), strength), "source"),
+            (gradient_reversal(self.critic_input(target), strength), "target"),
         )
         if self.logging:
             correct = torch.cat([d_source > 0, d_target <= 0]).float().mean()
             self.log("critic/accuracy", correct)
             self.log("critic/reversal", strength)
-        return {"domain": self.hparams["trade_off"] * domain_loss(d_source, d_target)}
+        loss = domain_loss(
+            d_source,
+            d_target,
+            self.hparams["environment_smoothing"],
+            self.sample_weights(source, strength),
+            self.sample_weights(target, strength),
+        )
+        return {"domain": self.hparams["trade_off"] * loss}

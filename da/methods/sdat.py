@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from da.errors import UserError
 from da.methods.base import Sharpness, Step
+from da.methods.cdan import CDAN
+from da.methods.cdan_mcc import CDANMCC
 from da.methods.dann import DANN
 from da.types import Batch
 
@@ -24,8 +26,13 @@ class SDAT(DANN):
 
     Args:
         radius: of the neighbourhood, rho. The published commands use 0.02, and 0.005 for CDAN on
-            VisDA; the default of SAM is 0.05. At 0 this is DANN.
+            VisDA; the default of SAM is 0.05. At 0 nothing is made flat.
+
+    Attributes:
+        smooth: names of the losses whose sharpness counts.
     """
+
+    smooth: ClassVar[tuple[str, ...]] = ("task",)
 
     def __init__(self, num_classes: int, radius: float = 0.02, **kwargs: Any):
         if radius < 0:
@@ -33,8 +40,21 @@ class SDAT(DANN):
         super().__init__(num_classes, **kwargs)
 
     def steps(self, batch: Batch) -> Iterator[Step]:
-        """One update of all parameters, with the sharpness of the task loss."""
+        """One update of all parameters, with the sharpness of what is smooth."""
         radius = self.hparams["radius"]
         # Without a radius a second pass would only round differently.
-        sharpness = Sharpness(("task",), radius) if radius else None
+        sharpness = Sharpness(self.smooth, radius) if radius else None
         yield Step(lambda: self.losses(batch), sharpness=sharpness)
+
+
+class CDANSDAT(SDAT, CDAN):
+    """CDAN whose task loss is made flat around the weights, see :class:`SDAT`."""
+
+
+class CDANMCCSDAT(SDAT, CDANMCC):
+    """CDAN+MCC whose task loss and class confusion are made flat around the weights, as published.
+
+    See :class:`SDAT`; in its code the class confusion counts as a part of the task loss.
+    """
+
+    smooth: ClassVar[tuple[str, ...]] = ("task", "class_confusion")

@@ -8,6 +8,32 @@ import torch
 from torch import Tensor
 
 
+def sample_entropies(logits: Tensor) -> Tensor:
+    """The entropy of each prediction, ``(B,)`` in [0, log K].
+
+    H_i = -Σ_k p_ik log p_ik.
+
+    Args:
+        logits: ``(B, K)`` float.
+    """
+    log_p = torch.log_softmax(logits, dim=1)
+    return -(log_p.exp() * log_p).sum(dim=1)
+
+
+def certainty_weights(entropies: Tensor) -> Tensor:
+    """Weights of samples by how sure their predictions are, ``(B,)`` with mean 1.
+
+    w_i = B · (1 + e^-H_i) / Σ_j (1 + e^-H_j): the entropy conditioning of CDAN+E (Long et al. 2018,
+    section on entropy conditioning) and the uncertainty reweighting of MCC (Jin et al. 2020). The
+    sum takes no gradient, as in CDAN's code, so every sample's weight can grow; MCC detaches all.
+
+    Args:
+        entropies: ``(B,)`` float in nats, B at least 1, see :func:`sample_entropies`.
+    """
+    weights = 1.0 + torch.exp(-entropies)
+    return weights / weights.detach().mean()
+
+
 def conditional_entropy(logits: Tensor) -> Tensor:
     """Mean over the samples of the entropy of each prediction, a scalar in [0, log K].
 
@@ -17,8 +43,7 @@ def conditional_entropy(logits: Tensor) -> Tensor:
     Args:
         logits: ``(B, K)`` float, B at least 1.
     """
-    log_p = torch.log_softmax(logits, dim=1)
-    return -(log_p.exp() * log_p).sum(dim=1).mean()
+    return sample_entropies(logits).mean()
 
 
 def marginal_entropy(logits: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 import run
 from da.analysis.training_scales import ScaleRecorder, Scales
 from da.engine.training import Training
-from da.methods.dann import DANN, domain_loss
+from da.methods.critics import domain_loss
+from da.methods.dann import DANN
 from da.methods.source_only import SourceOnly
 from da.methods.updates import UpdatingModule
 from da.ops.clipping import GRADIENT_CLIP_VAL

@@ -1,29 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import log_loss
-from torch import nn
+from short_runs import small
 
-from da.methods.critics import build_critic
-from da.methods.dann import DANN, domain_loss
-
-
-def test_domain_loss_agrees_with_scikit_learn():
-    generator = torch.Generator().manual_seed(0)
-    source = torch.randn(6, 1, generator=generator, dtype=torch.float64)
-    target = torch.randn(6, 1, generator=generator, dtype=torch.float64)
-    p = torch.sigmoid(torch.cat([source, target])).flatten().numpy()
-    expected = log_loss([1] * 6 + [0] * 6, p)
-    assert domain_loss(source, target).item() == pytest.approx(expected, rel=1e-12)
-
-
-def test_domain_loss_weighs_domains_equally_and_starts_at_log_2():
-    assert domain_loss(torch.zeros(2), torch.zeros(9)).item() == pytest.approx(np.log(2))
-
-
-def test_critic_has_three_layers_and_one_output():
-    linears = [m for m in build_critic(12, 8) if isinstance(m, nn.Linear)]
-    assert [(m.in_features, m.out_features) for m in linears] == [(12, 8), (8, 8), (8, 1)]
+from da.engine.components import available_methods
+from da.errors import UserError
+from da.methods.dann import DANN
 
 
 def test_features_climb_the_loss_that_the_critic_descends(fake_trainer, batch):
@@ -44,3 +26,24 @@ def test_features_climb_the_loss_that_the_critic_descends(fake_trainer, batch):
     torch.testing.assert_close(gradients[0.5][0], -0.5 * gradients[-1.0][0], rtol=1e-3, atol=1e-7)
     torch.testing.assert_close(gradients[0.5][1], gradients[-1.0][1])
     assert gradients[0.5][0].abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("name", [n for n, k in available_methods().items() if issubclass(k, DANN)])
+def test_every_adversarial_method_smooths_the_labels_of_the_domains(name, batch, fake_trainer):
+    module = small(available_methods()[name], norm="wa", environment_smoothing=0.2, trade_off=0.5)
+    module.prepare()
+    fake_trainer(module).step = 50
+    terms = [step.compute() for step in module.steps(batch)]
+    expected = 0.0
+    for images, label in ((batch.source.images, 0.8), (batch.target.images, 0.2)):
+        d = module.critic(module.critic_input(module.network(images))).detach().double().numpy()
+        p = 1 / (1 + np.exp(-d))
+        expected += 0.25 * (-label * np.log(p) - (1 - label) * np.log(1 - p)).mean()
+    assert [t["domain"].item() for t in terms] == [pytest.approx(expected, rel=1e-5)]
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 0.6])
+def test_labels_that_would_be_turned_round_are_refused(smoothing):
+    message = f"environment_smoothing: expected a number from 0 to 0.5.* got {smoothing}"
+    with pytest.raises(UserError, match=message):
+        small(DANN, environment_smoothing=smoothing)

@@ -4,8 +4,10 @@ import torch
 from short_runs import digits, fit, small
 
 from da.errors import UserError
+from da.methods.cdan import CDAN
+from da.methods.cdan_mcc import CDANMCC
 from da.methods.dann import DANN
-from da.methods.sdat import SDAT
+from da.methods.sdat import CDANMCCSDAT, CDANSDAT, SDAT
 
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0, "anneal_alpha": 0.0}
 CURVATURE = torch.tensor([[3.0, 0.5, 0.0], [0.5, 1.0, -0.2], [0.0, -0.2, 2.0]])
@@ -40,11 +42,32 @@ def test_on_a_quadratic_the_updates_are_those_of_sam_by_hand():
     np.testing.assert_allclose(module.w.detach(), w, rtol=1e-5)
 
 
+class InTwoTerms(Quadratic):
+    """The same, what is made flat in the two terms of CDAN+MCC."""
+
+    smooth = CDANMCCSDAT.smooth
+
+    def losses(self, batch):
+        terms = super().losses(batch)
+        return terms | {"task": 0.3 * terms["task"], "class_confusion": 0.7 * terms["task"]}
+
+
+def test_the_class_confusion_is_made_flat_together_with_the_task_loss():
+    first, second = (
+        trained(kind, steps=3, radius=0.7, lr=0.1, **PLAIN).w.detach()
+        for kind in (Quadratic, InTwoTerms)
+    )
+    torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("norm", ["bn", "wa"])
-def test_without_a_radius_it_is_dann_bit_for_bit(norm):
+@pytest.mark.parametrize(
+    ("smooth", "plain"), [(SDAT, DANN), (CDANSDAT, CDAN), (CDANMCCSDAT, CDANMCC)]
+)
+def test_without_a_radius_it_is_the_plain_method_bit_for_bit(smooth, plain, norm):
     states = [
         trained(kind, steps=3, norm=norm, **options).state_dict()
-        for kind, options in ((SDAT, {"radius": 0.0}), (DANN, {}))
+        for kind, options in ((smooth, {"radius": 0.0}), (plain, {}))
     ]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
@@ -64,10 +87,11 @@ def test_a_tiny_radius_is_nearly_dann_and_a_usual_one_is_not(norm):
     assert (usual - dann).abs().max() > 1e-3
 
 
-def test_the_critic_and_the_running_statistics_know_nothing_of_the_perturbed_weights():
+@pytest.mark.parametrize(("flat", "base"), [(SDAT, DANN), (CDANMCCSDAT, CDANMCC)])
+def test_the_critic_and_the_running_statistics_know_nothing_of_the_perturbed_weights(flat, base):
     smooth, plain = (
         trained(kind, norm="bn", **options, **PLAIN).state_dict()
-        for kind, options in ((SDAT, {"radius": 0.5}), (DANN, {}))
+        for kind, options in ((flat, {"radius": 0.5}), (base, {}))
     )
     untouched = [k for k in plain if k.startswith("critic.") or "running" in k or "num_b" in k]
     assert len(untouched) > 20

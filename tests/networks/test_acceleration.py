@@ -21,7 +21,8 @@ from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
 from da.engine.training import train
 from da.errors import UserError
-from da.methods.dann import DANN, domain_loss
+from da.methods.critics import domain_loss
+from da.methods.dann import DANN
 from da.methods.entropy_minimisation import EntropyMinimisation
 from da.norms import normaliser_names
 from da.ops import acceleration

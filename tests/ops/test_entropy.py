@@ -4,7 +4,13 @@ import scipy.stats
 import torch
 
 from da.methods.entropy_minimisation import entropy_loss
-from da.ops.entropy import conditional_entropy, marginal_entropy, mutual_information
+from da.ops.entropy import (
+    certainty_weights,
+    conditional_entropy,
+    marginal_entropy,
+    mutual_information,
+    sample_entropies,
+)
 
 
 @pytest.fixture
@@ -14,7 +20,9 @@ def logits() -> torch.Tensor:
 
 def test_entropies_agree_with_scipy(logits):
     p = scipy.special.softmax(logits.numpy(), axis=1)
-    conditional = scipy.stats.entropy(p, axis=1).mean()
+    entropies = scipy.stats.entropy(p, axis=1)
+    np.testing.assert_allclose(sample_entropies(logits), entropies, rtol=1e-12)
+    conditional = entropies.mean()
     marginal = scipy.stats.entropy(p.mean(axis=0))
     assert conditional_entropy(logits).item() == pytest.approx(conditional, rel=1e-12)
     assert marginal_entropy(logits).item() == pytest.approx(marginal, rel=1e-12)
@@ -49,3 +57,21 @@ def test_extreme_logits_stay_finite():
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
+
+
+def test_sure_samples_weigh_up_to_twice_as_much_and_all_of_them_1_on_average(logits):
+    entropies = sample_entropies(logits)
+    expected = 1 + np.exp(-entropies.numpy())
+    expected /= expected.mean()
+    np.testing.assert_allclose(certainty_weights(entropies), expected, rtol=1e-12)
+    sure, unsure = certainty_weights(torch.tensor([0.0, 40.0])).tolist()
+    assert (sure, unsure) == (pytest.approx(4 / 3), pytest.approx(2 / 3))
+    assert certainty_weights(torch.tensor([0.7])).item() == pytest.approx(1)
+
+
+def test_the_sum_of_the_weights_takes_no_gradient():
+    entropies = torch.tensor([0.2, 1.0, 0.6], dtype=torch.float64, requires_grad=True)
+    certainty_weights(entropies).sum().backward()
+    h = entropies.detach().numpy()
+    expected = -np.exp(-h) / (1 + np.exp(-h)).mean()  # of the numerator alone: not 0
+    np.testing.assert_allclose(entropies.grad, expected, rtol=1e-12)
