@@ -7,7 +7,7 @@ from typing import Any
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from da.engine.trainer import MethodTrainer
-from da.methods.base import Method
+from da.methods.base import Method, stage_of
 from datasets.digits import Digits
 
 CLASSES = 10
@@ -20,6 +20,14 @@ def digits(**options: Any) -> Digits:
 def small(kind: type[Method], **options: Any) -> Method:
     """A method with a narrow bottleneck and what it says itself of being small."""
     return kind(num_classes=CLASSES, **{"bottleneck": 16} | dict(kind.small) | options)
+
+
+def epochs_of_all_stages(module: Method) -> int:
+    """The fewest epochs of which each stage of a method gets one."""
+    stages, epochs = module.stages(), 1
+    while {stage_of(stages, epoch, epochs) for epoch in range(epochs)} != set(stages):
+        epochs += 1
+    return epochs
 
 
 def fit(module, data=None, folder=None, epochs=1, callbacks=(), ckpt_path=None, **options):

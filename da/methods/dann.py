@@ -73,13 +73,17 @@ class DANN(Method):
         """
         return None
 
+    @property
+    def reversal(self) -> float:
+        """The strength of the gradient reversal at this point of the run."""
+        h = self.hparams
+        return reversal_strength(self.progress, h["reversal_gamma"], h["reversal_maximum"])
+
     def adaptation(
         self, source: Activations, target: Activations, batch: Batch
     ) -> dict[str, Tensor]:
         """The domain loss; logs the critic's accuracy and the strength of the reversal."""
-        strength = reversal_strength(
-            self.progress, self.hparams["reversal_gamma"], self.hparams["reversal_maximum"]
-        )
+        strength = self.reversal
         d_source, d_target = self.apply_part(
             self.critic,
             (gradient_reversal(self.critic_input(source), strength), "source"),

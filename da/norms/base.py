@@ -74,6 +74,12 @@ class DomainLayer(nn.Module):
 
     domains: Domains = ()
 
+    def start_target_from_source(self) -> None:
+        """Gives the target what the layer has learnt of the source: where a network that was
+        trained on the source alone goes on to the target. A layer that keeps nothing of either
+        has nothing to do.
+        """
+
 
 def tell_domains(model: nn.Module, domains: Domains) -> None:
     """Tells every layer that asks for it which samples of the next batch are of which domain."""

@@ -71,6 +71,10 @@ class DomainBatchNorm(DomainLayer):
             [self._of(segment.domain, part) for segment, part in zip(domains, parts, strict=True)]
         )
 
+    def start_target_from_source(self) -> None:
+        """Copies the source's scale, shift and running statistics to the target."""
+        self.target.load_state_dict(self.source.state_dict())
+
     def _of(self, domain: str, x: Tensor) -> Tensor:
         normalised: Tensor = (self.source if domain == "source" else self.target)(x)
         return normalised
