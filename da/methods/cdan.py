@@ -115,3 +115,10 @@ class CDAN(DANN):
         if not self.hparams["entropy_conditioning"]:
             return None
         return certainty_weights(gradient_reversal(sample_entropies(activations.logits), strength))
+
+
+class CDANE(CDAN):
+    """CDAN+E: :class:`CDAN` whose samples weigh by how sure their predictions are."""
+
+    def __init__(self, num_classes: int, entropy_conditioning: bool = True, **kwargs: Any):
+        super().__init__(num_classes, entropy_conditioning=entropy_conditioning, **kwargs)
