@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from da.analysis.activations import normalises
 from da.methods.base import Method
+from da.methods.updates import frozen_statistics
 from da.norms.weight_align.layers import Aligned
 from da.ops.files import write_atomically
-from da.types import Activations
+from da.types import Activations, Domains
 
 MEASURED = {
     "features": "root mean square of the features",
+    "batch_dependence": "mean square of what the target beside them adds to the source's logits",
     "gain": "largest |g| of WA, or |scale| of a normaliser",
     "critic": "mean |logit| of the critic",
     "critic_input_gradient": "norm of the gradient at the critic's input, before the reversal",
@@ -84,8 +86,12 @@ class ScaleRecorder(L.Callback):
         self.on_train_end(trainer, trainer.lightning_module)
 
     def _features(self, network: nn.Module, inputs: Any, output: Activations) -> None:
-        if network.training:
-            self._keep("features", output.features)
+        if not network.training:
+            return
+        self._keep("features", output.features)
+        images, domains = (*inputs, "target")[:2]
+        if not isinstance(domains, str) and len({segment.domain for segment in domains}) > 1:
+            self._keep("batch_dependence", dependence(network, images, domains, output.logits))
 
     def _critic(self, critic: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not critic.training:
@@ -106,6 +112,7 @@ class ScaleRecorder(L.Callback):
         """Measures what was seen since the last step; what was not seen stays as it was."""
         measures = {
             "features": root_mean_square,
+            "batch_dependence": lambda x: x.square().mean().item(),
             "critic": lambda x: x.abs().mean().item(),
             "critic_input_gradient": lambda x: x.norm().item(),
         }
@@ -126,6 +133,29 @@ class ScaleRecorder(L.Callback):
         if gains:
             self._now["gain"] = max(gain.detach().abs().max().item() for gain in gains)
         self.scales.rows.append({"step": float(len(self.scales.rows) + 1), **self._now})
+
+
+def dependence(network: nn.Module, images: Tensor, domains: Domains, logits: Tensor) -> Tensor:
+    """The source's logits beside other domains less those of the source alone, ``(S, K)`` float.
+
+    0 to rounding where no layer mixes the samples of a batch. Nothing is changed by asking, neither
+    running statistics nor random numbers; dropout, which draws anew, adds to the difference.
+
+    Args:
+        network: in the mode of training.
+        images: ``(B, C, H, W)`` float, those of the source among them.
+        domains: of the images, in order.
+        logits: ``(B, K)`` float, what the network gave for them.
+    """
+    sizes = [segment.size for segment in domains]
+    images, joint = (
+        torch.cat([x for x, d in zip(whole.split(sizes), domains, strict=True) if d[0] == "source"])
+        for whole in (images, logits)
+    )
+    cuda = [images.device] if images.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), torch.no_grad(), frozen_statistics(network):
+        alone: Activations = network.forward(images, "source")  # hooks are not for this pass
+    return joint.detach() - alone.logits
 
 
 def root_mean_square(x: Tensor) -> float:

@@ -6,8 +6,9 @@ are apart after it. One column of panels per network: checkpoints, or without an
 training would start with; batch norm then has the statistics that it would first see.
 
 training: trains once for each normaliser and limit of the gradient, and draws at every step the
-scale of the features, the largest gain, the critic's logits, the gradient of the critic's loss at
-its input (before the reversal multiplies it by its strength) and the whole gradient.
+scale of the features, how far the source's logits depend on the target in the batch (of a joint
+forward), the largest gain, the critic's logits, the gradient of the critic's loss at its input
+(before the reversal multiplies it by its strength) and the whole gradient.
 
 examples:
   python run.py inspect activations runs/bn/last.ckpt runs/wa/last.ckpt --out runs/activations

@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from da.errors import UserError
-from da.methods.base import Method, Needs, Step
-from da.networks.network import Network
-from da.ops.acceleration import accelerate, without_autocast
+from da.methods.base import Needs
+from da.methods.pseudo_labels import confidence_mask
+from da.methods.weight_averaging import AveragingMethod
+from da.ops.acceleration import without_autocast
 from da.types import Batch
-
-
-def rate_of_average(step: int, alpha: float) -> float:
-    """The share of the teacher that an update keeps, min(1 - 1 / (step + 1), alpha).
-
-    The true average of all students until that of the last ones is more correct (Tarvainen &
-    Valpola's code, ``update_ema_variables``; the first update is step 1 there, too).
-
-    >>> [round(rate_of_average(step, 0.75), 2) for step in (1, 2, 3, 4)]
-    [0.5, 0.67, 0.75, 0.75]
-    """
-    return min(1.0 - 1.0 / (step + 1), alpha)
-
-
-@torch.no_grad()
-def update_average(teacher: nn.Module, student: nn.Module, alpha: float) -> None:
-    """θ' ← alpha · θ' + (1 - alpha) · θ (Tarvainen & Valpola 2017, eq. 1), in place.
-
-    Running statistics are averaged like parameters, as in French et al.'s corrected code
-    (``EMAWeightOptimizer``; ``OldWeightEMA`` and Tarvainen & Valpola's code average parameters
-    alone): what the teacher does not forward itself, a batch norm of the source, follows the
-    student. Counters of batches stay the teacher's own.
-
-    Args:
-        teacher: θ', changed in place.
-        student: θ, of the same architecture.
-        alpha: the share that is kept.
-    """
-    pairs = zip(teacher.state_dict().values(), student.state_dict().values(), strict=True)
-    for ours, theirs in pairs:
-        if ours.is_floating_point():
-            ours.lerp_(theirs, 1.0 - alpha)
-
-
-def confidence_mask(teacher: Tensor, threshold: float) -> Tensor:
-    """Which samples the teacher is sure of: ``(B,)`` float, 1 where max softmax > threshold.
-
-    Args:
-        teacher: ``(B, K)`` float, its logits.
-        threshold: a probability; 0 for all samples.
-    """
-    return (teacher.softmax(dim=1).amax(dim=1) > threshold).to(teacher.dtype)
 
 
 def consistency_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -89,7 +46,7 @@ def balance_loss(student: Tensor, mask: Tensor) -> Tensor:
     return -entropy.sum() * mask.mean()
 
 
-class MeanTeacher(Method):
+class MeanTeacher(AveragingMethod):
     """Predictions on a strong view of the target that agree with a teacher's on a weak view.
 
     The teacher is the average of all students so far. It is what is evaluated; it takes no
@@ -132,24 +89,11 @@ class MeanTeacher(Method):
             raise UserError(f"ramp_up: expected a share of the run from 0 to 1, got {ramp_up}")
         super().__init__(num_classes, **kwargs)
 
-    def build(self) -> None:
-        """Makes the teacher, a copy of the network as it is now."""
-        self.teacher = copy.deepcopy(self.network).requires_grad_(False)
-        h = self.hparams
-        for part in self.teacher.children():  # copies aren't compiled
-            accelerate(part, h["channels_last"], h["compile"])
-
-    def evaluated(self) -> Network:
-        """The teacher; before it is made, the network that it will be a copy of."""
-        return self.teacher if self.prepared else self.network
-
-    def steps(self, batch: Batch) -> Iterator[Step]:
-        """One update of the student, and then of the teacher."""
-        yield Step(lambda: self.losses(batch))
-        step = self.batches_done + 1
-        update_average(
-            self.teacher, self.network, rate_of_average(step, self.hparams["teacher_alpha"])
-        )
+    @property
+    def average_decay(self) -> float:
+        """See :attr:`AveragingMethod.average_decay`."""
+        alpha: float = self.hparams["teacher_alpha"]
+        return alpha
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy on the source, consistency and class balance on the target."""

@@ -327,11 +327,17 @@ def perturbed(
 
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """After this block the running statistics of batch norms are what they were before."""
+    """Within this block batch norms normalise as before, and leave their running statistics alone.
+
+    They are not told of the batches, where restoring the statistics afterwards would forbid a
+    backward pass after the block: autograd holds on to them.
+    """
     layers = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    saved = [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
+    tracking = [layer for layer in layers if layer.track_running_stats]
+    for layer in tracking:
+        layer.track_running_stats = False
     try:
         yield
     finally:
-        for buffer, value in saved:
-            buffer.copy_(value)
+        for layer in tracking:
+            layer.track_running_stats = True

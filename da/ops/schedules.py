@@ -21,3 +21,19 @@ def annealing(progress: float, alpha: float = 10.0, beta: float = 0.75) -> float
     (1.0, 0.1656)
     """
     return (1.0 + alpha * progress) ** -beta
+
+
+def cosine_ramp(progress: float, length: float) -> float:
+    """Half a cosine from 0 at p = 0 to 1 at p = length, and 1 from there on.
+
+    1/2 - cos(π · min(1, p / length)) / 2 (Berthelot et al. 2022's mu(t), of length 1/2).
+
+    Args:
+        progress: p.
+        length: the share of the run; at 0 the ramp is 1 throughout.
+
+    >>> [round(cosine_ramp(p, 0.5), 4) for p in (0.0, 0.25, 0.5, 0.9)]
+    [0.0, 0.5, 1.0, 1.0]
+    """
+    share = min(1.0, progress / length) if length else 1.0
+    return 0.5 - 0.5 * math.cos(math.pi * share)

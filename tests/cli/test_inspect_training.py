@@ -1,17 +1,20 @@
+import copy
 import csv
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 import run
-from da.analysis.training_scales import ScaleRecorder, Scales
+from da.analysis.training_scales import ScaleRecorder, Scales, dependence
 from da.engine.training import Training
 from da.methods.critics import domain_loss
 from da.methods.dann import DANN
 from da.methods.source_only import SourceOnly
 from da.methods.updates import UpdatingModule
 from da.ops.clipping import GRADIENT_CLIP_VAL
+from da.types import Segment
 
 FEW = [
     *("--data.steps_per_epoch", "3", "--trainer.max_epochs", "1", "--data.batch_size", "4"),
@@ -68,6 +71,34 @@ def test_both_domains_count_whether_they_are_forwarded_together_or_one_by_one(ca
         (rows,) = call(*ADVERSARIAL, "--model.norm", "wa", "--model.forward_mode", mode)[0].values()
         first[mode] = [float(rows[0][key]) for key in ("features", "critic", AT_CRITIC)]
     assert first["separate"] == pytest.approx(first["joint"], rel=1e-4)
+
+
+def test_the_sources_logits_depend_on_the_target_beside_it_with_batch_norm_alone(call):
+    rows, _ = call(*ADVERSARIAL, "--norms", "bn,wa")
+    bn, wa = ([float(row["batch_dependence"]) for row in steps] for steps in rows.values())
+    assert min(bn) > 1e-4
+    assert max(wa) < 1e-9
+    (alone,) = call(*ADVERSARIAL, "--model.forward_mode", "separate")[0].values()
+    assert {row["batch_dependence"] for row in alone} == {""}
+
+
+def test_asking_what_the_source_alone_gives_changes_nothing(batch):
+    module = DANN(num_classes=4, bottleneck=8, critic_width=8)
+    network = module.network
+    network.bottleneck.append(nn.Dropout(0.5))
+    images = torch.cat([batch.target.images, batch.source.images])
+    domains = (Segment("target", 8), Segment("source", 8))
+    logits = network(images, domains).logits
+    before = copy.deepcopy(network.state_dict())
+    torch.manual_seed(0)
+    found = dependence(network, images, domains, logits)
+    drawn = torch.rand(3)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(3))
+    torch.manual_seed(0)
+    assert torch.equal(found, logits[8:] - network(batch.source.images, "source").logits)
+    assert not found.requires_grad
 
 
 @pytest.mark.parametrize("clip", ["1e-3", "off"])

@@ -1,4 +1,4 @@
-"""Mean teacher: its average, its losses against numpy, and which network sees which view."""
+"""Mean teacher: its losses against numpy, its average, and which network sees which view."""
 
 import copy
 import math
@@ -9,17 +9,10 @@ import pytorch_lightning as L
 import torch
 from scipy.special import softmax
 from short_runs import digits, fit, small
-from torch import nn
 
 from da.errors import UserError
-from da.methods.mean_teacher import (
-    MeanTeacher,
-    balance_loss,
-    confidence_mask,
-    consistency_loss,
-    rate_of_average,
-    update_average,
-)
+from da.methods.mean_teacher import MeanTeacher, balance_loss, consistency_loss
+from da.methods.pseudo_labels import confidence_mask
 from da.networks.backbones.base import build_backbone
 from da.types import Batch, Unlabelled
 
@@ -53,10 +46,6 @@ def test_consistency_and_balance_agree_with_numpy():
     assert balance_loss(student, mask).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_without_a_threshold_all_samples_count():
-    assert confidence_mask(logits(0), 0.0).tolist() == [1.0] * 12
-
-
 def test_the_balance_is_least_where_the_mean_prediction_is_uniform():
     ones = torch.ones(12, dtype=torch.float64)
     even = balance_loss(torch.zeros(12, 5, dtype=torch.float64), ones)
@@ -64,38 +53,6 @@ def test_the_balance_is_least_where_the_mean_prediction_is_uniform():
 
 
 # The average.
-
-
-def test_the_average_agrees_with_a_naive_loop_over_every_number():
-    ours = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).double()
-    theirs = copy.deepcopy(ours)
-    for network, seed in ((ours, 0), (theirs, 1)):
-        network(torch.randn(6, 3, generator=torch.Generator().manual_seed(seed)).double())
-    theirs(torch.ones(2, 3).double())
-    with torch.no_grad():
-        theirs[0].weight.mul_(-1.5)
-    before, student = copy.deepcopy(ours.state_dict()), copy.deepcopy(theirs.state_dict())
-    update_average(ours, theirs, 0.7)
-    for name, value in ours.state_dict().items():
-        old, new = before[name].flatten().tolist(), student[name].flatten().tolist()
-        expected = [0.7 * a + 0.3 * b for a, b in zip(old, new, strict=True)]
-        if name.endswith("num_batches_tracked"):
-            expected = old
-        assert value.flatten().tolist() == pytest.approx(expected, rel=1e-12), name
-    assert all(torch.equal(v, student[k]) for k, v in theirs.state_dict().items())
-
-
-def test_it_is_the_true_average_at_first_and_exponential_later():
-    values = np.random.default_rng(0).normal(size=30)
-    model, student = nn.Linear(1, 1).double(), nn.Linear(1, 1).double()
-    nn.init.constant_(model.weight, values[0])
-    exponential = None
-    for step, value in enumerate(values[1:], start=1):
-        nn.init.constant_(student.weight, value)
-        update_average(model, student, rate_of_average(step, 0.9))
-        true_average = values[: step + 1].mean()
-        exponential = true_average if step <= 9 else 0.9 * exponential + 0.1 * value
-        assert model.weight.item() == pytest.approx(exponential, rel=1e-12)
 
 
 class Students(L.Callback):

@@ -307,14 +307,37 @@ def test_weights_and_statistics_are_restored_also_after_an_error():
             assert (layer.weight - before["weight"]).norm().item() == pytest.approx(0.5)
             assert torch.equal(layer.bias, before["bias"])
             layer(torch.randn(4, 3))
-            assert not torch.equal(layer.running_mean, before["running_mean"])
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
     assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+    layer(torch.randn(4, 3))
+    assert not torch.equal(layer.running_mean, before["running_mean"])
     with perturbed(parameters, [torch.zeros(3), torch.zeros(3)], 0.5):  # a gradient of 0
         assert torch.equal(layer.weight, before["weight"])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_pass_with_frozen_statistics_is_the_same_pass_and_is_differentiated_later(training):
+    """Also beside a second one that moves them."""
+    layer, untracked = (
+        nn.BatchNorm1d(3).train(training),
+        nn.BatchNorm1d(3, track_running_stats=False),
+    )
+    layer.running_mean.fill_(0.5)
+    both = nn.Sequential(layer, untracked)
+    twin, before = copy.deepcopy(both), copy.deepcopy(both.state_dict())
+    x = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    with frozen_statistics(both):
+        first = both(x)
+    assert all(torch.equal(v, before[k]) for k, v in both.state_dict().items())
+    assert torch.equal(first, twin(x))
+    second = both(2 * x)
+    assert torch.equal(layer.running_mean, before["0.running_mean"]) != training
+    (first + second).square().sum().backward()
+    assert layer.weight.grad.isfinite().all()
+    assert [m.track_running_stats for m in both] == [True, False]
 
 
 # Optimisers.
