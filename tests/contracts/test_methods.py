@@ -22,6 +22,11 @@ def build(name: str, **options) -> Method:
     return module
 
 
+def epochs_of(module: Method) -> int:
+    """So many that every stage gets one."""
+    return len(module.stages())
+
+
 def test_the_three_first_methods_are_found():
     assert {"SourceOnly", "DANN", "EntropyMinimisation"} <= set(METHODS)
 
@@ -33,7 +38,7 @@ def test_every_trainable_parameter_moves_and_stays_finite(name, mode, norm):
     module = build(name, forward_mode=mode, norm=norm, weight_decay=0.0, lr=0.05, anneal_alpha=0.0)
     before = {k: p.detach().clone() for k, p in module.named_parameters() if p.requires_grad}
     # The second step moves what a zero initialisation hid; a gradient reversal begins at 0.
-    fit(module, digits(batch_size=8, steps_per_epoch=3))
+    fit(module, digits(batch_size=8, steps_per_epoch=3), epochs=epochs_of(module))
     after = dict(module.named_parameters())
     assert all(p.isfinite().all() for p in after.values())
     assert not [k for k, p in before.items() if torch.equal(p, after[k])]
@@ -66,11 +71,14 @@ def test_each_loss_term_is_logged_and_a_batch_counts_once(name):
             yield step
 
     module.steps = noted
-    trainer = fit(module, callbacks=[seen], log_every_n_steps=1)
-    assert seen.counted == [1, 2, 3]  # however many updates a batch makes
-    assert sorted(set(progress)) == pytest.approx([0, 1 / 3, 2 / 3])
-    assert trainer.global_step == 3
-    assert "loss/task" in seen.logged[-1]
+    epochs = epochs_of(module)
+    trainer = fit(module, callbacks=[seen], epochs=epochs, log_every_n_steps=1)
+    assert seen.counted == list(range(1, 3 * epochs + 1))  # however many updates a batch makes
+    assert sorted(set(progress)) == pytest.approx([0, 1 / 3, 2 / 3])  # of the stage at hand
+    assert trainer.global_step == 3 * epochs
+    assert "loss/task" in seen.logged[2]  # of the first epoch
+    assert module.logged_terms
+    assert set(module.logged_terms) <= set(seen.logged[-1])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -79,10 +87,10 @@ def test_joint_and_separate_agree_with_weightalign_and_not_with_batch_norm(name)
     for norm in ("wa", "bn"):
         for mode in ("joint", "separate"):
             module = small(METHODS[name], norm=norm, forward_mode=mode, seed=1, lr=1e-3)
-            fit(module, digits(batch_size=8))
+            fit(module, digits(batch_size=8), epochs=epochs_of(module))
             found[norm, mode] = torch.cat([p.flatten() for p in module.network.parameters()])
     torch.testing.assert_close(found["wa", "joint"], found["wa", "separate"], rtol=1e-3, atol=1e-5)
-    if module.needs.target:
+    if module.needs.target and any(stage.source and stage.target for stage in module.stages()):
         assert (found["bn", "joint"] - found["bn", "separate"]).abs().max() > 1e-4
 
 
@@ -157,23 +165,30 @@ def test_wrong_names_are_refused_with_the_right_ones(name):
 def test_the_target_is_forwarded_in_training_only_by_methods_that_need_it(name):
     module = build(name, norm="bn")
     seen = []
-    source, target = torch.zeros(0), torch.zeros(0)
 
-    class Batches(L.Callback):
+    class Shown(L.Callback):
+        """Looks at what each batch had the network forward."""
+
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            nonlocal source, target
-            source, target = batch.source.images, torch.cat(batch.target.views)
+            seen.clear()
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            stage, shown = pl_module.stage, torch.cat(seen)
+            for images, wanted in (
+                (batch.source.images, stage.source),
+                # Every view that a method asks for, or none.
+                (torch.cat(batch.target.views), module.needs.target and stage.target),
+            ):
+                forwarded = [any(torch.equal(x, y) for y in shown) for x in images]
+                assert all(forwarded) if wanted else not any(forwarded)
 
     # A teacher forwards a view that its student never sees; a method may put other heads behind a
     # backbone, in a network that is none of its modules.
     for network in (m for m in module.modules() if isinstance(m, Network)):
         network.backbone.register_forward_pre_hook(lambda m, x: seen.append(x[0].detach()))
-    fit(module, digits(batch_size=8, steps_per_epoch=1), callbacks=[Batches()])
-    shown = torch.cat(seen)
-    forwarded = [any(torch.equal(x, y) for y in shown) for x in target]
-    assert all(any(torch.equal(x, y) for y in shown) for x in source)
-    # Of every view that a method asks for, or of none.
-    assert all(forwarded) if module.needs.target else not any(forwarded)
+    data = digits(batch_size=8, steps_per_epoch=1)
+    fit(module, data, callbacks=[Shown()], epochs=epochs_of(module))
+    assert seen
 
 
 @pytest.mark.parametrize("name", METHODS)
