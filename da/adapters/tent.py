@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -94,14 +95,20 @@ class TENT(Adapter):
             yield logits.detach()
 
 
-def scales_and_shifts(network: nn.Module) -> list[nn.Parameter]:
+def scales_and_shifts(network: nn.Module, exclude: Sequence[str] = ()) -> list[nn.Parameter]:
     """The scales and shifts of a network's normalisers, ``(C,)`` each, and g and b of WeightAlign.
 
     The bias of a layer without a scale of its own (a classifier) is none of them.
+
+    Args:
+        network: whose they are.
+        exclude: glob patterns of the names of layers that are left out.
     """
     names = {Aligned: ("g", "bias"), Affine: ("weight", "bias")}
     found: dict[int, nn.Parameter] = {}
-    for module in network.modules():
+    for title, module in network.named_modules():
+        if any(fnmatchcase(title, pattern) for pattern in exclude):
+            continue
         kind = next((k for k in names if isinstance(module, k)), None)
         pair = names[kind] if kind else ("weight", "bias") if isinstance(module, NORMS) else ()
         if kind is Aligned and module._parameters.get("g") is None:

@@ -89,7 +89,8 @@ class ADDA(DANN):
 
     def stages(self) -> Sequence[Stage]:
         """The source, then the adaptation."""
-        return Stage("source", until=self.hparams["source_share"]), Stage("adapt")
+        source = Stage("source", until=self.hparams["source_share"], target=False)
+        return source, Stage("adapt")
 
     def start_stage(self, stage: Stage) -> None:
         """Freezes a copy of what the source taught, and starts the target's network from it."""
@@ -133,10 +134,8 @@ class ADDA(DANN):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy in the source stage, then the domain loss alone."""
-        assert batch.source is not None  # both stages have a source
         if self.stage.name == "source":
-            (source,) = self.activations_of((batch.source.images, "source"))
-            return {"task": self.task_loss(source, batch.source.labels)}
+            return super().losses(batch)
         source, target = self._of_both_networks(batch)
         with without_autocast(target.features):
             return self.adaptation(source, target, batch)

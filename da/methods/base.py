@@ -52,11 +52,13 @@ class Stage:
         name: ``"source"``, ``"adapt"``.
         until: the share of the run's epochs at which it ends, in (0, 1]; the last one's is 1.
         source: whether its batches hold source images.
+        target: whether it forwards the target, where the method does at all.
     """
 
     name: str
     until: float = 1.0
     source: bool = True
+    target: bool = True
 
 
 class Method(NetworkModule, ABC):
@@ -124,7 +126,7 @@ class Method(NetworkModule, ABC):
             (target,) = self.activations_of((batch.target.images, "target"))
             with without_autocast(target.features):
                 return self.source_free(target, batch)
-        if not self.needs.target:
+        if not (self.needs.target and self.stage.target):
             (source,) = self.activations_of((batch.source.images, "source"))
             terms = {}
         else:
@@ -214,7 +216,8 @@ class Method(NetworkModule, ABC):
     def _refuse_unseen_target(self) -> None:
         norm = self.hparams["norm"]
         needed = normaliser(norm, **(self.hparams["norm_options"] or {})).needs_target
-        if needed and not self.needs.target:
+        seen = self.needs.target and any(stage.target for stage in self.stages())
+        if needed and not seen:
             raise UserError(
                 f"norm '{norm}' keeps something of the target, which {type(self).__name__} never "
                 "forwards in training: it would stay as it began; use a method that does, or "

@@ -149,7 +149,7 @@ class NetworkModule(UpdatingModule):
         bottleneck: nn.Module = nn.Identity()
         if h["bottleneck"] is not None:
             features, out = width, h["bottleneck"]
-            bottleneck = self.part("bottleneck", lambda: build_bottleneck(features, out))
+            bottleneck = self.part("bottleneck", lambda: self.build_bottleneck(features, out))
             width = out
         self.num_features = width
         # The last classifier is left as it is under every normaliser.
@@ -215,6 +215,10 @@ class NetworkModule(UpdatingModule):
     def taps(self) -> Sequence[str]:
         """Modules of the network whose outputs are read."""
         return ()
+
+    def build_bottleneck(self, features: int, width: int) -> nn.Module:
+        """The bottleneck, ``(B, features)`` to ``(B, width)``, with batch norm as everywhere."""
+        return build_bottleneck(features, width)
 
     def build_classifier(self, features: int, classes: int) -> nn.Module:
         """The classifier, features ``(B, features)`` to logits ``(B, classes)``."""

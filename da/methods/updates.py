@@ -18,6 +18,7 @@ from da.methods.lean_module import LeanModule
 from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
 from da.ops.acceleration import without_autocast
 from da.ops.clipping import GRADIENT_CLIP_VAL
+from da.ops.sharpness import perturbed
 
 
 @dataclass(frozen=True)
@@ -296,33 +297,6 @@ class UpdatingModule(LeanModule):
 
 def _do_nothing() -> None:
     """The closure of an optimiser whose gradients are there."""
-
-
-@contextmanager
-def perturbed(
-    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None], radius: float
-) -> Iterator[None]:
-    """Within this block parameters lie a distance up along gradients; then as before, exactly.
-
-    ε = radius · g / ‖g‖ (Foret et al. 2021, eq. 2 with p = 2).
-
-    Args:
-        parameters: changed in place.
-        gradients: one of each, None where there is none.
-        radius: ‖ε‖.
-    """
-    pairs = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
-    norm = nn.utils.get_total_norm([g for _, g in pairs])
-    saved = [p.detach().clone() for p, _ in pairs]
-    with torch.no_grad():
-        for parameter, gradient in pairs:
-            parameter.add_(gradient * (radius / (norm + 1e-12)).to(gradient))
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for (parameter, _), value in zip(pairs, saved, strict=True):
-                parameter.copy_(value)
 
 
 @contextmanager

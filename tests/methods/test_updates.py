@@ -12,7 +12,8 @@ from torch import nn
 
 from da.errors import UserError
 from da.methods.base import Method, Sharpness, Step
-from da.methods.updates import frozen_statistics, perturbed
+from da.methods.updates import frozen_statistics
+from da.ops.sharpness import perturbed
 
 #: Plain gradient descent, which a reference by hand can follow.
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0, "anneal_alpha": 0.0, "lr": 0.1}
