@@ -134,7 +134,7 @@ def _domains(tasks: Any, data: type[DataSet], data_args: dict[str, Any]) -> tupl
 def _short_names(grid: Grid) -> dict[str, str]:
     """The short name of every name in the grid."""
     from da.norms import short_name as short_norm
-    from da.selection.base import PACKAGE, Score, find_score
+    from da.selection.base import PACKAGE, LabelFreeScore, find_score
 
     methods = [*grid.methods, *grid.tune.options]
     methods += [m for one in grid.overrides for m in one.methods or ()]
@@ -142,7 +142,7 @@ def _short_names(grid: Grid) -> dict[str, str]:
     names |= {name: name_of_method(find_method(name)) for name in methods}
     names |= {name: short_norm(name) for name in grid.norms}
     names |= {
-        name: short_name(type(find_score(name)), PACKAGE, Score)  # type: ignore[type-abstract]
+        name: short_name(type(find_score(name)), PACKAGE, LabelFreeScore)
         for name in (*grid.scores, grid.score, grid.tune.criterion)
         if name is not None
     }
@@ -221,14 +221,16 @@ def criterion_images(settings: dict[str, Any], options: list[dict[str, Any]]) ->
         seen = "not trained on" if held_out else "the very ones that are trained on (transductive)"
         return f"the target's validation images, without their labels: {seen}"
     if not held_out:
-        from da.selection.base import available_scores
+        from da.engine.result import DEFAULT_SCORE
+        from da.selection.base import available_scores, compares_trainings
 
-        free = [name for name, score in available_scores().items() if not score.needs]
+        scores = available_scores().items()
+        free = [name for name, one in scores if not one.needs and compares_trainings(name)]
         raise UserError(
             f"tune: the source's validation accuracy can't judge a rate on {grid.data}, whose "
             "validation images of the source are the very ones that are trained on: hold some of "
             "them out (data_args: {validation: 0.2}), or name a label-free score on the target "
-            f"(tune: {{criterion: {free[0]}}}, or --criterion; one of {', '.join(free)})"
+            f"(tune: {{criterion: {DEFAULT_SCORE}}}, or --criterion; one of {', '.join(free)})"
         )
     return "the source's validation images: not trained on"
 
@@ -308,14 +310,15 @@ def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -
 
 
 def _check_scores(settings: dict[str, Any], problems: Problems) -> None:
-    from da.selection.base import find_score
+    from da.selection.base import find_score, refuse_set_score
 
     criterion = _options_of(settings, "tune").get("criterion")
     named = {"scores": _names(settings.get("scores")), "score": _names(settings.get("score"))}
-    named["tune.criterion"] = _names(criterion)
     for key, names in named.items():
         for name in names:
             problems.of(key, lambda: find_score(name))  # noqa: B023
+    for name in _names(criterion):
+        problems.of("tune.criterion", lambda: refuse_set_score(name))  # noqa: B023
 
 
 def _unknown_options(where: str, options: Any, owner: type, set_by_the_grid: set[str]) -> list[str]:
