@@ -7,7 +7,10 @@ from scipy.special import softmax
 from short_runs import fit, small
 
 from da.engine.evaluation import Recorder
+from da.engine.spec import RunSpec
+from da.engine.training import train
 from da.methods.source_only import SourceOnly
+from da.selection.base import available_scores
 
 
 class Keep(L.Callback):
@@ -66,3 +69,29 @@ def test_nothing_is_kept_unless_a_score_asks_and_what_came_before_it_has_no_valu
     assert list(recorder.kept) == [2]
     assert [set(one) for one in values(recorder)] == [{"NuclearNorm"}, {"NuclearNorm"}, {"EnsV"}]
     assert values(recorder)[-1]["EnsV"] == 1.0
+
+
+@pytest.mark.parametrize("norm", ["bn", "wa"])
+def test_a_training_computes_every_score_on_disk_in_every_form_and_its_result_holds_them(
+    tmp_path, norm
+):
+    spec = RunSpec(
+        data="Digits",
+        source="rendered",
+        target="optical",
+        method="SourceOnly",
+        norm=norm,
+        model_args={"bottleneck": 16},
+        lr=0.01,
+        batch_size=4,
+        epochs=1,
+        steps_per_epoch=1,
+        seed=0,
+        scores=tuple(available_scores()),
+    )
+    result = train(spec, tmp_path, lambda part: None)
+    assert len(result.forms) == (3 if norm == "bn" else 1)
+    for streams in result.evaluations[-1].forms.values():
+        scores = streams["target/validation"].label_free
+        assert set(scores) == set(available_scores())
+        assert None not in scores.values()
