@@ -204,28 +204,27 @@ def criterion_images(settings: dict[str, Any], options: list[dict[str, Any]]) ->
     Raises:
         UserError: where the source's accuracy would be one on the images that are trained on.
     """
+    from da.engine.result import DEFAULT_SCORE
+    from da.selection.base import find_score, scores_of_targets
+
     grid = Grid.model_validate(settings)
     data = find_data(grid.data)
-    role: Role = "target" if grid.tune.criterion else "source"
+    criterion = grid.tune.criterion
+    of_source = criterion is None or not find_score(criterion).sees_target
+    role: Role = "source" if of_source else "target"
     if role == "source" and (tuned := [m for m in grid.methods if m in grid.tune.options]):
-        from da.selection.base import available_scores
-
         raise UserError(
             f"tune.options: the source can't tell how much of the target {tuned[0]} should heed, "
             "and source-only training would look best; name a label-free score on the target that "
             "is not the method's own loss (tune: {criterion: ...}, or --criterion; one of "
-            f"{', '.join(available_scores())})"
+            f"{', '.join(scores_of_targets())})"
         )
     held_out = all(data.holds_out(role, each) for each in options)
     if role == "target":
         seen = "not trained on" if held_out else "the very ones that are trained on (transductive)"
         return f"the target's validation images, without their labels: {seen}"
     if not held_out:
-        from da.engine.result import DEFAULT_SCORE
-        from da.selection.base import available_scores, compares_trainings
-
-        scores = available_scores().items()
-        free = [name for name, one in scores if not one.needs and compares_trainings(name)]
+        free = [name for name, score in scores_of_targets().items() if not score.needs]
         raise UserError(
             f"tune: the source's validation accuracy can't judge a rate on {grid.data}, whose "
             "validation images of the source are the very ones that are trained on: hold some of "

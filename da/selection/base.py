@@ -53,9 +53,11 @@ class LabelFreeScore:
     Attributes:
         needs: splits of the source that it looks at. Those that an evaluation does not forward
             anyway are forwarded for it.
+        sees_target: whether it looks at the target at all.
     """
 
     needs: ClassVar[tuple[Split, ...]] = ()
+    sees_target: ClassVar[bool] = True
 
 
 class Score(LabelFreeScore, ABC):
@@ -94,6 +96,15 @@ def find_score(name: str) -> Score | SetScore:
     return score
 
 
+def scores_of_targets() -> dict[str, type[LabelFreeScore]]:
+    """Those on disk that look at the target and can compare two trainings, by class name."""
+    return {
+        name: score
+        for name, score in available_scores().items()
+        if score.sees_target and not issubclass(score, SetScore)
+    }
+
+
 def refuse_set_score(name: str) -> None:
     """Refuses a score that can't compare two trainings.
 
@@ -101,10 +112,9 @@ def refuse_set_score(name: str) -> None:
         UserError: also for a name of no score.
     """
     if isinstance(find_score(name), SetScore):
-        single = [n for n, score in available_scores().items() if not issubclass(score, SetScore)]
         raise UserError(
             f"{name} compares the evaluations of one training with one another, so it can't tell "
-            f"which of two trainings is better; expected one of: {', '.join(single)}"
+            f"which of two trainings is better; expected one of: {', '.join(scores_of_targets())}"
         )
 
 

@@ -7,15 +7,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from da.ops.kernels import MULTIPLES
 from da.ops.seeding import derive_seed, permutation
 from da.selection.base import Evidence, Score
 from da.types import Split
 
 MOST = 4096
 """Images of each domain that are compared, as in the benchmark that the score is taken from."""
-
-SCALES = (0.125, 0.25, 0.5, 1.0, 2.0)
-"""Bandwidths in units of the mean squared distance: those of DAN in common code."""
 
 
 class MMD(Score):
@@ -44,8 +42,8 @@ class MMD(Score):
 def squared_discrepancy(source: Tensor, target: Tensor) -> float:
     """mean k(s, s') + mean k(t, t') - 2 mean k(s, t) over all pairs, the biased estimate, ≥ 0.
 
-    k(x, y) = mean over scales a of exp(-‖x - y‖² / (2 a d)), d the mean of ‖x - y‖² over all pairs
-    of both domains together.
+    k(x, y) = mean over multiples a of exp(-‖x - y‖² / (2 a d)), d the mean of ‖x - y‖² over all
+    pairs of both domains together.
 
     Args:
         source: ``(S, F)`` float.
@@ -60,6 +58,8 @@ def squared_discrepancy(source: Tensor, target: Tensor) -> float:
 
     def similarity(x: Tensor, y: Tensor) -> float:
         distances = torch.cdist(x, y).square() / d
-        return sum(float(torch.exp(-distances / (2 * a)).mean()) for a in SCALES) / len(SCALES)
+        return sum(float(torch.exp(-distances / (2 * a)).mean()) for a in MULTIPLES) / len(
+            MULTIPLES
+        )
 
     return max(0.0, similarity(s, s) + similarity(t, t) - 2 * similarity(s, t))

@@ -17,6 +17,7 @@ class SourceAccuracy(Score):
     """
 
     needs: ClassVar[tuple[Split, ...]] = ("validation",)
+    sees_target: ClassVar[bool] = False
 
     def __call__(self, evidence: Evidence) -> float:
         """The score, in [0, 1]."""

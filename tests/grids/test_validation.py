@@ -293,3 +293,10 @@ def test_a_score_of_a_set_picks_epochs_and_no_rates():
     said = refused(lambda: tuned_on("Office31"))
     assert "NuclearNorm" in said
     assert "EnsV" not in said
+
+
+def test_source_accuracy_by_its_name_is_a_criterion_on_the_source_like_the_one_without_a_name():
+    assert tuned_on("Digits", "SourceAccuracy") == tuned_on("Digits")
+    assert refused(lambda: tuned_on("Office31", "SourceAccuracy")) == refused(
+        lambda: tuned_on("Office31")
+    )
