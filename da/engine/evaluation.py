@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,13 +16,13 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from da.adapters.base import Adapter
+from da.engine.label_free import label_free_scores, score_sets, scored_stream
 from da.errors import Diverged
 from da.methods.base import Method
 from da.networks.network import evaluating
 from da.norms import batch_norms, reestimated
 from da.ops.acceleration import evaluation_layout
 from da.ops.optimisation import lr_over_norm2
-from da.selection.base import Evidence, find_score
 from da.types import DataModule, Domains, Labelled, Predictions, Role, Segment, Split
 
 OfDomains = tuple[Tensor, Domains]
@@ -91,40 +90,13 @@ def score_streams(
         name: score_predictions(p, data.classes, by_class=name == "target/test")
         for name, p in predictions.items()
     }
-    place = data.same_as.get("target/validation", "target/validation")
-    if place not in scores:
-        place = "target/test"
+    place = scored_stream(predictions, data)
     scores[place]["label_free"] = label_free_scores(predictions, place, data, names, forwarder)
     # What holds the same images has the same scores.
     return {
         **scores,
         **{name: scores[same] for name, same in data.same_as.items() if same in scores},
     }
-
-
-def label_free_scores(
-    predictions: Mapping[str, Predictions],
-    place: str,
-    data: DataModule,
-    names: Sequence[str],
-    forwarder: Forwarder,
-) -> dict[str, float | None]:
-    """Scores by name, None where one is not a number. They see no label of the target."""
-    chosen = {name: find_score(name) for name in names}
-    source: dict[Split, Predictions] = {}
-    for split in {split for one in chosen.values() for split in one.needs}:
-        stream = data.same_as.get(f"source/{split}", f"source/{split}")
-        seen = stream in predictions
-        source[split] = predictions[stream] if seen else forwarder.predict("source", split)
-    evidence = Evidence(
-        predictions[place]._replace(labels=None),
-        source,
-        data.seed,
-        lambda: forwarder.images(place),
-        forwarder.logits,
-    )
-    values = {name: one(evidence) for name, one in chosen.items()}
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -149,12 +121,19 @@ class Forwarder:
             batches = counted(self.data.evaluation(role, split), self.tick)
             return predict_stream(self.module, batches, role)
 
-    def images(self, stream: str) -> Iterator[Tensor]:
-        """Batches ``(B, C, H, W)`` of a stream, ``"target/test"``, in its own order."""
+    def images(self, stream: str, n: int, order: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches ``(B, C, H, W)`` of a stream with the positions ``(B,)`` of their images in it.
+
+        Args:
+            stream: ``"target/test"``.
+            n: how many of its images are evaluated, the first ones.
+            order: a seed to draw the order from; None for the stream's own.
+        """
         for role, split in self.data.evaluations:
             if f"{role}/{split}" == stream:
-                for batch in self.data.evaluation(role, split):
-                    yield batch.images
+                for batch in self.data.evaluation(role, split, order_seed=order):
+                    seen = batch.indices < n
+                    yield batch.images[seen], batch.indices[seen]
 
     def logits(self, batches: Iterable[Tensor]) -> Tensor:
         """Logits ``(N, K)`` float32 on the CPU of images of the target that a score has made."""
@@ -267,6 +246,9 @@ class Recorder(L.Callback):
     Attributes:
         history: one entry per evaluation: ``{epoch, step, forms: {form: {stream: scores}}}``; the
             form ``""`` is the network as trained, streams are named ``"target/test"``.
+        kept: where a score compares evaluations with one another, logits on the target by the
+            number of the evaluation and the form: 4 bytes per image and class, here and in every
+            checkpoint.
         seconds: time spent in training steps (data and optimiser included) and in evaluation.
         tick: told of the images of every batch that the other forms are evaluated on, and that
             their statistics are re-estimated on.
@@ -276,6 +258,7 @@ class Recorder(L.Callback):
         self.forms = forms
         self.score_names = tuple(score_names)
         self.history: list[dict[str, Any]] = []
+        self.kept: dict[int, dict[str, Tensor]] = {}
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.lr_over_norm2: list[float] = []
         self.feature_deviation = 0.0
@@ -286,6 +269,7 @@ class Recorder(L.Callback):
         """What a resumed run continues from: the evaluations and times so far."""
         return {
             "history": self.history,
+            "kept": self.kept,
             "seconds": self.seconds,
             "lr_over_norm2": self.lr_over_norm2,
             "feature_deviation": self.feature_deviation,
@@ -332,6 +316,8 @@ class Recorder(L.Callback):
         plugin: Any = trainer.precision_plugin
         forwarder = Forwarder(pl_module, data, plugin.forward_context, self.tick)
         forms = {"": score_streams(predictions, data, self.score_names, forwarder)}
+        place = scored_stream(predictions, data)
+        logits = {"": predictions[place].logits}
         for form in self.other_forms(pl_module):
             images = counted(data.images(FORMS[form], "train", mixed=True), self.tick)
             with plugin.forward_context(), restated_statistics(pl_module, data, form, images):
@@ -340,9 +326,11 @@ class Recorder(L.Callback):
                     for name, (role, split) in zip(names, data.evaluations, strict=True)
                 }
                 forms[form] = score_streams(again, data, self.score_names, forwarder)
+            logits[form] = again[place].logits
         self.history.append(
             {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "forms": forms}
         )
+        score_sets(self.history, self.kept, logits, self.score_names)
         self.lr_over_norm2.append(lr_over_norm2(pl_module.optimizers()))
         self.feature_deviation = predictions.get("source/test", pl_module.predictions[0]).deviation
         self._stop_clock("evaluation")

@@ -134,7 +134,7 @@ def _domains(tasks: Any, data: type[DataSet], data_args: dict[str, Any]) -> tupl
 def _short_names(grid: Grid) -> dict[str, str]:
     """The short name of every name in the grid."""
     from da.norms import short_name as short_norm
-    from da.selection.base import PACKAGE, Score, find_score
+    from da.selection.base import PACKAGE, LabelFreeScore, find_score
 
     methods = [*grid.methods, *grid.tune.options]
     methods += [m for one in grid.overrides for m in one.methods or ()]
@@ -142,7 +142,7 @@ def _short_names(grid: Grid) -> dict[str, str]:
     names |= {name: name_of_method(find_method(name)) for name in methods}
     names |= {name: short_norm(name) for name in grid.norms}
     names |= {
-        name: short_name(type(find_score(name)), PACKAGE, Score)  # type: ignore[type-abstract]
+        name: short_name(type(find_score(name)), PACKAGE, LabelFreeScore)
         for name in (*grid.scores, grid.score, grid.tune.criterion)
         if name is not None
     }
@@ -204,31 +204,32 @@ def criterion_images(settings: dict[str, Any], options: list[dict[str, Any]]) ->
     Raises:
         UserError: where the source's accuracy would be one on the images that are trained on.
     """
+    from da.engine.result import DEFAULT_SCORE
+    from da.selection.base import find_score, scores_of_targets
+
     grid = Grid.model_validate(settings)
     data = find_data(grid.data)
-    role: Role = "target" if grid.tune.criterion else "source"
+    criterion = grid.tune.criterion
+    of_source = criterion is None or not find_score(criterion).sees_target
+    role: Role = "source" if of_source else "target"
     if role == "source" and (tuned := [m for m in grid.methods if m in grid.tune.options]):
-        from da.selection.base import available_scores
-
         raise UserError(
             f"tune.options: the source can't tell how much of the target {tuned[0]} should heed, "
             "and source-only training would look best; name a label-free score on the target that "
             "is not the method's own loss (tune: {criterion: ...}, or --criterion; one of "
-            f"{', '.join(available_scores())})"
+            f"{', '.join(scores_of_targets())})"
         )
     held_out = all(data.holds_out(role, each) for each in options)
     if role == "target":
         seen = "not trained on" if held_out else "the very ones that are trained on (transductive)"
         return f"the target's validation images, without their labels: {seen}"
     if not held_out:
-        from da.selection.base import available_scores
-
-        free = [name for name, score in available_scores().items() if not score.needs]
+        free = [name for name, score in scores_of_targets().items() if not score.needs]
         raise UserError(
             f"tune: the source's validation accuracy can't judge a rate on {grid.data}, whose "
             "validation images of the source are the very ones that are trained on: hold some of "
             "them out (data_args: {validation: 0.2}), or name a label-free score on the target "
-            f"(tune: {{criterion: {free[0]}}}, or --criterion; one of {', '.join(free)})"
+            f"(tune: {{criterion: {DEFAULT_SCORE}}}, or --criterion; one of {', '.join(free)})"
         )
     return "the source's validation images: not trained on"
 
@@ -308,14 +309,15 @@ def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -
 
 
 def _check_scores(settings: dict[str, Any], problems: Problems) -> None:
-    from da.selection.base import find_score
+    from da.selection.base import find_score, refuse_set_score
 
     criterion = _options_of(settings, "tune").get("criterion")
     named = {"scores": _names(settings.get("scores")), "score": _names(settings.get("score"))}
-    named["tune.criterion"] = _names(criterion)
     for key, names in named.items():
         for name in names:
             problems.of(key, lambda: find_score(name))  # noqa: B023
+    for name in _names(criterion):
+        problems.of("tune.criterion", lambda: refuse_set_score(name))  # noqa: B023
 
 
 def _unknown_options(where: str, options: Any, owner: type, set_by_the_grid: set[str]) -> list[str]:

@@ -66,7 +66,7 @@ def _swept(plan: Plan) -> str | None:
     return name if numeric and min(values) > 0 else None
 
 
-def _style(columns: list[Column]) -> dict[Column, dict[str, Any]]:
+def column_styles(columns: list[Column]) -> dict[Column, dict[str, Any]]:
     """One colour per normaliser, one marker per form; re-estimated forms are drawn open."""
     norms = list(dict.fromkeys(column.norm for column in columns))
     return {
@@ -91,7 +91,7 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
     axes = figure.subplots(len(tables), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axis, table in zip(axes, tables, strict=True):
         lines = [line for line in table.lines if not line.is_average]
-        for index, (column, style) in enumerate(_style(table.columns).items()):
+        for index, (column, style) in enumerate(column_styles(table.columns).items()):
             offset = 0.8 * ((index + 0.5) / len(table.columns) - 0.5)
             found = [line.fields[column].summary for line in lines]
             xs, means, stds = _series(found, [x + offset for x in range(len(lines))])
@@ -127,7 +127,7 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
         row = groups.index((table.method, table.row))
         axis = axes[row, 0 if table.stream == "source/test" else 1]
         tasks, common = _common_tasks(table)
-        for column, style in _style(table.columns).items():
+        for column, style in column_styles(table.columns).items():
             values = [point[name] for point in plan.grid.points()]
             found = [_average(table, column, point, common) for point in plan.grid.points()]
             xs, means, stds = _series(found, values)

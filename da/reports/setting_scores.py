@@ -13,6 +13,7 @@ from da.grids.plan import Plan
 from da.reports.runs import Run
 from da.reports.tables import point_text
 from da.reports.texts import grid_table
+from da.selection.base import compares_trainings
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,13 @@ class SettingScores:
 def setting_scores(plan: Plan, runs: Sequence[Run]) -> list[SettingScores]:
     """The scores of every row, method and swept point; nothing where nothing is swept.
 
+    Nor where the grid's score compares the evaluations of one training alone.
+
     Args:
         plan: of the grid.
         runs: all of its places.
     """
-    if not plan.grid.sweep:
+    if not plan.grid.sweep or not compares_trainings(plan.grid.score):
         return []
     found = []
     for row, method, point in product(plan.grid.rows, plan.grid.methods, plan.grid.points()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -16,6 +16,16 @@ from da.types import DataModule, Predictions, Split
 PACKAGE = "da.selection"
 
 
+def no_images(order: int | None) -> Iterable[tuple[Tensor, Tensor]]:
+    """Stands for the images of evidence that has none."""
+    raise UserError("this score mixes images of the target, and the evidence holds none (images)")
+
+
+def no_logits(batches: Iterable[Tensor]) -> Tensor:
+    """Stands for a network that is not at hand."""
+    raise UserError("this score has a network look at images, and the evidence has none (logits)")
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a score is computed from.
@@ -24,44 +34,96 @@ class Evidence:
         target: predictions on unlabelled images of the target; ``labels`` is None.
         source: predictions on the splits of the source that the score needs, with labels.
         seed: of whatever a score draws, so that it is the same again.
-        images: gives batches ``(B, C, H, W)`` of the images that ``target`` is of, in its order.
+        images: gives the images that ``target`` is of, in an order drawn from a seed, or in their
+            own for None: batches ``(B, C, H, W)``, each with the positions ``(B,)`` int64 of its
+            images in ``target``. What is not called costs nothing.
         logits: gives logits ``(N, K)`` of batches of images that a score makes, such as mixtures.
     """
 
     target: Predictions
     source: Mapping[Split, Predictions]
     seed: int = 0
-    images: Callable[[], Iterable[Tensor]] = tuple
-    logits: Callable[[Iterable[Tensor]], Tensor] | None = None
+    images: Callable[[int | None], Iterable[tuple[Tensor, Tensor]]] = no_images
+    logits: Callable[[Iterable[Tensor]], Tensor] = no_logits
 
 
-class Score(ABC):
-    """A number for a network; higher is better. One class per file, found by its name.
+class LabelFreeScore:
+    """What a score of one network and one of a set have in common. Higher is better.
 
     Attributes:
         needs: splits of the source that it looks at. Those that an evaluation does not forward
             anyway are forwarded for it.
+        sees_target: whether it looks at the target at all.
     """
 
     needs: ClassVar[tuple[Split, ...]] = ()
+    sees_target: ClassVar[bool] = True
+
+
+class Score(LabelFreeScore, ABC):
+    """A number for a network; higher is better. Found by its name."""
 
     @abstractmethod
     def __call__(self, evidence: Evidence) -> float:
         """The score."""
 
 
-def available_scores() -> dict[str, type[Score]]:
+class SetScore(LabelFreeScore, ABC):
+    """A number for each network of a set, which is compared with the others; higher is better.
+
+    In a training the set is its evaluations, one set for each form of the network. Of each of them
+    the logits on the target are kept, and nothing else: features and images are missing in the
+    evidence, and it ``needs`` no source. Numbers of two sets don't compare.
+    """
+
+    @abstractmethod
+    def __call__(self, evidence: Sequence[Evidence]) -> list[float]:
+        """The scores, in the order of the networks."""
+
+
+def available_scores() -> dict[str, type[LabelFreeScore]]:
     """Every score on disk, by class name."""
-    return subclasses(PACKAGE, Score)
+    return subclasses(PACKAGE, LabelFreeScore)
 
 
-def find_score(name: str) -> Score:
+def find_score(name: str) -> Score | SetScore:
     """The score of a class name, ``"InformationMaximisation"``, or of a dotted path.
 
     Raises:
         UserError: for a name that does not exist; lists those that do.
     """
-    return find_class(name, PACKAGE, Score, "score")()  # type: ignore[type-abstract]
+    score: Any = find_class(name, PACKAGE, LabelFreeScore, "score")()
+    return score
+
+
+def scores_of_targets() -> dict[str, type[LabelFreeScore]]:
+    """Those on disk that look at the target and can compare two trainings, by class name."""
+    return {
+        name: score
+        for name, score in available_scores().items()
+        if score.sees_target and not issubclass(score, SetScore)
+    }
+
+
+def refuse_set_score(name: str) -> None:
+    """Refuses a score that can't compare two trainings.
+
+    Raises:
+        UserError: also for a name of no score.
+    """
+    if isinstance(find_score(name), SetScore):
+        raise UserError(
+            f"{name} compares the evaluations of one training with one another, so it can't tell "
+            f"which of two trainings is better; expected one of: {', '.join(scores_of_targets())}"
+        )
+
+
+def compares_trainings(name: str) -> bool:
+    """Whether a score of two trainings can be compared; so of one whose class is not found."""
+    try:
+        return not isinstance(find_score(name), SetScore)
+    except UserError:  # of a package that is not at hand
+        return True
 
 
 def refuse_unfit_scores(names: Sequence[str], data: DataModule) -> None:

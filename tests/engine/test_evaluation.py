@@ -372,16 +372,21 @@ class Mirrored(Score):
     """A score that makes images of its own."""
 
     def __call__(self, evidence):
-        images = list(evidence.images())
+        images = [batch for batch, _ in evidence.images(None)]
         assert sum(map(len, images)) == len(evidence.target.logits)
         again = evidence.logits(images)
         torch.testing.assert_close(again, evidence.target.logits, rtol=1e-4, atol=1e-5)
+        mixed, places = zip(*evidence.images(3), strict=True)
+        expected = evidence.target.logits[torch.cat(places)]
+        torch.testing.assert_close(evidence.logits(mixed), expected, rtol=1e-4, atol=1e-5)
+        assert sorted(torch.cat(places).tolist()) == list(range(len(expected)))
+        assert not torch.equal(expected, evidence.target.logits)
         turned = evidence.logits(x.flip(3) for x in images)
         return -(turned - again).abs().mean().item()
 
 
 def test_a_score_may_look_at_images_and_have_others_predicted(monkeypatch):
-    monkeypatch.setattr("da.engine.evaluation.find_score", lambda name: Mirrored())
+    monkeypatch.setattr("da.engine.label_free.find_score", lambda name: Mirrored())
     recorder = Recorder(forms=False, score_names=["Mirrored"])
     module = small(SourceOnly, norm="wa")
     run(module, digits(), recorder, epochs=1)

@@ -227,7 +227,11 @@ def test_source_accuracy_on_images_that_are_trained_on_is_refused_as_a_criterion
             f"can't judge a rate on {data}, whose validation images of the source are the" in said
         )
         assert "data_args: {validation: 0.2}" in said
-        assert "one of InformationMaximisation, NegativeEntropy)" in said
+        assert (
+            "tune: {criterion: InformationMaximisation}, or --criterion; one of ClassAMI, " in said
+        )
+        assert "InformationMaximisation, MaNo, " in said
+        assert "DEV" not in said  # it looks at source images that are not trained on
         assert "\n" not in said
     with pytest.raises(UserError, match="trained on"):  # one trial of many holds nothing out
         tuned_on("Office31", options=({"validation": 0.2}, {}))
@@ -278,3 +282,21 @@ def test_a_normaliser_of_pretrained_statistics_is_refused_in_a_grid_without_them
     assert checked(norms=["bn", norm], model=model)[1]["names"][norm] == norm
     swept = {"model.weights": ["imagenet", None]}
     assert norm in refused(lambda: checked(norms=["bn", norm], model=model, sweep=swept))
+
+
+def test_a_score_of_a_set_picks_epochs_and_no_rates():
+    [problem] = name_problems({**SETTINGS, "tune": {"criterion": "EnsV"}})
+    assert problem.startswith("tune.criterion: EnsV compares the evaluations of one training with")
+    assert "NuclearNorm" in problem
+    grid, _ = checked(score="EnsV")
+    assert grid.cell("rendered->optical", "DANN", "bn", {}, 0, 0.1).scores[-1] == "EnsV"
+    said = refused(lambda: tuned_on("Office31"))
+    assert "NuclearNorm" in said
+    assert "EnsV" not in said
+
+
+def test_source_accuracy_by_its_name_is_a_criterion_on_the_source_like_the_one_without_a_name():
+    assert tuned_on("Digits", "SourceAccuracy") == tuned_on("Digits")
+    assert refused(lambda: tuned_on("Office31", "SourceAccuracy")) == refused(
+        lambda: tuned_on("Office31")
+    )
