@@ -130,7 +130,7 @@ def test_all_wrong_names_are_said_at_once_with_the_right_ones():
     wrong = {
         **SETTINGS,
         "data": "OficeCaltech10",
-        "methods": {"DAN": {}, "DANN": {"critic_widht": 8}},
+        "methods": {"DANNN": {}, "DANN": {"critic_widht": 8}},
         "norms": {"bm": {}, "gn": {"group": 2}},
         "model": {"backbon": "x"},
         "score": "InfMax",
@@ -141,7 +141,7 @@ def test_all_wrong_names_are_said_at_once_with_the_right_ones():
     lines = str(caught.value).splitlines()
     for text in (
         "data: unknown data set 'OficeCaltech10'; did you mean 'OfficeCaltech10'? One of: Digits, ",
-        "methods: unknown method 'DAN'; did you mean 'DANN'",
+        "methods: unknown method 'DANNN'; did you mean 'DANN'",
         "unknown option of methods.DANN 'critic_widht'; did you mean 'critic_width'",
         "norms: unknown normaliser 'bm'; did you mean 'bn'",
         "norms: unknown option of gn 'group'; did you mean 'groups'",
@@ -155,9 +155,9 @@ def test_all_wrong_names_are_said_at_once_with_the_right_ones():
 
 
 def test_a_wrong_domain_is_said_along_with_a_wrong_method():
-    wrong = {**SETTINGS, "tasks": ["rendered->optcal"], "methods": {"DAN": {}}}
+    wrong = {**SETTINGS, "tasks": ["rendered->optcal"], "methods": {"DAMM": {}}}
     assert [line.partition(";")[0] for line in name_problems(wrong)] == [
-        "methods: unknown method 'DAN'",
+        "methods: unknown method 'DAMM'",
         "unknown domain 'optcal'",
     ]
 
