@@ -140,9 +140,10 @@ class RunSpec(_Settings):
         return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
+        own = "".join(f", {name} {value}" for name, value in self.method_args.items())
         return (
             f"{self.task} {self.method} {self.norm} seed {self.seed} "
-            f"(batch {self.batch_size}, lr {self.lr:g})"
+            f"(batch {self.batch_size}, lr {self.lr:g}{own})"
         )
 
 
