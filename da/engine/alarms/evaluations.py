@@ -42,7 +42,8 @@ class Evaluated:
         source_share: the part that this class is of the source's labels.
         scale: root mean square of the features, of the domain where it is larger.
         source_accuracy: on the source's test images.
-        source_is_trained: whether training has a source batch, and the target beside it.
+        adapts: whether the batch before was trained on the source's labels and on something else.
+            Where the source is left out on purpose, it may be forgotten.
     """
 
     step: int
@@ -52,7 +53,7 @@ class Evaluated:
     source_share: float
     scale: float
     source_accuracy: float
-    source_is_trained: bool
+    adapts: bool
 
     @property
     def is_one_class(self) -> bool:
@@ -133,7 +134,7 @@ def _falling_source(seen: Sequence[Evaluated]) -> Verdict | None:
         return None
     best = max(seen, key=lambda one: one.source_accuracy)
     bound = best.source_accuracy - FALL
-    if not all(one.source_is_trained and one.source_accuracy <= bound for one in seen[-LASTING:]):
+    if not all(one.adapts and one.source_accuracy <= bound for one in seen[-LASTING:]):
         return None
     return Verdict(
         "falling-source",

@@ -124,6 +124,7 @@ class Watch(L.Callback):
             return
         label, share, source_share = most_predicted(target, source)
         correct = source.logits.argmax(dim=1) == source.labels
+        terms = pl_module.logged_terms
         self._evaluations.append(
             Evaluated(
                 step=trainer.global_step,
@@ -133,7 +134,7 @@ class Watch(L.Callback):
                 source_share=source_share,
                 scale=max(feature_scale(source), feature_scale(target)),
                 source_accuracy=correct.float().mean().item(),
-                source_is_trained=pl_module.needs.target and pl_module.stage.source,
+                adapts="loss/task" in terms and len(terms) > 1,
             )
         )
         self._judge_evaluations()

@@ -84,7 +84,7 @@ def test_the_source_falls_where_it_stays_well_below_its_best():
     assert raised({}, low, last=True) == []
     assert raised({}, {"source_accuracy": 0.86}, {"source_accuracy": 0.86}) == []
     assert raised({}, low, {}, low) == []
-    without = low | {"source_is_trained": False}  # source-only, or a stage that has no source
+    without = low | {"adapts": False}  # source-only, or a stage that has no source
     assert raised({}, without, without) == []
     assert raised(low, {}, {}) == []  # it rises
 
