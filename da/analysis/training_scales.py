@@ -62,11 +62,13 @@ class ScaleRecorder(L.Callback):
         self._now: dict[str, float] = {}
         self._calls: dict[str, list[Tensor]] = {}
         self._scaler: Any = None
+        self._module: Method | None = None
         self._handles: list[Any] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Hooks into the network and, where there is one, into the critic."""
         assert isinstance(pl_module, Method)
+        self._module = pl_module
         self._scaler = getattr(trainer.precision_plugin, "scaler", None)
         self._handles = [pl_module.network.register_forward_hook(self._features)]
         critic = getattr(pl_module, "critic", None)
@@ -101,6 +103,8 @@ class ScaleRecorder(L.Callback):
             inputs[0].register_hook(self._gradient_at_critic)
 
     def _gradient_at_critic(self, gradient: Tensor) -> None:
+        if self._module is not None and self._module.only_looking:
+            return
         # float16 trains on a loss that is scaled up.
         scale = 1.0 if self._scaler is None else self._scaler.get_scale()
         self._keep("critic_input_gradient", gradient / scale)

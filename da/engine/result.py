@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from da.engine.alarms.record import Alarm
 from da.engine.spec import RunSpec
 
 Selection = Literal["last", "label-free", "oracle"]
@@ -123,6 +124,8 @@ class Result(_Strict):
     feature_deviation: float
     initial_loss: float | None
     clipped_fraction: float | None = None
+    alarms: list[Alarm] | None = None
+    """What the training said of itself; None of one that did not watch itself yet."""
     conversion: Conversion | None = None
     alignment: Alignment | None = None
     part_norms: dict[str, str] = {}

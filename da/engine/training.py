@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from da.engine.alarms.watch import Watch
 from da.engine.checkpoint_io import VerifiedCheckpointIO
 from da.engine.checkpoints import KeepRun, read_run
 from da.engine.components import find_data, find_method
@@ -101,6 +102,7 @@ class Training:
         data: the data module.
         before: content of the checkpoint, if any.
         recorder: of the evaluations.
+        watch: raises alarms.
 
     Raises:
         UserError: for whatever could not be trained.
@@ -129,6 +131,7 @@ class Training:
         refuse_interval(spec, len(batches))
         refuse_stages_cut_off(spec, self.module.stages(), len(batches))
         self.recorder = Recorder(spec.forms, spec.scores)
+        self.watch = Watch()
 
     def trainer(
         self,
@@ -156,6 +159,7 @@ class Training:
         own: list[L.Callback] = [
             KeepRun({**content, **self.images}),
             self.recorder,
+            self.watch,  # after it, which refuses predictions that are not finite
             CheckMonitors(),
             LastEvaluation(),
         ]
@@ -272,6 +276,7 @@ class Training:
                 "clipped_fraction": (
                     sum(module.clipped) / len(module.clipped) if module.clipped else None
                 ),
+                "alarms": self.watch.finish(),
                 "versions": package_versions(),
                 "preprocessing": describe_preprocessing(self.data),
                 "data_manifest": self.images["data_manifest"],

@@ -72,12 +72,16 @@ class Method(NetworkModule, ABC):
 
     Attributes:
         needs: what it takes of the data and of the network.
+        critics: names under which it logs, by :meth:`log`, the accuracy of a critic of domains on a
+            batch, of which 0.5 is chance: trainings raise an alarm where one learns nothing or
+            can't be fooled.
         small: options that make the method's own parts small, for a quick look and for tests.
         stage: the part of the training at hand.
         stage_resumed: whether it had begun where the run goes on from.
     """
 
     needs: ClassVar[Needs] = Needs()
+    critics: ClassVar[Sequence[str]] = ()
     small: ClassVar[Mapping[str, Any]] = {}
     prepared: bool = False
     stage: Stage = Stage("train")

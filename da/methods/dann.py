@@ -29,6 +29,7 @@ class DANN(Method):
             values from 0 to 0.5 and keeps the best one by target labels.
     """
 
+    critics: ClassVar = ("critic/accuracy",)
     small: ClassVar = {"critic_width": 8}
 
     def __init__(

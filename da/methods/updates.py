@@ -78,6 +78,9 @@ class UpdatingModule(LeanModule):
         clipped: of each update so far, whether clipping changed its gradient.
         before_clipping: called before each update, once its gradients are whole: the hook of a
             callback comes before those of micro-batches have gone through the alignment.
+        before_backward: called with the loss terms of each update, before they are differentiated.
+        only_looking: whether a backward pass at hand is one of those looks, whose gradients go
+            nowhere.
         initial_loss: the task loss of the very first batch.
     """
 
@@ -87,6 +90,8 @@ class UpdatingModule(LeanModule):
         self.updates = Updates()
         self.clipped: list[bool] = []
         self.before_clipping: list[Callable[[], None]] = []
+        self.before_backward: list[Callable[[Mapping[str, Tensor]], None]] = []
+        self.only_looking = False
         self.initial_loss: float | None = None
         self._batch_number: int | None = None
         self._shared: list[SharedWeight] = []
@@ -124,7 +129,8 @@ class UpdatingModule(LeanModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """All updates of a batch; returns the sum of the losses of the first."""
-        self.logging = self.is_read()
+        self._read = self.is_read()
+        self.logging = self._read or self.listener is not None
         self._batch_number = self.global_step
         self._noted.clear()
         total: Tensor | None = None
@@ -134,7 +140,7 @@ class UpdatingModule(LeanModule):
                 total = loss if total is None else total
         finally:
             self._batch_number = None
-            self.logging = True
+            self.logging = self._read = True
         if total is None:
             raise RuntimeError(f"{type(self).__name__}.steps made no step of a batch")
         if self.clipped and self.logging:
@@ -172,6 +178,8 @@ class UpdatingModule(LeanModule):
         total = reduce(torch.add, losses.values())
         self._check(losses, total)
         self._note(losses)
+        for look in self.before_backward:
+            look(losses)
         sharp = step.sharpness.terms if step.sharpness else ()
         if step.sharpness is None:
             self._differentiate(total, scale)

@@ -10,7 +10,7 @@ from typing import Any
 from da.grids.plan import Plan
 from da.grids.store import Store
 from da.ops.files import write_atomically
-from da.reports import rate_range, setting_scores, stability
+from da.reports import alarms, rate_range, setting_scores, stability
 from da.reports.runs import Column, Run, load_runs, scores, tidy
 from da.reports.stopping import half_widths
 from da.reports.tables import Line, Table, tables
@@ -60,6 +60,7 @@ def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
             lines += [f"- {verdict(t)}" for t in mine if t.stream == "target/test" and t.has_labels]
             lines.append("")
     lines += stability.markdown(stability.stabilities(runs))
+    lines += alarms.markdown(runs)
     lines += setting_scores.markdown(setting_scores.setting_scores(plan, runs), grid.score)
     lines += rate_range.markdown(rate_range.rate_ranges(plan, shown))
     if absent := missing(runs):

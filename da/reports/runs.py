@@ -148,11 +148,19 @@ def _settings(run: Run) -> dict[str, Any]:
             "feature_deviation": result.feature_deviation,
             "initial_loss": result.initial_loss,
             "clipped_fraction": result.clipped_fraction,
+            "alarms": _alarms(result),
             "seconds_training": result.seconds.training,
             "seconds_evaluation": result.seconds.evaluation,
             "seconds_total": result.seconds.total,
         }
     return row
+
+
+def _alarms(result: Result) -> str | None:
+    """``one-class@120 critic-perfect@250``, each with its step; None where nothing watched."""
+    if result.alarms is None:
+        return None
+    return " ".join(f"{alarm.name}@{alarm.step}" for alarm in result.alarms) or "none"
 
 
 def _scores(run: Run, result: Result, form: str, selection: Selection) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da.grids.plan import Plan
-from da.reports import stability
+from da.reports import alarms, stability
 from da.reports.runs import Column, Run
 from da.reports.tables import Table
 from da.reports.texts import (
@@ -69,6 +69,8 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Ta
             target.print()
     for text in stability.warnings(stability.stabilities(runs)):
         target.print(f"trainings: {text}", style="bold", markup=False, soft_wrap=True)
+    if text := alarms.summary(runs):
+        target.print(f"alarms: {text}", style="bold", markup=False, soft_wrap=True)
     if incomplete:  # again, below what may have scrolled by
         target.print(incomplete, style="bold", markup=False)
     for text in plan.refused:
