@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from da.analysis.pictures.drawing import Picture, network_style, page, panels
+from da.analysis.pictures.drawing import Picture, arrange, network_style, page, panels
 from da.analysis.trained_networks import Subject, TrainedNetwork
 
 BINS = 15
@@ -56,7 +56,7 @@ def measure_reliability(
 
 def draw(networks: Sequence[TrainedNetwork], subject: Subject) -> Picture:
     """Two panels per network: accuracy over confidence, and how many images are how sure."""
-    figure = page(len(networks), height=4.4)
+    figure = page(len(networks), height=4.4 * arrange(len(networks))[0] + 0.9)
     axes = panels(figure, len(networks), shares=(3, 1))
     rows: list[dict[str, Any]] = []
     texts: list[str] = []

@@ -36,7 +36,7 @@ def draw(networks: Sequence[TrainedNetwork], subject: Subject) -> Picture:
     shown = _most_different(there, shares)
     columns = math.ceil(len(shown) / IN_COLUMN)
     lines = math.ceil(len(shown) / columns)
-    size = (max(5.0, PANEL * columns), 1.5 + 0.3 * lines)
+    size = (max(5.0, PANEL * columns), 1.5 + max(0.3, 0.12 * len(networks)) * lines)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, columns, sharex=True, squeeze=False)[0]
     for axis, part in zip(axes, np.array_split(np.array(shown), columns), strict=True):

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-from da.analysis.pictures.drawing import PANEL, Picture, page, panels, shorten
+from da.analysis.pictures.drawing import PANEL, Picture, arrange, page, panels, shorten
 from da.analysis.trained_networks import Subject, TrainedNetwork
 
 NUMBERED = 12
 """Classes up to which every cell shows its percentage."""
 
-NAMES = 70
+NAMES = 36
 """Classes that are named, at most; above that every second, third, …"""
 
 NAME = 16
@@ -35,7 +35,9 @@ def draw(networks: Sequence[TrainedNetwork], subject: Subject) -> Picture:
     """A matrix per network, in percent of the true class."""
     classes = subject.data.classes
     upright = max(len(shorten(name, NAME)) for name in classes) > 2
-    figure = page(len(networks), height=PANEL - (0.1 if upright else 0.6))
+    figure = page(
+        len(networks), height=arrange(len(networks))[0] * (PANEL - (0.3 if upright else 0.6)) + 0.9
+    )
     axes = panels(figure, len(networks))
     rows: list[dict[str, Any]] = []
     texts: list[str] = []

@@ -16,10 +16,10 @@ from da.reports.figures import COLOURS, write
 from da.types import Role
 
 DOMAINS: dict[Role, dict[str, Any]] = {
-    "source": {"color": COLOURS[0], "marker": "o"},
+    "source": {"color": COLOURS[0], "marker": "o", "markerfacecolor": "none"},
     "target": {"color": COLOURS[1], "marker": "^"},
 }
-"""How points of either domain are drawn, in all pictures."""
+"""How points of either domain are drawn: the source open and the target filled, also in grey."""
 
 NETWORK_COLOURS = (COLOURS[-1], COLOURS[2], COLOURS[3], COLOURS[4], COLOURS[5])
 """Not those of the domains; the first two differ in grey, too."""
@@ -75,12 +75,11 @@ def page(count: int, height: float) -> Any:
 
     Args:
         count: of the networks.
-        height: of what is drawn of one network, in inches.
+        height: in inches, of the whole.
     """
     from matplotlib.figure import Figure
 
-    rows, columns = arrange(count)
-    return Figure(figsize=(PANEL * columns, height * rows + 0.9), layout="constrained")
+    return Figure(figsize=(PANEL * arrange(count)[1], height), layout="constrained")
 
 
 def panels(figure: Any, count: int, shares: Sequence[float] = (1.0,)) -> list[list[Any]]:

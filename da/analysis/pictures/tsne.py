@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,8 +47,12 @@ def draw(networks: Sequence[TrainedNetwork], subject: Subject) -> Picture:
         -np.bincount(in_target[in_target >= 0], minlength=len(classes)), kind="stable"
     )
     shown = sorted(order[:SHOWN].tolist()) if len(classes) > SHOWN else list(range(len(classes)))
-    figure = page(len(networks), height=2 * PANEL + 0.3)
-    upper, lower = figure.subfigures(2, 1)
+    rows, columns = arrange(len(networks))
+    in_line = columns * (3 if max(len(classes[k]) for k in shown) <= 8 else 2)
+    lines = math.ceil((len(shown) + 3) / in_line)
+    heights = (rows * (PANEL - 0.2) + 0.9, rows * (PANEL - 0.2) + 0.22 * lines + 0.25)
+    figure = page(len(networks), sum(heights))
+    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     above, below = (panels(part, len(networks)) for part in (upper, lower))
     for network, points, (by_domain,), (by_class,) in zip(
         networks, maps, above, below, strict=True
@@ -60,7 +65,7 @@ def draw(networks: Sequence[TrainedNetwork], subject: Subject) -> Picture:
     above[0][0].set_ylabel("by domain")
     below[0][0].set_ylabel("by class" if labelled else "by predicted class")
     domains = [_point(**DOMAINS[r], label=f"{r} ({subject.data.domain_of(r)})") for r in ROLES]
-    names = [_point(**_style(i), label=shorten(classes[k], 14)) for i, k in enumerate(shown)]
+    names = [_point(**_style(i), label=shorten(classes[k], 16)) for i, k in enumerate(shown)]
     if rest := len(classes) - len(shown):
         names.append(_point(color=GREY, marker=".", label=f"{rest} other classes"))
     names += [
@@ -68,7 +73,7 @@ def draw(networks: Sequence[TrainedNetwork], subject: Subject) -> Picture:
         _point(color="0.3", marker="o", label="filled: target"),
     ]
     _add_legend(upper, domains, 2)
-    _add_legend(lower, names, 3 * arrange(len(networks))[1])
+    _add_legend(lower, names, in_line)
     what = f"t-SNE of the features of {subject.count} images of each domain"
     figure.suptitle(subject.title(what))
     return Picture(figure, _rows(networks, maps, classes))
@@ -98,10 +103,7 @@ def _draw_domains(axis: Any, points: _Map) -> None:
     for part in np.array_split(order, 20):
         for number, role in enumerate(ROLES):
             chosen = places[part[of[part] == number]]
-            style = DOMAINS[role]
-            axis.scatter(
-                *chosen.T, s=11, c=style["color"], marker=style["marker"], alpha=0.75, linewidths=0
-            )
+            axis.plot(*chosen.T, linestyle="none", ms=3.5, mew=0.7, alpha=0.8, **DOMAINS[role])
 
 
 def _draw_classes(axis: Any, points: _Map, shown: Sequence[int]) -> None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from da.analysis.pictures.drawing import Picture, shorten
 from da.analysis.trained_networks import DomainSample, Subject, TrainedNetwork
 
-ROWS = 3
-"""Of images, for each network."""
+ROWS = 6
+"""Of images, shared among the networks: a page."""
 
 COLUMNS = 8
 
@@ -32,7 +32,8 @@ def draw(networks: Sequence[TrainedNetwork], subject: Subject) -> Picture:
 
     samples = [network.target.labelled for network in networks]
     wrong = [wrong_images(sample) for sample in samples]
-    lines = [max(1, -(-min(len(one), ROWS * COLUMNS) // COLUMNS)) for one in wrong]
+    most = max(1, ROWS // len(networks))
+    lines = [max(1, min(most, -(-len(one) // COLUMNS))) for one in wrong]
     size = (0.95 * COLUMNS, 0.9 + sum(0.4 + 1.12 * count for count in lines))
     figure = Figure(figsize=size, layout="constrained")
     blocks = figure.subfigures(len(networks), 1, squeeze=False, height_ratios=lines)[:, 0]
@@ -40,8 +41,8 @@ def draw(networks: Sequence[TrainedNetwork], subject: Subject) -> Picture:
     for network, sample, own, count, block in together:
         shown = own[: count * COLUMNS]
         number = f"{len(own)} of {len(sample.labels)} wrong"
-        most = f", the {len(shown)} surest" if len(shown) < len(own) else ""
-        block.suptitle(f"{network.name}: {number}{most}", fontsize="medium", ha="left", x=0.01)
+        which = f", the {len(shown)} surest" if len(shown) < len(own) else ""
+        block.suptitle(f"{network.name}: {number}{which}", fontsize="medium", ha="left", x=0.01)
         axes = block.subplots(count, COLUMNS, squeeze=False).ravel()
         for axis in axes:
             axis.set_axis_off()
