@@ -69,6 +69,7 @@ def network(shown, name="bn", seed=0, sure=2.0, gap=1.0, width=6, layers=5):
             np.arange(count),
             found.names(np.arange(count)),
             shown.picks(role),
+            shown.data.domain_of(role),
         )
     distances = [
         LayerDistance(f"backbone.blocks.{i}.conv", 4, random.random() / (i + 1), 0.01)

@@ -40,6 +40,7 @@ class DomainSample:
         indices: ``(N,)`` int64, of the images in their set.
         names: of the images, as their set calls them.
         picked: ``(M,)`` int64, positions among the N: the images of the comparisons of domains.
+        domain: its name.
     """
 
     features: NDArray[np.float32]
@@ -48,6 +49,7 @@ class DomainSample:
     indices: NDArray[np.int64]
     names: list[str]
     picked: NDArray[np.int64]
+    domain: str
 
     @cached_property
     def probabilities(self) -> NDArray[np.float64]:
@@ -71,6 +73,7 @@ class DomainSample:
             self.indices[there],
             names,
             np.empty(0, np.int64),
+            self.domain,
         )
 
 
@@ -205,6 +208,7 @@ def observe(
             chosen,
             found.names(chosen),
             np.searchsorted(chosen, picks),
+            data.domain_of(role),
         )
 
     with context(), uncompiled(module):
@@ -221,7 +225,7 @@ def refuse_other_images(one: TrainedNetwork, other: TrainedNetwork) -> None:
     """Refuses networks that were shown different images, which no picture can compare."""
     for role in ROLES:
         a, b = one.sample(role), other.sample(role)
-        if a.names != b.names or not np.array_equal(a.labels, b.labels):
+        if (a.domain, a.names) != (b.domain, b.names) or not np.array_equal(a.labels, b.labels):
             raise UserError(
                 f"checkpoint: '{one.facts['checkpoint']}' and '{other.facts['checkpoint']}' have "
                 f"other images of the {role}, and networks are compared on the same; give "

@@ -58,3 +58,9 @@ def test_networks_with_other_images_are_refused_by_their_names():
     one, other = network(subject(images=40)), network(subject(images=41))
     refuse_other_images(one, network(subject(images=40), "wa"))
     refused(lambda: refuse_other_images(one, other), "'bn.ckpt'", "of the source")
+
+
+def test_domains_of_other_names_are_other_images():
+    one, other = network(subject()), network(subject())
+    renamed = replace(other, target=replace(other.target, domain="blurred"))
+    refused(lambda: refuse_other_images(one, renamed), "of the target", "--data.source")
