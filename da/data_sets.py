@@ -64,7 +64,7 @@ def members(protocol: type) -> list[str]:
 
     >>> from da.types import ImagesOfDomain
     >>> members(ImagesOfDomain)
-    ['classes', 'fingerprint', 'images', 'labels']
+    ['classes', 'fingerprint', 'images', 'labels', 'names']
     """
     names = {*vars(protocol), *protocol.__annotations__}
     return sorted(name for name in names if not name.startswith("_"))

@@ -131,6 +131,9 @@ class ImagesOfDomain(Protocol):
     def images(self, indices: NDArray[np.int64]) -> Images:
         """Those at the indices ``(B,)``, for the set's transform."""
 
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """What people call the images at the indices ``(B,)``: their files, or their positions."""
+
     def fingerprint(self) -> str:
         """A SHA-256 of what the set holds."""
 

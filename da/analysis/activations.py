@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -25,8 +25,18 @@ Images = Iterable[Tensor]
 """Batches of images ``(B, C, H, W)`` float32 on the network's device."""
 
 
+class Collector(Protocol):
+    """Keeps something of what a place of a network puts out, batch by batch."""
+
+    def update(self, x: Tensor, channels: int) -> None:
+        """Takes what was put out, ``(B, …)``; ``channels`` is the dimension of the channels."""
+
+
+C = TypeVar("C", bound=Collector)
+
+
 @dataclass
-class Site:
+class Site(Generic[C]):
     """A place in a network: a convolution or a linear layer, and the normaliser that follows it.
 
     A normaliser that no layer feeds directly (behind a concatenation, a sum or an activation) is a
@@ -43,8 +53,8 @@ class Site:
 
     name: str
     kind: str
-    into: ChannelMoments = field(default_factory=ChannelMoments)
-    after: ChannelMoments = field(default_factory=ChannelMoments)
+    into: C
+    after: C
     norm: nn.Module | None = None
 
 
@@ -74,14 +84,15 @@ class LayerSpreads:
         return None if self.running is None else mixing_share(self.running.mean, **self.into)
 
 
-class _Watch:
-    """Hooks that measure every place; they return nothing, so the network computes the same."""
+class _Watch(Generic[C]):
+    """Hooks that look at every place; they return nothing, so the network computes the same."""
 
-    def __init__(self, model: nn.Module):
-        self.sites: dict[str, Site] = {}
+    def __init__(self, model: nn.Module, collect: Callable[[], C]):
+        self.collect = collect
+        self.sites: dict[str, Site[C]] = {}
         # What a layer has just put out: whose it is, and which version of the tensor it was.
         self.fresh: Any = WeakIdKeyDictionary()
-        self.under_way: dict[nn.Module, Site] = {}
+        self.under_way: dict[nn.Module, Site[C]] = {}
         self.handles: list[Any] = []
         for name, module in model.named_modules():
             if is_layer(module):
@@ -94,10 +105,15 @@ class _Watch:
         for handle in self.handles:
             handle.remove()
 
+    def _site(self, name: str, kind: str) -> Site[C]:
+        if name not in self.sites:
+            self.sites[name] = Site(name, kind, self.collect(), self.collect())
+        return self.sites[name]
+
     def _layer(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             kind = "convolution" if isinstance(module, CONVOLUTIONS) else "linear"
-            site = self.sites.setdefault(name, Site(name, kind))
+            site = self._site(name, kind)
             site.into.update(output, channels_of(module))
             self.fresh[output] = site, output._version
 
@@ -109,7 +125,7 @@ class _Watch:
             site, version = self.fresh.get(x, (None, None))
             # An activation that works in place gives back the same tensor, changed.
             if site is None or version != x._version:
-                site = self.sites.setdefault(name, Site(name, "normaliser"))
+                site = self._site(name, "normaliser")
                 site.into.update(x, channels_of(module))
             site.norm = module
             self.under_way[module] = site
@@ -138,9 +154,14 @@ def channels_of(module: nn.Module) -> int:
 
 
 @contextmanager
-def watch_layers(model: nn.Module) -> Iterator[dict[str, Site]]:
-    """Measures every place of ``model``, by name, in whatever it computes within this block."""
-    watch = _Watch(model)
+def watch_layers(model: nn.Module, collect: Callable[[], C]) -> Iterator[dict[str, Site[C]]]:
+    """Looks at every place of ``model``, by name, in whatever it computes within this block.
+
+    Args:
+        model: computes the same as without.
+        collect: makes what keeps something of a place, :class:`ChannelMoments` for its moments.
+    """
+    watch = _Watch(model, collect)
     try:
         yield watch.sites
     finally:
@@ -156,9 +177,9 @@ def measure_layers(model: nn.Module, source: Images, target: Images) -> list[Lay
         source, target: images of the two domains.
     """
     network = model.evaluated() if isinstance(model, Method) else model
-    sites: dict[str, dict[str, Site]] = {}
+    sites: dict[str, dict[str, Site[ChannelMoments]]] = {}
     for domain, batches in (("source", source), ("target", target)):
-        with evaluating(network), watch_layers(network) as sites[domain]:
+        with evaluating(network), watch_layers(network, ChannelMoments) as sites[domain]:
             for images in batches:
                 if isinstance(network, Network):
                     network(images, domain)

@@ -76,6 +76,10 @@ class CachedImages(ImageSet):
         """
         return [self._image(int(i)) for i in indices]
 
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """Those of the files."""
+        return self.files.names(indices)
+
     def _image(self, i: int) -> torch.Tensor:
         data = self._stored(i)
         if self._seen.flags[i] == 0:

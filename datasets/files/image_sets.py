@@ -39,6 +39,10 @@ class ImageSet(ABC):
     def images(self, indices: NDArray[np.int64]) -> Images:
         """The images at ``(B,)`` int64 indices; a list where sizes differ."""
 
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """What people call the images at ``(B,)`` int64 indices: files, or positions in the set."""
+        return [str(i) for i in indices]
+
     def fingerprint(self) -> str:
         """A SHA-256 of what the set holds, 64 hexadecimal digits; computed once.
 
@@ -110,6 +114,10 @@ class FileImages(ImageSet):
             torch.from_numpy(read_image(self.root / self.paths[i], self.reading)) for i in indices
         ]
 
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """The paths of the files, relative to the root."""
+        return [self.paths[i] for i in indices]
+
     def compute_fingerprint(self) -> str:
         """Of the class names, labels, paths and contents of the files."""
         contents = content_hashes(self.root, self.paths)
@@ -141,6 +149,10 @@ class Part(ImageSet):
     def images(self, indices: NDArray[np.int64]) -> Images:
         """See :meth:`ImageSet.images`."""
         return self.data.images(self.indices[indices])
+
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """Those of the whole set."""
+        return self.data.names(self.indices[indices])
 
     def compute_fingerprint(self) -> str:
         """Of the whole set, and of what of it this is."""
