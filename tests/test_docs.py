@@ -190,12 +190,14 @@ def test_what_the_readme_names_can_be_named():
     from da.engine.components import available_methods
     from da.networks.backbones.base import backbone_families
     from da.norms import normaliser_names
+    from da.selection.base import available_scores
 
     known = {
         "method": available_methods(),
         "normaliser": normaliser_names(),
         "backbone": {*backbone_families(), "timm/NAME"},
         "data set": data_sets(),
+        "label-free score": available_scores(),
         "adapter of a checkpoint": adapters(),
     }
     table = README.split("## What can be named")[1].split("\n## ")[0]
@@ -205,6 +207,21 @@ def test_what_the_readme_names_can_be_named():
         shown = re.findall(r"`([^`]+)`", texts)
         assert shown, kind
         assert [name for name in shown if name not in known[kind]] == [], option
+
+
+def test_every_method_score_and_adapter_has_its_line():
+    from da.adapters.base import adapters
+    from da.engine.components import available_methods
+    from da.selection.base import available_scores
+
+    found = {"Methods": available_methods(), "Scores without target labels": available_scores()}
+    found["Adapters of a trained network"] = adapters()
+    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    for title, known in found.items():
+        section = page.split(f"## {title}\n")[1].split("\n## ")[0]
+        _, *lines = rows(section)
+        named = [name for line in lines for name in re.findall(r"`(\w+)`", line[0])]
+        assert sorted(named) == sorted(known), title
 
 
 def test_the_keys_of_a_grid_are_documented():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from da.errors import UserError
+from da.methods.cdan import CDAN
 from da.methods.dann import DANN
 from da.types import Activations, Batch
 
@@ -43,9 +44,6 @@ class BSP(DANN):
     classes are told apart by the others, too. So the largest singular values of the features are
     penalised, in each domain.
 
-    It adds to whatever it extends: ``class BSPCDAN(BSP, CDAN)`` is all that BSP + CDAN takes, the
-    paper's second form, where CDAN extends :class:`DANN`.
-
     The Transfer-Learning-Library first trains on the source alone for 3 epochs; the paper's own
     code doesn't, nor does this.
 
@@ -74,3 +72,7 @@ class BSP(DANN):
         penalties = [spectral_penalty(domain.features, number) for domain in (source, target)]
         terms = super().adaptation(source, target, batch)
         return {**terms, "spectral": self.hparams["penalty"] * sum(penalties)}
+
+
+class BSPCDAN(BSP, CDAN):
+    """CDAN with the penalty of :class:`BSP`, the paper's second form."""
