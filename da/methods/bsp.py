@@ -44,7 +44,7 @@ class BSP(DANN):
     penalised, in each domain.
 
     It adds to whatever it extends: ``class BSPCDAN(BSP, CDAN)`` is all that BSP + CDAN takes, the
-    paper's second form, where CDAN extends :class:`DANN`.
+    paper's second form.
 
     The Transfer-Learning-Library first trains on the source alone for 3 epochs; the paper's own
     code doesn't, nor does this.
