@@ -26,7 +26,7 @@ def inverted_loss(target: Tensor) -> Tensor:
     """What the target's features lose where the critic recognises them: ½ · mean[-log σ(d_t)].
 
     The GAN's loss with inverted labels (Tzeng et al. 2017, section 3.2); ½ as in
-    :func:`da.methods.dann.domain_loss`, whose gradient fades where the critic is sure, and this
+    :func:`da.methods.critics.domain_loss`, whose gradient fades where the critic is sure, and this
     one's doesn't.
 
     Args:

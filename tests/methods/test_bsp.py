@@ -5,6 +5,7 @@ from short_runs import digits, fit, small
 
 from da.errors import Diverged, UserError
 from da.methods.bsp import BSP, spectral_penalty
+from da.methods.cdan import CDAN
 from da.methods.dann import DANN
 from da.methods.sdat import SDAT
 
@@ -76,17 +77,23 @@ def test_the_terms_are_those_of_dann_and_the_penalty_of_both_domains(mode, batch
     assert {k: v.item() for k, v in terms.items()} == pytest.approx(expected, rel=1e-4)
 
 
-def test_it_adds_its_penalty_to_other_methods_that_extend_dann(batch, fake_trainer):
-    class BSPSDAT(BSP, SDAT):
+@pytest.mark.parametrize(
+    ("kind", "options"), [(SDAT, {"radius": 0.25}), (CDAN, {"entropy_conditioning": True})]
+)
+def test_it_adds_its_penalty_to_other_methods_that_extend_dann(kind, options, batch, fake_trainer):
+    class Both(BSP, kind):
         """Options and terms of both."""
 
-    module = small(BSPSDAT, penalty=0.5, radius=0.25, critic_width=6)
-    module.prepare()
-    fake_trainer(module)
-    (step,) = module.steps(batch)
-    assert step.sharpness.radius == 0.25
-    assert set(step.compute()) == {"task", "domain", "spectral"}
-    assert module.critic[0].out_features == 6
+    module, alone = small(Both, penalty=0.5, **options), small(kind, **options)
+    terms = []
+    for each in (module, alone):
+        each.prepare()
+        fake_trainer(each)
+        (step,) = each.steps(batch)
+        terms.append({name: loss.item() for name, loss in step.compute().items()})
+    assert terms[0].pop("spectral") > 0
+    assert terms[0] == pytest.approx(terms[1])
+    assert module.critic[0].in_features == alone.critic[0].in_features
 
 
 @pytest.mark.parametrize(
