@@ -78,6 +78,9 @@ class AaD(SourceFree):
     Target-only passes in training mode are AdaBN in disguise: compare with ``bn@target-stats`` of
     the source stage (or of SourceOnly in the same grid), and not with the source's statistics.
 
+    Its losses are sums over neighbours and over the batch: a rate that trains a source from scratch
+    makes it predict few classes, and ``adaptation_factor: 0.1`` is where to begin.
+
     Where this differs from the published code: the banks begin with images that are not augmented;
     an image is left out of its own neighbours by its place, where theirs leaves out the nearest.
 

@@ -146,11 +146,12 @@ def test_each_stage_is_a_training_of_its_own(kind):
             optimiser = trainer.optimizers[0]
             seen.append((pl_module.progress, optimiser.param_groups[0]["lr"], len(optimiser.state)))
 
-    fit(small(kind, seed=1, lr=0.1), epochs=4, callbacks=[Look()])
+    fit(small(kind, seed=1, lr=0.1, adaptation_factor=0.5), epochs=4, callbacks=[Look()])
     progress, rates, states = zip(*seen, strict=True)
     expected = [i / 6 for i in range(6)]
     assert progress == pytest.approx(expected * 2)
-    assert rates == pytest.approx([0.1 * (1 + 10 * p) ** -0.75 for p in expected * 2])
+    annealed = [(1 + 10 * p) ** -0.75 for p in expected]
+    assert rates == pytest.approx([0.1 * x for x in annealed] + [0.05 * x for x in annealed])
     assert [i for i, number in enumerate(states) if number == 0] == [0, 6]
 
 
@@ -244,9 +245,9 @@ class SaveAt(L.Callback):
 
 @both
 @pytest.mark.parametrize("norm", ["bn", "wa"])
-@pytest.mark.parametrize("step", [2, 7, 11])  # within the source stage, and each of adaptation's
+@pytest.mark.parametrize("step", [2, 6, 7, 11])  # of 12; adaptation begins with the seventh
 def test_a_run_that_is_resumed_within_an_epoch_ends_as_the_whole(kind, norm, step, tmp_path):
-    whole, rest = (small(kind, norm=norm, seed=1) for _ in range(2))
+    whole, rest = (small(kind, norm=norm, seed=1, adaptation_factor=0.3) for _ in range(2))
     path = tmp_path / "within.ckpt"
     fit(whole, epochs=4, callbacks=[SaveAt(path, step)])
     torch.manual_seed(9)
@@ -347,6 +348,7 @@ def test_options_are_refused_in_one_line(kind):
         refused(lambda v=value: small(kind, label_smoothing=v), "label_smoothing: expected", "1")
     for value in (0.0, 1.5):
         refused(lambda v=value: small(kind, source_share=v), "source_share: expected a share")
+    refused(lambda: small(kind, adaptation_factor=0.0), "adaptation_factor: expected a factor")
 
 
 def test_norms_that_want_the_target_are_refused_where_no_stage_forwards_it():
