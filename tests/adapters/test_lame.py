@@ -40,10 +40,9 @@ def by_hand(logits, w):
     """The fixed-point steps, sample by sample, until nothing moves any more."""
     log_p = log_softmax(logits, axis=1)
     y = np.exp(log_p)
-    for _ in range(2000):
-        y = np.stack(
-            [softmax(log_p[i] + sum(w[i, j] * y[j] for j in range(len(y)))) for i in range(len(y))]
-        )
+    for _ in range(200):
+        agreement = [sum(w[i, j] * y[j] for j in np.flatnonzero(w[i])) for i in range(len(y))]
+        y = softmax(log_p + np.stack([a * np.ones(y.shape[1]) for a in agreement]), axis=1)
     return y
 
 
