@@ -145,6 +145,7 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
     [
         "digits",
         "office_caltech10",
+        "office_caltech10_controls",
         "depthwise",
         "learning_rate",
         "target_statistics",

@@ -124,14 +124,24 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
 
 
 def _manifests(plan: Plan, runs: list[Run]) -> list[str]:
-    """Checksums of the data, which are those of a task; one task must have one."""
+    """Checksums of the data, which are those of a task; one task must have one.
+
+    Where a share of the images is held out it is drawn by seed, and so each seed has one.
+    """
     sums_of: dict[str, set[str]] = {task: set() for task in plan.tasks}
+    alike: dict[tuple[str, int | None], set[str]] = {}
     for run in runs:
         if run.result is not None and run.result.data_manifest:
-            sums_of[run.entry.cell.task].add(run.result.data_manifest[:12])
+            cell, manifest = run.entry.cell, run.result.data_manifest[:12]
+            seed = cell.seed if cell.data_args.get("validation") else None
+            sums_of[cell.task].add(manifest)
+            alike.setdefault((cell.task, seed), set()).add(manifest)
     shown = [f"{task} {' and '.join(sorted(sums))}" for task, sums in sums_of.items() if sums]
-    differ = any(len(sums) > 1 for sums in sums_of.values())
-    note = " (they differ within a task: WARNING)" if differ else ""
+    note = ""
+    if any(seed is not None for _, seed in alike):
+        note = " (each seed holds out images of its own)"
+    if any(len(sums) > 1 for sums in alike.values()):
+        note = " (they differ within a task: WARNING)"
     return [f"- data manifest: {'; '.join(shown)}{note}"] if shown else []
 
 

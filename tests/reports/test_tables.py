@@ -236,6 +236,19 @@ def test_results_of_other_data_or_code_are_warned_of(tmp_path, grid):
     assert "- versions: torch 2.6; torch 2.7 (they differ: WARNING)" in text
 
 
+def test_seeds_that_hold_out_images_of_their_own_are_no_other_data(tmp_path, grid):
+    held_out = grid.model_copy(update={"data_args": {"validation": 0.2}})
+    _, plan = filled(tmp_path, held_out)
+    runs = load_runs(Store(tmp_path), plan)
+    for run in runs:
+        run.result.data_manifest = f"{run.entry.cell.seed}{run.entry.cell.task[0]}" * 32
+    text = report.markdown(plan, runs, tables(plan, runs))
+    assert "2b2b2b2b2b2b (each seed holds out images of its own)\n" in text
+    assert "WARNING" not in text
+    runs[0].result.data_manifest = "f" * 64
+    assert "(they differ within a task: WARNING)" in report.markdown(plan, runs, tables(plan, runs))
+
+
 def test_a_report_is_rebuilt_byte_for_byte(tmp_path, grid):
     _, plan = filled(tmp_path, grid)
     plans.write(tmp_path, plan)
