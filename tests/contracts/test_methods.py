@@ -1,6 +1,7 @@
 """What holds for every method found on disk."""
 
 import copy
+import itertools
 
 import pytest
 import pytorch_lightning as L
@@ -26,8 +27,13 @@ def test_the_three_first_methods_are_found():
     assert {"SourceOnly", "DANN", "EntropyMinimisation"} <= set(METHODS)
 
 
-@pytest.mark.parametrize("norm", ["bn", "wa", "wa+bn", "gn"])
-@pytest.mark.parametrize("mode", ["joint", "separate"])
+# Each value once for every method; all pairs of them in the long tests.
+PAIRS = [("joint", "bn"), ("separate", "wa")]
+ALL_PAIRS = itertools.product(("joint", "separate"), ("bn", "wa", "wa+bn", "gn"))
+LONG = [pytest.param(*pair, marks=pytest.mark.long) for pair in ALL_PAIRS if pair not in PAIRS]
+
+
+@pytest.mark.parametrize(("mode", "norm"), [*PAIRS, *LONG])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_trainable_parameter_moves_and_stays_finite(name, mode, norm):
     module = build(name, forward_mode=mode, norm=norm, weight_decay=0.0, lr=0.05, anneal_alpha=0.0)
