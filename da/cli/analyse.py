@@ -49,9 +49,6 @@ PICTURES = {
 OF_LABELS = ("confusion", "classes", "calibration", "wrong")
 """Those that need labels of the target."""
 
-FEWEST = 8
-"""Images of each domain: halves of fewer say nothing."""
-
 CHOOSING = ("task", "method", "seed", "norms")
 """Options that choose among the checkpoints of a folder."""
 
@@ -201,7 +198,12 @@ def observe_all(
     """
     from dataclasses import replace
 
-    from da.analysis.trained_networks import Subject, name_networks, refuse_other_images
+    from da.analysis.trained_networks import (
+        FEWEST,
+        Subject,
+        name_networks,
+        refuse_other_images,
+    )
     from da.cli._checkpoints import from_checkpoint
 
     networks: list[TrainedNetwork] = []
