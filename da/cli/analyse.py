@@ -132,7 +132,7 @@ def main(argv: list[str]) -> int:
     header, *rows = (list(line) for line in zip(*columns, strict=True))
     show_rows(console(), f"{subject.data.task}, {subject.shared}".rstrip(", "), header, rows)
     print(images_in_words(asked, networks, subject))
-    print(f"written: {', '.join(map(str, files))}")
+    print(f"written to {asked.out}: {', '.join(file.name for file in files)}")
     return 0
 
 
@@ -158,7 +158,7 @@ def checkpoints(words: list[str], options: list[str]) -> tuple[list[str], Path]:
     given = {name: value_of(f"--{name}", options) for name in CHOOSING}
     folders = [word for word in words if Path(word).is_dir()]
     for name, value in given.items():
-        if value is not None and not folders and words:
+        if value is not None and words and all(Path(word).is_file() for word in words):
             raise UserError(f"{name}: it chooses among the checkpoints of a folder; leave it out")
     wanted = Wanted(
         given["task"],
