@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from da.ops.kernels import MULTIPLES, multi_kernel, squared_distances
 from da.ops.seeding import derive_seed
 
 Array = NDArray[np.float64]
-
-SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of the bandwidth, one Gaussian each: powers of 2, as in DAN (Long et al. 2015, ICML)."""
 
 DRAWS = 200
 """Divisions by chance that say what the distance of one and the same domain would be."""
@@ -36,34 +35,26 @@ class LayerDistance(NamedTuple):
     chance: float
 
 
-def mixed_kernel(x: Array) -> Array:
-    """Mean of Gaussians k(a, b) = exp(-‖a - b‖² / (s · h)) over the :data:`SCALES` s.
+def mixed_kernel(x: Tensor) -> Array:
+    """The mean of the Gaussians that :func:`da.ops.kernels.multi_kernel` adds up, ``(N, N)``.
 
-    h is the median of ‖a - b‖² over all pairs of different rows (the median heuristic of Gretton
-    et al. 2012, JMLR), or their mean where half of the pairs agree. What never differs has the
-    kernel 1. Long et al. (2015) take a weighted sum of Gaussians; here all weigh the same.
+    Their widths are multiples of the mean squared distance of the rows, so that the distances of
+    layers and networks of different scales compare.
 
     Args:
         x: ``(N, C)``.
 
     Returns:
-        ``(N, N)``, from 0 to 1.
+        From 0 to 1.
     """
-    x = x - x.mean(axis=0)
-    lengths = np.square(x).sum(axis=1)
-    squares = np.maximum(lengths[:, None] + lengths - 2 * x @ x.T, 0)
-    squares[squares < 1e-12 * lengths.max()] = 0  # nothing but rounding
-    pairs = squares[~np.eye(len(x), dtype=bool)]
-    bandwidth = np.median(pairs) or pairs.mean() or 1.0
-    kernel = np.zeros_like(squares)
-    for scale in SCALES:
-        kernel += np.exp(-squares / (scale * bandwidth)) / len(SCALES)
-    np.fill_diagonal(kernel, 1.0)
+    kernel: Array = (multi_kernel(squared_distances(x.double())) / len(MULTIPLES)).numpy()
     return kernel
 
 
 def squared_mmd(kernel: Array, source: NDArray[np.bool_]) -> Array:
-    """The unbiased estimate of MMD² (Gretton et al. 2012, JMLR, equation 3) of divisions in two.
+    """The estimate of MMD² from all pairs, of many divisions of the same rows in two.
+
+    Of each it is that of :func:`da.ops.kernels.kernel_discrepancy` (Gretton et al. 2012, lemma 6):
 
     mean k(x, x') over pairs of the source + mean k(y, y') over pairs of the target
     - 2 · mean k(x, y). It can be slightly negative.
@@ -97,11 +88,11 @@ def measure_distances(
     """
     found = []
     for name in (name for name in source if name in target):
-        parts = [outputs[name].double().numpy() for outputs in (source, target)]
+        parts = [outputs[name] for outputs in (source, target)]
         own = np.repeat([True, False], [len(part) for part in parts])
         random = np.random.default_rng(derive_seed("divisions", seed))
         by_chance = random.permuted(np.tile(own[:, None], DRAWS), axis=0)
-        kernel = mixed_kernel(np.concatenate(parts))
+        kernel = mixed_kernel(torch.cat(parts))
         value, *others = squared_mmd(kernel, np.column_stack([own, by_chance]))
         chance = float(np.quantile(others, 0.95))
         found.append(LayerDistance(name, parts[0].shape[1], float(value), chance))

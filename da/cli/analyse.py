@@ -49,9 +49,6 @@ PICTURES = {
 OF_LABELS = ("confusion", "classes", "calibration", "wrong")
 """Those that need labels of the target."""
 
-FEWEST = 8
-"""Images of each domain: halves of fewer say nothing."""
-
 CHOOSING = ("task", "method", "seed", "norms")
 """Options that choose among the checkpoints of a folder."""
 
@@ -135,7 +132,7 @@ def main(argv: list[str]) -> int:
     header, *rows = (list(line) for line in zip(*columns, strict=True))
     show_rows(console(), f"{subject.data.task}, {subject.shared}".rstrip(", "), header, rows)
     print(images_in_words(asked, networks, subject))
-    print(f"written: {', '.join(map(str, files))}")
+    print(f"written to {asked.out}: {', '.join(file.name for file in files)}")
     return 0
 
 
@@ -161,7 +158,7 @@ def checkpoints(words: list[str], options: list[str]) -> tuple[list[str], Path]:
     given = {name: value_of(f"--{name}", options) for name in CHOOSING}
     folders = [word for word in words if Path(word).is_dir()]
     for name, value in given.items():
-        if value is not None and not folders and words:
+        if value is not None and words and all(Path(word).is_file() for word in words):
             raise UserError(f"{name}: it chooses among the checkpoints of a folder; leave it out")
     wanted = Wanted(
         given["task"],
@@ -201,7 +198,12 @@ def observe_all(
     """
     from dataclasses import replace
 
-    from da.analysis.trained_networks import Subject, name_networks, refuse_other_images
+    from da.analysis.trained_networks import (
+        FEWEST,
+        Subject,
+        name_networks,
+        refuse_other_images,
+    )
     from da.cli._checkpoints import from_checkpoint
 
     networks: list[TrainedNetwork] = []

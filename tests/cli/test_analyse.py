@@ -84,7 +84,8 @@ def test_a_pair_of_checkpoints_has_every_picture_and_its_numbers(call, trained, 
     said = call(*(trained / norm / "last.ckpt" for norm in ("bn", "wa")), "--out", "out")
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == sorted(f"{name}.{kind}" for name in PICTURES for kind in ("csv", "png", "svg"))
-    assert all(f"out/{name}" in said for name in files)
+    written = said.partition("written to out: ")[2]
+    assert sorted(written.strip().split(", ")) == files
     assert "20 of 20 of the source and 20 of 20 of the target, the same for all" in said
     for name in PICTURES:
         assert {row["network"] for row in table(tmp_path / f"out/{name}.csv")} <= {"bn", "wa"}
@@ -190,6 +191,7 @@ def test_what_is_wrong_is_said_in_one_line(refused, trained, tmp_path):
     bn = trained / "bn/last.ckpt"
     assert refused().startswith("expected checkpoints or a folder of them: python run.py analyse")
     assert "'no.ckpt'" in refused("no.ckpt")
+    assert "no file 'no'" in refused("no", "--seed", 0)
     said = refused(bn, "--only", "tsme")
     assert said.startswith("unknown picture 'tsme'; did you mean 'tsne'? One of: ")
     assert "expected a whole number from 8, got 3" in refused(bn, "--images", 3)

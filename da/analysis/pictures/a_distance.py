@@ -29,8 +29,9 @@ def proxy_a_distances(
 
     ε is the share of images whose domain a linear classifier gets wrong, on the half that it has
     not seen (Ben-David et al. 2007, NIPS, of a proxy of the A-distance). The classifier is a
-    logistic regression on standardised features. Their error is not bounded by 1/2, so that a
-    value may fall below 0 by chance.
+    logistic regression on standardised features, regularised as suits the half that it learns
+    from. Where the domains can't be told apart, ε exceeds 1/2 now and then, and the value is
+    below 0.
 
     Args:
         source, target: ``(N, F)`` each, of equally many images, of at least 8.
