@@ -1,10 +1,13 @@
 """Every number of the published settings, written out a second time, for every method in them."""
 
+import re
 from typing import Any
 
 import pytest
 
+from da.cli._published import settings
 from da.engine.components import available_methods, find_data
+from da.grids.grid import root
 from da.grids.grid_file import read_grid
 from da.reports.references import config, published, read
 
@@ -260,3 +263,29 @@ def test_a_number_whose_settings_are_not_ours_says_what_differs(name):
     forwards = {r.band: r.forward for r in rows if r.metric != "paper"}
     joint = {"MCD", "MDD", "JAN", "BSP"}
     assert forwards == {band: "joint" if band in joint else "separate" for band in forwards}
+
+
+@pytest.mark.parametrize("name", published())
+def test_fit_takes_what_a_grid_would_train(name):
+    for cell in cells(name):
+        named = {"--model": cell.method, "--data.source": cell.source, "--data.target": cell.target}
+        layer = settings(str(config(name)), named.get)
+        arguments = cell.model_args | cell.method_args | {"lr": cell.lr, "norm": "bn"}
+        assert layer["model"] == {"class_path": cell.method, "init_args": arguments}
+        data = layer["data"]["init_args"]
+        assert (data["batch_size"], data["steps_per_epoch"]) == (
+            cell.batch_size,
+            cell.steps_per_epoch,
+        )
+        assert data.items() >= cell.data_args.items()
+        assert layer["trainer"]["max_epochs"] == cell.epochs
+
+
+def test_the_page_names_the_methods_of_each_benchmark():
+    text = (root() / "docs" / "comparing.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (.*) \|$", text, re.MULTILINE))
+    assert {*published()} <= rows.keys()
+    for name in published():
+        alone, ranged = (re.findall(r"[A-Z]\w+", half) for half in rows[name].split(" | "))
+        assert alone == ([] if name in ("domainnet126", "imageclef") else [*PUBLISHED.values()])
+        assert sorted(ranged) == RANGES[name].split()
