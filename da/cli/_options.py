@@ -57,7 +57,10 @@ def grid_parser(command: str, description: str | None, published: bool = False) 
     default = "configs/ablations/digits.yaml"
     if published:
         parser.add_argument(
-            "config", type=str, help="office31, visda or digits; or a file so called"
+            "config",
+            type=str,
+            help="office31, office_home, visda, domainnet, domainnet126, imageclef or digits; or a "
+            "file so called",
         )
     else:
         parser.add_argument("config", nargs="?", default=default, help="the grid: a YAML file")

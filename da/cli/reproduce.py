@@ -1,10 +1,12 @@
 """Train published settings and print our numbers beside the published ones.
 
+Without --method, every method of the benchmark is trained: --dry-run says what that takes.
 Finished cells are never run again: after an interruption, give the same command.
 
 examples:
   python run.py reproduce office31 --root DIR --method dann     six tasks x three seeds
-  python run.py reproduce visda --root DIR --dry-run            what it would train
+  python run.py reproduce office_home --root DIR --dry-run      what all of it would be
+  python run.py reproduce visda --root DIR --method cdan,mcc    both means, the twelve classes
   python run.py reproduce office31 --root DIR --quick           at most 5,000 steps each
   python run.py reproduce office31 --out runs/mine --compare    a finished grid, nothing is trained
 """

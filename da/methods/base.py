@@ -315,13 +315,17 @@ class Method(NetworkModule, ABC):
 
 
 def stage_of(stages: Sequence[Stage], epoch: int, epochs: int) -> Stage:
-    """The stage that an epoch is in.
+    """The stage that an epoch is in; of several epochs, the first is always of the first stage.
+
+    A run that is cut short, where that stage's share is less than an epoch, still begins with it.
 
     Args:
         stages: of the training.
         epoch: from 0.
         epochs: of the run.
     """
+    if epoch == 0 and epochs > 1:
+        return stages[0]
     share = (epoch + 1) / max(1, epochs)
     return next((stage for stage in stages if share <= stage.until + 1e-9), stages[-1])
 

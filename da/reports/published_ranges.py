@@ -46,7 +46,8 @@ class Range:
         ours: at ``selection``, over seeds.
         our_gain: over our source-only training with the same normaliser and rate, over the seeds
             that both have; None where one is missing.
-        selection: that of the number whose settings are ours.
+        selection: that of the number whose settings are ours; where there is none, the one that
+            all sources share which name one of ours, else the last epoch.
         sources: what is published, ours being compared with all of it.
     """
 
@@ -124,8 +125,7 @@ def _range(
 ) -> Range:
     theirs = [r for r in about if r.band == group[0] and same_task(r.task, task)]
     base = [r for r in about if r.band == BASE and same_task(r.task, task)]
-    named = (named_selection(r) for r in theirs if r.ours)
-    selection: Selection = next((s for s in named if s), "last")
+    selection = _selection(theirs)
     tasks = plan.tasks if task == AVERAGE else [task]
     if task == AVERAGE and len(tasks) != len({r.task for r in about} - {AVERAGE}):
         theirs = []  # an average over other tasks
@@ -142,6 +142,13 @@ def _range(
         summary(both) if both and group[0] != BASE else None,
         tuple(Published(r, None if group[0] == BASE else _gain(r, base)) for r in theirs),
     )
+
+
+def _selection(theirs: Sequence[Reference]) -> Selection:
+    """At which of our selections a method is held against its sources, see :class:`Range`."""
+    of_ours = {named_selection(r) for r in theirs if r.ours} - {None}
+    shared = of_ours or {named_selection(r) for r in theirs} - {None}
+    return (shared.pop() if len(shared) == 1 else None) or "last"
 
 
 def _by_seed(

@@ -32,7 +32,7 @@ def number(ours: Summary | None, line: Line | None = None) -> str:
 def verdict(line: Line) -> str:
     """Whether ours is inside the band."""
     if line.reference is None:
-        return "no published number"
+        return "no number of these settings"
     if line.inside is None:
         return "missing" if line.selection else "selection not stated"
     alone = ", one seed: error unknown" if line.compared and line.compared.std is None else ""
@@ -119,6 +119,13 @@ def range_tables(shown: Sequence[Range]) -> list[str]:
         for each in shown
         for source in each.sources
     )
+    differing = dict.fromkeys(
+        f"- {each.group[0]}, {source.reference.method} of {source.reference.source}: "
+        f"{source.reference.note}"
+        for each in shown
+        for source in each.sources
+        if source.reference.note
+    )
     return [
         *("## Beside the range over sources", ""),
         *grid_table(RANGE_HEADER, fields),
@@ -127,6 +134,7 @@ def range_tables(shown: Sequence[Range]) -> list[str]:
         "seed by seed; each source's over that source's own. Inside: within the range, or outside "
         "by at most 2 standard errors of our mean or 1.5 points, whichever is more.",
         *("", *named, ""),
+        *(("What has to be known of them:", "", *differing, "") if differing else ()),
     ]
 
 

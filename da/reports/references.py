@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +103,11 @@ def same_task(a: str, b: str) -> bool:
 def method_named(name: str, ours: Iterable[str]) -> str:
     """A method by its name in any spelling.
 
-    >>> method_named("source_only", ["DANN", "SourceOnly"]), method_named("dann", ["DANN"])
-    ('SourceOnly', 'DANN')
+    >>> method_named("source_only", ["DANN", "SourceOnly"]), method_named("cdan+e", ["CDANE"])
+    ('SourceOnly', 'CDANE')
     """
     choices = list(ours)
-    wanted = name.replace("_", "").replace("-", "").lower()
+    wanted = re.sub(r"[_+-]", "", name).lower()
     wanted = ALIASES.get(wanted, wanted).lower()
     same = [choice for choice in choices if choice.lower() == wanted]
     if not same:

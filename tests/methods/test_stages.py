@@ -14,7 +14,7 @@ from da.engine.evaluation import Recorder
 from da.engine.spec import RunSpec
 from da.engine.trainer_settings import refuse_stages_cut_off
 from da.errors import UserError
-from da.methods.base import Method, Needs, Stage
+from da.methods.base import Method, Needs, Stage, stage_of
 from da.networks.backbones.base import build_backbone
 
 
@@ -170,6 +170,15 @@ def test_a_length_that_cuts_off_a_stage_is_refused(length, message):
     refuse_stages_cut_off(RunSpec(**of, epochs=4, trainer={"max_steps": 7}), stages, 3)
     with pytest.raises(UserError, match=f"Mine trains in 2 stages.*{message}"):
         refuse_stages_cut_off(RunSpec(**of, **length), stages, 3)
+
+
+def test_a_run_that_is_cut_short_begins_with_its_first_stage():
+    stages = (Stage("source", until=0.15, target=False), Stage("adapt"))
+    names = {n: [stage_of(stages, epoch, n).name for epoch in range(n)] for n in (1, 2, 5, 20)}
+    assert names[1] == ["adapt"]  # which is refused
+    assert names[2] == ["source", "adapt"]
+    assert names[5] == ["source"] + 4 * ["adapt"]
+    assert names[20] == 3 * ["source"] + 17 * ["adapt"]
 
 
 def test_a_stage_without_source_needs_a_loss_of_its_own():

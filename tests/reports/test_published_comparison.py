@@ -250,7 +250,7 @@ def test_gains_over_our_own_source_only_stand_beside_those_of_every_source(tmp_p
     assert agrees(dann.our_gain, (matrix["DANN"] - matrix["SourceOnly"]).mean(1))
     task = shown[7]
     assert agrees(task.our_gain, (matrix["DANN"] - matrix["SourceOnly"])[:, 0])
-    assert task.gains == pytest.approx([91.4 - 75.8])
+    assert task.gains == pytest.approx([91.4 - 75.8, 90.4 - 77.9])
 
     text = published_report.markdown(plan, [], [], (), shown)
     assert "76.1 to 82.9 (7)" in text
@@ -263,6 +263,23 @@ def test_gains_over_our_own_source_only_stand_beside_those_of_every_source(tmp_p
         ("DANN", 83.9, "separate"),
         ("SourceOnly", 82.9, ""),
     }
+
+
+def test_a_number_of_other_settings_makes_a_range_and_no_verdict_of_its_own(tmp_path):
+    """At the selection that its sources share; where they have several, at the last epoch."""
+    store, references = Store(tmp_path), read("office31")
+    plan = planned("office31", [0], ["MCD", "SHOT"])
+    finished(store, plan, drawn(31))
+    runs = load_runs(store, plan)
+    lines = compare(plan, runs, references)
+    assert {line.reference for line in lines} == {None}
+    assert {published_report.verdict(line) for line in lines} == {"no number of these settings"}
+    shown = ranges(plan, runs, references)
+    assert {(x.group[0], x.selection) for x in shown} == {("MCD", "oracle"), ("SHOT", "last")}
+    mcd, shot = shown[6], shown[13]
+    assert (mcd.values, sorted(shot.values)) == ([85.4], [88.6, 89.0])
+    said = "\n".join(published_report.range_tables(shown))
+    assert said.count("its classifiers have three layers and dropout") == 1
 
 
 def test_without_source_only_of_ours_there_is_no_gain(tmp_path):
