@@ -7,7 +7,8 @@ from typing import Any
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from da.engine.trainer import MethodTrainer
-from da.methods.base import Method, stage_of
+from da.methods.base import Method
+from da.methods.stages import stage_of
 from datasets.digits import Digits
 
 CLASSES = 10

@@ -7,7 +7,8 @@ from typing import Any
 import pytorch_lightning as L
 from pytorch_lightning.callbacks import Timer
 
-from da.methods.base import Method, stage_of
+from da.methods.base import Method
+from da.methods.stages import stage_of
 
 
 class LastEvaluation(L.Callback):

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from da.engine.spec import RunSpec
 from da.errors import UserError, unknown
-from da.methods.base import Stage, stage_of
+from da.methods.stages import Stage, stage_of
 
 _CHANGES = "it changes the training behind the back of its recorded settings"
 

@@ -60,8 +60,6 @@ class ADDA(DANN):
     """
 
     small: ClassVar = {"critic_width": 32, "source_share": 0.5}
-    #: Progress of the run where the adaptation began.
-    adapting_from: float = 0.0
 
     def __init__(
         self,
@@ -96,18 +94,12 @@ class ADDA(DANN):
         """Freezes a copy of what the source taught, and starts the target's network from it."""
         if stage.name == "source" or self.stage_resumed:
             return
-        self.adapting_from = self.progress
         self.source_network.load_state_dict(self.network.state_dict())
         for layer in self.network.modules():
             if isinstance(layer, DomainLayer):
                 layer.start_target_from_source()
         optimiser: Any = self.optimizers()
         optimiser.optimizer.state.clear()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps where the schedule of the reversal began."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["run"]["adapting_from"] = self.adapting_from
 
     @property
     def makes_one_update(self) -> bool:
@@ -117,10 +109,8 @@ class ADDA(DANN):
     @property
     def reversal(self) -> float:
         """Its schedule is over the adaptation: from 0 where that begins."""
-        h, begun = self.hparams, self.adapting_from
-        length = 1.0 if h["horizon"] else 1.0 - begun
-        progress = (self.progress - begun) / length
-        return reversal_strength(progress, h["reversal_gamma"], h["reversal_maximum"])
+        h = self.hparams
+        return reversal_strength(self.stage_progress, h["reversal_gamma"], h["reversal_maximum"])
 
     def steps(self, batch: Batch) -> Iterator[Step]:
         """One update in the source stage; then of critic and features, together or in turn."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.methods.network_module import NetworkModule
+from da.methods.stages import Stage, StagedModule
 from da.methods.updates import Sharpness, Step
 from da.networks.network import evaluating, split_activations
 from da.networks.pretrained_conversion import convert_backbone
@@ -20,7 +20,6 @@ from da.norms import normaliser
 from da.norms.base import tell_domains
 from da.norms.weight_align.sharing import aligned_once
 from da.ops.acceleration import without_autocast
-from da.ops.seeding import derive_seed, set_random_state
 from da.types import Activations, Batch, DataModule, Domains, Predictions, Role, Segment, View
 
 __all__ = ["Method", "Needs", "Sharpness", "Stage", "Step"]
@@ -44,24 +43,7 @@ class Needs:
     taps: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A part of a training with a source of its own, or without one.
-
-    Attributes:
-        name: ``"source"``, ``"adapt"``.
-        until: the share of the run's epochs at which it ends, in (0, 1]; the last one's is 1.
-        source: whether its batches hold source images.
-        target: whether it forwards the target, where the method does at all.
-    """
-
-    name: str
-    until: float = 1.0
-    source: bool = True
-    target: bool = True
-
-
-class Method(NetworkModule, ABC):
+class Method(StagedModule, ABC):
     """A classifier trained on a labelled source and an unlabelled target.
 
     The order of surgery lives here: pretrained weights, the normaliser, the heads, the conversion
@@ -76,16 +58,12 @@ class Method(NetworkModule, ABC):
             batch, of which 0.5 is chance: trainings raise an alarm where one learns nothing or
             can't be fooled.
         small: options that make the method's own parts small, for a quick look and for tests.
-        stage: the part of the training at hand.
-        stage_resumed: whether it had begun where the run goes on from.
     """
 
     needs: ClassVar[Needs] = Needs()
     critics: ClassVar[Sequence[str]] = ()
     small: ClassVar[Mapping[str, Any]] = {}
     prepared: bool = False
-    stage: Stage = Stage("train")
-    stage_resumed: bool = False
 
     def taps(self) -> Sequence[str]:
         """See :meth:`NetworkModule.taps`."""
@@ -97,24 +75,6 @@ class Method(NetworkModule, ABC):
         """Makes the method's own parts (:meth:`part`, copies of :attr:`network`).
 
         Called once, after the conversion of pretrained weights: a copy of the network equals it.
-        """
-
-    def stages(self) -> Sequence[Stage]:
-        """The parts of a training, in order."""
-        return (Stage("train"),)
-
-    def start_stage(self, stage: Stage) -> None:
-        """Called before the first batch of a stage, and where a run is resumed within it.
-
-        What holds for all of a stage (which parameters are frozen) is set in either case. What is
-        done once (a copy of the source's network) is left out where :attr:`stage_resumed`: it is
-        in the checkpoint.
-        """
-
-    def start_epoch(self) -> None:
-        """Called before each epoch, in the stage that it is in; see :meth:`collect`.
-
-        Also where a run is resumed within an epoch: with the network as it is by then.
         """
 
     def steps(self, batch: Batch) -> Iterator[Step]:
@@ -249,45 +209,6 @@ class Method(NetworkModule, ABC):
                 self.network.backbone, self.conversion_plan, data, device
             )
 
-    def on_train_start(self) -> None:
-        """Goes on within an epoch where the checkpoint lies in one: no epoch starts then."""
-        super().on_train_start()
-        trainer: Any = self.trainer
-        if not trainer.fit_loop.restarted_mid_epoch:
-            return
-        self._enter_stage()
-        self.start_epoch()
-        if self.noise:
-            set_random_state(self.noise, self.device)
-
-    def on_train_epoch_start(self) -> None:
-        """Reseeds dropout and its like, so that a run that is resumed goes on as it would have."""
-        torch.manual_seed(
-            derive_seed(self.hparams["seed"], self.hparams["task"], "noise", self.current_epoch)
-        )
-        self._enter_stage()
-        self.start_epoch()
-
-    def _enter_stage(self) -> None:
-        stages = self.stages()
-        epochs = (self.trainer.max_epochs or 1) if len(stages) > 1 else 1
-        stage = stage_of(stages, self.current_epoch, epochs)
-        names = [one.name for one in stages]
-        if self.begun in names[names.index(stage.name) + 1 :]:
-            raise UserError(
-                f"trainer.max_epochs: the checkpoint lies in the stage '{self.begun}', and of "
-                f"{epochs} epochs this one would be in '{stage.name}' again; stages are shares of "
-                "the epochs, give as many as it was trained with"
-            )
-        entered = stage != self.stage or self.current_epoch == 0 or not self._entered
-        self.stage, self._entered = stage, True
-        if entered:
-            self.stage_resumed = stage.name == self.begun
-            self.begun = stage.name
-            self.start_stage(stage)
-
-    _entered = False
-
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """See :meth:`UpdatingModule.training_step`; a stage without a source gets none."""
         if not self.stage.source:
@@ -312,22 +233,6 @@ class Method(NetworkModule, ABC):
                 out.append((a.logits.float().cpu(), a.features.float().cpu()))
         logits, features = (torch.cat(x) for x in zip(*out, strict=True))
         return Predictions(logits, None, features)
-
-
-def stage_of(stages: Sequence[Stage], epoch: int, epochs: int) -> Stage:
-    """The stage that an epoch is in; of several epochs, the first is always of the first stage.
-
-    A run that is cut short, where that stage's share is less than an epoch, still begins with it.
-
-    Args:
-        stages: of the training.
-        epoch: from 0.
-        epochs: of the run.
-    """
-    if epoch == 0 and epochs > 1:
-        return stages[0]
-    share = (epoch + 1) / max(1, epochs)
-    return next((stage for stage in stages if share <= stage.until + 1e-9), stages[-1])
 
 
 def domain_segments(groups: Sequence[tuple[Tensor, str]]) -> Domains:

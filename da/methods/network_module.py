@@ -76,7 +76,6 @@ class NetworkModule(UpdatingModule):
         rates: factors on the learning rate, of parts by name.
         part_norms: the short name of each part's normaliser, by the part's name.
         noise: the random state of the checkpoint that is gone on from.
-        begun: the name of the stage that began last.
     """
 
     def __init__(
@@ -132,7 +131,6 @@ class NetworkModule(UpdatingModule):
         self.rates: dict[str, float] = {}
         self.part_norms: dict[str, str] = {}
         self.noise: dict[str, Tensor] = {}
-        self.begun: str | None = None
         self.network = self._build_network(num_classes, trained)
         self.predictions: list[Predictions] = []
         self._collected: list[list[tuple[Tensor, Tensor, Tensor]]] = []
@@ -287,7 +285,7 @@ class NetworkModule(UpdatingModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps what the result says of the whole run, and where dropout and its like are."""
-        of_the_run = ("initial_loss", "clipped", "converted", "begun")
+        of_the_run = ("initial_loss", "clipped", "converted")
         checkpoint["run"] = {name: getattr(self, name) for name in of_the_run}
         checkpoint["run"]["noise"] = random_state(self.device)
         evaluated = self.evaluated().backbone

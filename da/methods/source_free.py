@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.methods.base import Method, Stage, stage_of
+from da.methods.base import Method, Stage
 from da.networks.network import build_bottleneck
 from da.norms.base import DomainLayer
 from da.types import Activations, Batch
@@ -133,23 +133,16 @@ class SourceFree(Method):
         schedule: Any = self.lr_schedulers()
         factor = self.hparams["adaptation_factor"]
         schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
-        for group in optimiser.param_groups:
-            group["lr"] *= factor
+        for group, rate in zip(optimiser.param_groups, schedule.base_lrs, strict=True):
+            group["lr"] = rate
         for layer in self.network.modules():
             if isinstance(layer, DomainLayer):
                 layer.start_target_from_source()
 
     @property
     def progress(self) -> float:
-        """Progress of the stage at hand, from 0; or its batches / horizon where one is set."""
-        trainer: Any = self.trainer
-        epochs = trainer.max_epochs or 1
-        updates = -(-int(trainer.num_training_batches) // self.updates.accumulate_grad_batches)
-        stages = self.stages()
-        of_source = sum(stage_of(stages, epoch, epochs).source for epoch in range(epochs))
-        end, done, total = of_source * updates, self.batches_done, self.count_steps()
-        begin, end = (0, min(end, total)) if done < end or len(stages) == 1 else (end, total)
-        return (done - begin) / (self.hparams["horizon"] or max(1, end - begin))
+        """That of the stage at hand, see :attr:`Method.stage_progress`."""
+        return self.stage_progress
 
     def task_loss(self, source: Activations, labels: Tensor) -> Tensor:
         """Cross-entropy with smoothed labels (Liang et al. 2020, section 3.1)."""

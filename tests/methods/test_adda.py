@@ -204,6 +204,24 @@ def test_the_reversal_begins_at_0_with_the_adaptation(horizon, length):
     assert strengths == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_run_that_is_resumed_for_longer_goes_on_with_its_reversal(objective, tmp_path):
+    """Of 2 epochs the adaptation begins with batch 3; of 5, its share would begin with batch 6."""
+    half, rest = (built(objective=objective, reversal_gamma=4.0) for _ in range(2))
+    strengths = []
+    steps = rest.steps
+
+    def watched(batch):
+        strengths.append(rest.reversal)
+        yield from steps(batch)
+
+    rest.steps = watched
+    fit(half, folder=tmp_path, epochs=2)
+    fit(rest, epochs=5, ckpt_path=tmp_path / "last.ckpt")
+    expected = [2 * (2 / (1 + math.exp(-4 * (i - 3) / 12)) - 1) for i in range(6, 15)]
+    assert strengths == pytest.approx(expected)
+
+
 def test_momentum_starts_anew_with_the_adaptation():
     module = built()
     sizes = []
@@ -226,7 +244,7 @@ def test_a_run_that_is_resumed_in_either_stage_ends_as_the_whole(done, norm, obj
     data = {"batch_size": 8}
     fit(whole, digits(**data), epochs=2, callbacks=[SaveAt(path, done)])
     fit(rest, digits(**data), epochs=2, ckpt_path=path)
-    assert rest.adapting_from == 0.5
+    assert rest.stage_began == 3
     for (key, a), b in zip(whole.state_dict().items(), rest.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
 

@@ -257,6 +257,27 @@ def test_a_run_that_is_resumed_within_an_epoch_ends_as_the_whole(kind, norm, ste
 
 
 @both
+@pytest.mark.parametrize("horizon", [None, 20])
+def test_a_run_that_is_resumed_for_longer_goes_on_in_its_adaptation(kind, horizon, tmp_path):
+    """Of 2 epochs it begins with batch 3; of 5, its share would begin with batch 6."""
+    seen = []
+
+    class Look(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            seen.append((pl_module.progress, rate, pl_module.stage.name))
+
+    options = {"seed": 1, "lr": 0.1, "adaptation_factor": 0.5, "horizon": horizon}
+    fit(small(kind, **options), folder=tmp_path, epochs=2)
+    fit(small(kind, **options), epochs=5, ckpt_path=tmp_path / "last.ckpt", callbacks=[Look()])
+    progress, rates, stages = zip(*seen, strict=True)
+    assert set(stages) == {"adapt"}
+    assert progress == pytest.approx([(i - 3) / (horizon or 12) for i in range(6, 15)])
+    # The first rate is what the shorter run's end had set.
+    assert rates[1:] == pytest.approx([0.05 * (1 + 10 * p) ** -0.75 for p in progress[1:]])
+
+
+@both
 def test_a_networks_tensors_fit_data_of_any_size(kind):
     """What is remembered of the target's images is no part of what ``predict`` reads."""
     module, fresh = small(kind, seed=1), small(kind, seed=2)

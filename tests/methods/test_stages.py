@@ -14,7 +14,8 @@ from da.engine.evaluation import Recorder
 from da.engine.spec import RunSpec
 from da.engine.trainer_settings import refuse_stages_cut_off
 from da.errors import UserError
-from da.methods.base import Method, Needs, Stage, stage_of
+from da.methods.base import Method, Needs, Stage
+from da.methods.stages import stage_of
 from da.networks.backbones.base import build_backbone
 
 
@@ -96,6 +97,31 @@ def test_a_run_that_is_resumed_for_longer_does_not_go_back_to_an_earlier_stage(t
     fit(made(Staged), digits(**data), tmp_path, epochs=4, callbacks=[StopAfter(3)])
     with pytest.raises(UserError, match=r"lies in the stage 'adapt'.*of 8 epochs.*in 'source'"):
         fit(made(Staged), digits(**data), epochs=8, ckpt_path=tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "more", "first", "second"),
+    [
+        (2, 2, [0, 1 / 3, 2 / 3], [0, 1 / 3, 2 / 3]),
+        # In its second stage it goes on there; in its first one, that gets longer.
+        (2, 3, [0, 1 / 3, 2 / 3], [0, 1 / 3, 2 / 3, 3 / 6, 4 / 6, 5 / 6]),
+        (1, 4, [0, 1 / 3, 2 / 3, 3 / 6, 4 / 6, 5 / 6], [i / 6 for i in range(6)]),
+    ],
+)
+def test_progress_within_a_stage_begins_at_0_and_goes_on_in_a_longer_run(
+    epochs, more, first, second, tmp_path
+):
+    seen = {"source": [], "adapt": []}
+
+    class Noting(Staged):
+        def steps(self, batch):
+            seen[self.stage.name].append(self.stage_progress)
+            yield from super().steps(batch)
+
+    fit(made(Noting), digits(), tmp_path, epochs=2, callbacks=[StopAfter(epochs)])
+    if (epochs, more) != (2, 2):
+        fit(made(Noting), digits(), epochs=more, ckpt_path=tmp_path / "last.ckpt")
+    assert seen == {"source": pytest.approx(first), "adapt": pytest.approx(second)}
 
 
 class SaveAt(L.Callback):
