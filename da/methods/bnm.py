@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from da.methods.base import Method
+from da.ops.decompositions import of_finite
 from da.types import Activations, Batch
 
 
@@ -19,9 +20,10 @@ def nuclear_norm_loss(logits: Tensor) -> Tensor:
     used evenly.
 
     Args:
-        logits: ``(B, K)`` float, B at least 1.
+        logits: ``(B, K)`` float, B at least 1. Where they aren't finite, neither is the loss.
     """
-    return -torch.linalg.matrix_norm(logits.softmax(dim=1), ord="nuc") / len(logits)
+    norm = of_finite(lambda p: torch.linalg.matrix_norm(p, ord="nuc"), logits.softmax(dim=1))
+    return -norm / len(logits)
 
 
 def fast_nuclear_norm_loss(logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from short_runs import digits, epochs_of_all_stages, fit, small
 
 from da.engine.components import available_methods
-from da.errors import UserError
+from da.errors import Diverged, UserError
 from da.methods.base import Method
 from da.networks.network import Network
 from da.norms import normaliser_names
@@ -118,6 +118,14 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(name, tmp_path):
     fit(rest, epochs=2, ckpt_path=tmp_path / "last.ckpt")
     for (key, a), b in zip(whole.state_dict().items(), rest.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_that_diverges_says_so(name):
+    """Whatever the losses are made of: a decomposition refuses what isn't finite by itself."""
+    module = small(METHODS[name], norm="none", lr=1e12)
+    with pytest.raises(Diverged, match=r"the loss at step .* is not finite"):
+        fit(module, digits(steps_per_epoch=9), epochs=epochs_of_all_stages(module))
 
 
 class StopAfter(L.Callback):

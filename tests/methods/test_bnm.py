@@ -58,6 +58,14 @@ def test_gradients_are_finite_where_singular_values_are_0_or_equal(loss, x):
     assert x.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_give_a_loss_that_is_not(loss, value):
+    x = logits(6, 4)
+    x[1, 2] = value
+    assert not loss(x).isfinite()
+
+
 @pytest.mark.parametrize("fast", [False, True])
 def test_the_loss_is_that_of_the_target_alone_weighted(batch, fast):
     target = logits(12, 10)

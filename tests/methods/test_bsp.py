@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from short_runs import digits, fit, small
+from short_runs import small
 
-from da.errors import Diverged, UserError
+from da.errors import UserError
 from da.methods.bsp import BSP, spectral_penalty
 from da.methods.cdan import CDAN
 from da.methods.dann import DANN
@@ -50,11 +50,6 @@ def test_what_is_not_finite_gives_a_penalty_that_is_not(value):
     features = features_of(4, 6).float()
     features[1, 2] = value
     assert not spectral_penalty(features).isfinite()
-
-
-def test_a_run_that_diverges_says_so():
-    with pytest.raises(Diverged, match=r"the loss at step .* is not finite"):
-        fit(small(BSP, norm="none", lr=1e12), digits(steps_per_epoch=9))
 
 
 @pytest.mark.parametrize("mode", ["joint", "separate"])
