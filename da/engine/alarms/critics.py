@@ -37,8 +37,8 @@ PERFECT_WINDOWS = 4
 """Windows in a row for which it must be."""
 
 STRONG = 0.2
-"""Training progress from which a perfect critic counts: the published schedule of the reversal is
-at three quarters of its strength there, and before it a critic is meant to be ahead."""
+"""Progress of the stage at hand from which a perfect critic counts: the published schedule of the
+reversal is at three quarters of its strength there, and before it a critic is meant to be ahead."""
 
 
 class Verdict(NamedTuple):
@@ -75,7 +75,7 @@ class Critic:
 
         Args:
             about: the name under which the accuracy is logged.
-            progress: of the training, from 0 to 1.
+            progress: of the stage at hand, from 0 to 1.
         """
         if not self.count:
             return None

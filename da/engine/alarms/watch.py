@@ -93,7 +93,9 @@ class Watch(L.Callback):
         """Says whether this step is listened to, and whether its losses are tried."""
         assert isinstance(pl_module, Method)
         step = trainer.global_step
-        listens = pl_module.critics and step % EVERY == 0
+        if step == pl_module.stage_began:
+            self._critics.clear()  # what a critic is to do begins anew, and so do its windows
+        listens = pl_module.critics and (step - pl_module.stage_began) % EVERY == 0
         pl_module.listener = self._hear if listens else None
         self._tries = step > 0 and step % WINDOW == 0
 
@@ -103,12 +105,12 @@ class Watch(L.Callback):
         """Judges the critics at the end of a window."""
         assert isinstance(pl_module, Method)
         pl_module.listener = None
-        step = trainer.global_step
+        step, began = trainer.global_step, pl_module.stage_began
         # Several batches that make one update end at the same step.
-        if step % WINDOW == 0 and step > self._window_end:
+        if (step - began) % WINDOW == 0 and step > max(began, self._window_end):
             self._window_end = step
             for name, critic in self._critics.items():
-                self._raise(critic.end_window(name, pl_module.progress), step)
+                self._raise(critic.end_window(name, pl_module.stage_progress), step)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Judges an evaluation by what was collected of it."""

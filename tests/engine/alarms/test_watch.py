@@ -13,6 +13,7 @@ from da.engine.result import Result
 from da.engine.run_folder import read_result, write_result
 from da.engine.spec import RunSpec
 from da.engine.training import train
+from da.methods.base import Method, Stage
 
 METHODS = available_methods()
 
@@ -76,6 +77,30 @@ def test_a_resumed_run_raises_the_same_alarms(epochs, tmp_path):
     assert [alarm.step for alarm in whole.alarms] == [200, 200]
     assert rest.alarms == whole.alarms
     assert rest._critics["critic/accuracy"].first == whole._critics["critic/accuracy"].first
+
+
+class AheadOfTheSecond(Method):
+    """A critic that is perfect from the middle of the first of two stages on."""
+
+    critics = ("critic/accuracy",)
+
+    def stages(self):
+        return Stage("first", until=0.5), Stage("second")
+
+    def adaptation(self, source, target, batch):
+        self.log("critic/accuracy", torch.tensor(1.0 if self.batches_done >= 10 else 0.7))
+        return {}
+
+
+def test_a_critic_is_heard_anew_in_each_stage_and_judged_by_the_progress_within_it(monkeypatch):
+    monkeypatch.setattr("da.engine.alarms.watch.WINDOW", 5)
+    monkeypatch.setattr("da.engine.alarms.watch.EVERY", 1)
+    watch = Watch()
+    module = small(AheadOfTheSecond, backbone="lenet")
+    fit(module, digits(steps_per_epoch=26), epochs=2, callbacks=[watch])
+    # Windows of the second stage end with its batches 5, 10, ...; at 5 of 26 it is 0.19 done.
+    assert [(alarm.name, alarm.step) for alarm in watch.alarms] == [("critic-perfect", 26 + 25)]
+    assert watch._critics["critic/accuracy"].first == [1.0] * 4
 
 
 def test_alarms_are_in_the_result_and_each_is_said_once(tmp_path, caplog):
