@@ -126,7 +126,7 @@ class Training:
         self.images = describe_images(self.data)
         refuse_other_data(self.images, self.before, str(checkpoint))
         refuse_unfit_scores(spec.scores, self.data)
-        self.module.refuse_batch_of_one(self.data.batch_size)
+        self.module.refuse_data(self.data)
         batches: Any = self.data.train_dataloader()
         refuse_interval(spec, len(batches))
         refuse_stages_cut_off(spec, self.module.stages(), len(batches))

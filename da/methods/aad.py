@@ -12,7 +12,7 @@ from da.errors import UserError
 from da.methods.base import Stage
 from da.methods.source_free import SourceFree
 from da.ops.schedules import annealing
-from da.types import Activations, Batch
+from da.types import Activations, Batch, DataModule
 
 
 def nearest_neighbours(features: Tensor, bank: Tensor, own: Tensor, number: int) -> Tensor:
@@ -112,17 +112,22 @@ class AaD(SourceFree):
                 raise UserError(f"{name}: expected a number from 0, got {value}")
         super().__init__(num_classes, **kwargs)
 
+    def refuse_data(self, data: DataModule) -> None:
+        """See :meth:`Method.refuse_data`; an image has fewer neighbours than there are images."""
+        super().refuse_data(data)
+        images, neighbours = len(data.set_of("target", "train")), self.hparams["neighbours"]
+        if images <= neighbours and any(not stage.source for stage in self.stages()):
+            raise UserError(
+                f"neighbours: expected fewer than the {images} training images of the target, got "
+                f"{neighbours}"
+            )
+
     def start_stage(self, stage: Stage) -> None:
         """Fills the banks with what the source's network makes of the target."""
         super().start_stage(stage)
         if stage.source or self.stage_resumed:
             return
         seen = self.collect("target")
-        if len(seen.features) <= self.hparams["neighbours"]:
-            raise UserError(
-                f"neighbours: expected fewer than the {len(seen.features)} training images of the "
-                f"target, got {self.hparams['neighbours']}"
-            )
         self.remember(
             bank_features=F.normalize(seen.features, dim=1),
             bank_predictions=seen.logits.softmax(dim=1),

@@ -57,11 +57,13 @@ class Method(StagedModule, ABC):
         critics: names under which it logs, by :meth:`log`, the accuracy of a critic of domains on a
             batch, of which 0.5 is chance: trainings raise an alarm where one learns nothing or
             can't be fooled.
+        smallest_batch: images of a domain that its loss needs in a batch, whatever the normaliser.
         small: options that make the method's own parts small, for a quick look and for tests.
     """
 
     needs: ClassVar[Needs] = Needs()
     critics: ClassVar[Sequence[str]] = ()
+    smallest_batch: ClassVar[int] = 1
     small: ClassVar[Mapping[str, Any]] = {}
     prepared: bool = False
 
@@ -169,13 +171,31 @@ class Method(StagedModule, ABC):
         """Prepares the network for training: see :meth:`prepare`."""
         super().setup(stage)
         if stage == "fit":
-            self.refuse_batch_of_one(self.data.batch_size)
+            self.refuse_data(self.data)
             self.refuse_accumulation()
             self._refuse_unseen_target()
             self.data.serve_views(self.needs.source_views, self.needs.target_views)
             # What is resumed has its weights, which are read after this.
             resuming = getattr(self.trainer, "resuming", False)
             self.prepare(None if resuming else self.data)
+
+    def refuse_data(self, data: DataModule) -> None:
+        """Refuses data that it can't be trained on, before anything is written or trained.
+
+        A subclass that asks more of its data calls this first.
+
+        Args:
+            data: as it is set up for training.
+
+        Raises:
+            UserError: saying what is missing.
+        """
+        self.refuse_batch_of_one(data.batch_size)
+        if data.batch_size < self.smallest_batch:
+            raise UserError(
+                f"batch_size: {type(self).__name__} compares images of one domain with one "
+                f"another: expected at least {self.smallest_batch}, got {data.batch_size}"
+            )
 
     def _refuse_unseen_target(self) -> None:
         norm = self.hparams["norm"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -30,6 +30,8 @@ class DAN(Method):
             ``full`` all pairs, which is less noisy and lets the batches of both domains differ in
             size.
     """
+
+    smallest_batch: ClassVar = 2
 
     def __init__(
         self,

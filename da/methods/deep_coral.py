@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -54,6 +54,8 @@ class DeepCORAL(Method):
         layer: ``logits`` is the paper's (its fc8); ``features`` those before, the bottleneck's,
             as in many later comparisons. There the loss, divided by F², asks for a larger weight.
     """
+
+    smallest_batch: ClassVar = 2
 
     def __init__(
         self,

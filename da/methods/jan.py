@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +57,8 @@ class JAN(Method):
         estimator: ``full`` compares all pairs, as the published commands do, and lets the batches
             of both domains differ in size; ``linear`` neighbours in the batch, as the paper does.
     """
+
+    smallest_batch: ClassVar = 2
 
     def __init__(
         self,

@@ -121,6 +121,18 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_batch_of_one_is_trained_on_or_refused_before_anything_is(name):
+    module, data = small(METHODS[name], norm="wa"), digits(batch_size=1, steps_per_epoch=1)
+    if module.smallest_batch == 1:
+        fit(module, data, epochs=epochs_of_all_stages(module))
+        assert all(p.isfinite().all() for p in module.parameters())
+    else:
+        with pytest.raises(UserError, match=f"batch_size: {name} compares .* least 2, got 1"):
+            fit(module, data)
+        assert module.initial_loss is None
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_run_that_diverges_says_so(name):
     """Whatever the losses are made of: a decomposition refuses what isn't finite by itself."""
     module = small(METHODS[name], norm="none", lr=1e12)

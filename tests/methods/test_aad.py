@@ -147,6 +147,11 @@ def test_options_are_refused_in_one_line():
     refused(lambda: small(AaD, neighbours=0), "neighbours: expected a whole number from 1, got 0")
     refused(lambda: small(AaD, dispersion=-1.0), "dispersion: expected a number from 0")
     refused(lambda: small(AaD, dispersion_decay=-1.0), "dispersion_decay: expected a number from 0")
-    module, data = small(AaD, neighbours=10**6), digits(steps_per_epoch=1)
-    number = str(len(data.set_of("target", "train")))
+
+
+def test_more_neighbours_than_images_are_refused_before_the_source_is_trained():
+    data = digits(steps_per_epoch=1)
+    number, module = len(data.set_of("target", "train")), small(AaD, neighbours=10**6)
     refused(lambda: fit(module, data, epochs=2), f"neighbours: expected fewer than the {number}")
+    assert module.initial_loss is None
+    fit(small(AaD, neighbours=10**6, source_share=1.0), data)  # which leaves adaptation out
