@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from da.adapters.base import Adapter
 from da.adapters.batch_statistics import (
@@ -20,8 +21,36 @@ from da.networks.network import Network
 from da.ops.entropy import sample_entropies
 from da.ops.sharpness import perturbed
 
-#: The top of a network, by the names of torchvision's and timm's layers and of the bottleneck here.
-TOP = ("*.layer4.*", *(f"*.blocks.{i}.*" for i in (9, 10, 11)), "*.network.norm", "bottleneck.*")
+#: The names of a backbone's stages: in themselves, or by the list that they stand in.
+STAGE = re.compile(r"(?:.*\.)?(?:(?:layer|stage|level|denseblock|s)|(?:stages|layers|blocks)\.)\d+")
+
+
+def top_of(network: Network) -> list[str]:
+    """Names of the modules at the top of a network.
+
+    They are the last stage of the backbone (``layer4``, ``stages.3``, ``layers.3``, the last of
+    ``blocks``) and whatever comes after it in the order of registration: a last norm, the
+    bottleneck, classifiers. Of several kinds of stages the outermost count, as a Swin has blocks
+    within each. Where they are a transformer's blocks, it is the last three. Of a backbone without
+    stages the top is what comes after it.
+
+    Args:
+        network: with a backbone of torchvision, of timm or of this framework; of others as far as
+            they name their stages so.
+    """
+    names = [name for name, _ in network.named_modules()]
+    stages: dict[str, list[str]] = {}
+    for name, module in network.backbone.named_modules():
+        # A layer of its own is no stage, nor with a normaliser beside it.
+        if STAGE.fullmatch(name) and sum(p.ndim > 1 for p in module.parameters()) > 1:
+            stages.setdefault(name.rpartition(".")[0], []).append(name)
+    first = "bottleneck"
+    if stages:
+        outermost = min(stages.values(), key=lambda group: group[0].count("."))
+        last: nn.Module = network.backbone.get_submodule(outermost[-1])
+        attends = any("att" in name for name, _ in last.named_children())
+        first = f"backbone.{outermost[-3:][0] if attends else outermost[-1]}"
+    return names[names.index(first) :]
 
 
 def mean_of_chosen(values: Tensor, chosen: Tensor) -> Tensor:
@@ -45,7 +74,7 @@ class SAR(Adapter):
 
     Trained are the scales and shifts that :class:`~da.adapters.tent.TENT` trains, g and b under
     WeightAlign, but not those at the top of the network, which is left as it is: published for
-    the last stage of a ResNet and the last three blocks of a ViT, here also the bottleneck.
+    the last stage of a ResNet, and the last three blocks and the norm of a ViT; see :func:`top_of`.
     Published are batch, group and layer norm; batch norm takes the statistics of the batch at hand.
 
     As in the authors' code the predictions are those of the pass before the update, and a batch
@@ -58,8 +87,9 @@ class SAR(Adapter):
         margin: share of log K, the largest entropy that there is.
         radius: of the neighbourhood, rho.
         reset: the moving average below which the network is reset, in nats; 0 for never.
-        average: how much of the moving average a batch keeps.
-        exclude: glob patterns of the names of layers whose scales and shifts stay.
+        average: how much of the moving average a batch keeps; without a ``reset`` nobody reads it.
+        exclude: glob patterns of the names of layers whose scales and shifts stay, in place of
+            those at the top; by default they are found (:func:`top_of`).
         single_images: see :class:`~da.adapters.batch_statistics.BatchStatistics`.
     """
 
@@ -72,7 +102,7 @@ class SAR(Adapter):
         radius: float = 0.05,
         reset: float = 0.2,
         average: float = 0.9,
-        exclude: Sequence[str] = TOP,
+        exclude: Sequence[str] | None = None,
         single_images: bool = False,
     ):
         if lr <= 0:
@@ -91,7 +121,7 @@ class SAR(Adapter):
         self.radius = radius
         self.reset = reset
         self.average = average
-        self.exclude = tuple(exclude)
+        self.exclude = None if exclude is None else tuple(exclude)
         self.single_images = single_images
 
     def predict(
@@ -102,12 +132,13 @@ class SAR(Adapter):
         Raises:
             UserError: where the network has no scale and no shift that is not excluded.
         """
-        parameters = scales_and_shifts(network, self.exclude)
+        excluded = top_of(network) if self.exclude is None else self.exclude
+        parameters = scales_and_shifts(network, excluded)
         if not parameters:
+            outside = "its top" if self.exclude is None else ", ".join(excluded)
             raise UserError(
                 "SAR adapts scales and shifts, and this network has none outside of "
-                f"{', '.join(self.exclude) or 'what is excluded'}; exclude less "
-                "(--adapter_options.exclude [])"
+                f"{outside or 'what is excluded'}; exclude less (--adapter_options.exclude [])"
             )
         network.eval().requires_grad_(False)
         norms = use_batch_statistics(network)

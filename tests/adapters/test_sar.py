@@ -12,13 +12,18 @@ from short_runs import small
 from torch import nn
 
 from da.adapters.base import adapter
-from da.adapters.sar import SAR, mean_of_chosen
+from da.adapters.sar import SAR, mean_of_chosen, top_of
 from da.adapters.tent import scales_and_shifts
+from da.methods.mcd import MCD
 from da.methods.source_only import SourceOnly
+from da.networks.network import Network
 from da.norms.weight_align.layers import Aligned
 from da.ops.entropy import sample_entropies
 
 LIMIT = 0.4 * math.log(10)
+
+#: The top of ``digits_resnet``, its last block, and what comes after it.
+TOP = ("backbone.blocks.1", "bottleneck")
 
 #: By what logits are multiplied, so that an untrained network is sure of some images, not of all.
 SURE = {"wa": 4.0, "gn": 6.3}
@@ -46,7 +51,7 @@ def chosen_of(network):
     """Scales and shifts below the top, by their layers."""
     chosen = []
     for name, module in network.named_modules():
-        if name.startswith("bottleneck"):
+        if name.startswith(TOP):
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.train().track_running_stats = False
                 module.running_mean = module.running_var = None
@@ -153,10 +158,47 @@ def test_scales_and_shifts_below_the_top_alone_move(norm, batches):
     }
     allowed = {id(p) for p in scales_and_shifts(twin)}
     names = {name for name, p in twin.named_parameters() if id(p) in allowed}
-    expected = {name for name in names if "bottleneck" not in name and ".source." not in name}
+    expected = {name for name in names if not name.startswith(TOP) and ".source." not in name}
     assert changed == expected != names
     for (name, a), b in zip(network.named_buffers(), twin.buffers(), strict=True):
         assert "num_batches" in name or torch.equal(a, b), name
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("resnet18", "layer4"),
+        ("vit_tiny_patch16_224", "blocks.9"),
+        ("vit_large_patch16_224", "blocks.21"),
+        ("swin_tiny_patch4_window7_224", "layers.3"),
+        ("convnext_atto", "stages.3"),
+        ("efficientnet_b0", "blocks.6"),
+        ("mobilenetv3_small_050", "blocks.4"),  # and blocks.5, a single convolution
+        ("regnety_002", "s4"),
+        ("densenet121", "features.denseblock4"),
+        ("vgg11_bn", None),
+    ],
+)
+def test_the_top_is_the_last_stage_or_three_transformer_blocks_and_what_follows(name, first):
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")
+    with torch.device("meta"):
+        backbone = timm.create_model(name, num_classes=0)
+        network = Network(backbone, nn.BatchNorm1d(4), nn.Linear(4, 2))
+    top = top_of(network)
+    assert top[0] == ("bottleneck" if first is None else f"backbone.{first}")
+    assert top[-2:] == ["bottleneck", "classifier"]
+    if name.startswith(("vit", "swin")):
+        assert "backbone.norm" in top
+
+
+def test_the_top_holds_whatever_classifiers_are_put_behind_a_backbone():
+    module = small(MCD, norm="bn")
+    module.prepare()
+    top = top_of(module.evaluated())
+    assert top[0] == "backbone.blocks.1"
+    assert {"bottleneck", "classifier.first.0.1", "classifier.second.0.1"} <= set(top)
+    bare = small(SourceOnly, backbone="dtn", norm="dsbn").evaluated()  # its layers are no stages
+    assert top_of(bare)[0] == "bottleneck"
 
 
 def test_a_batch_without_a_reliable_sample_changes_nothing_at_first(batches):
@@ -196,6 +238,8 @@ def test_what_can_not_be_adapted_is_refused(batches):
         lambda: list(SAR(exclude=["*"]).predict(network_of("bn"), batches)),
         "this network has none outside of *; exclude less (--adapter_options.exclude [])",
     )
+    bare = small(SourceOnly, backbone="lenet", norm="bn").evaluated()
+    refused(lambda: list(SAR().predict(bare, batches)), "has none outside of its top; exclude")
     for options, said in (
         ({"lr": 0}, "SAR: lr: expected"),
         ({"margin": 0}, "SAR: margin: expected a share of log K in (0, 1], got 0"),
