@@ -82,18 +82,28 @@ class LAME(Adapter):
     Args:
         affinity: ``knn``, ``rbf`` or ``linear``; see :func:`affinities`. The authors choose among
             the three, and 1, 3 and 5 neighbours, by validation.
-        neighbours: of ``knn`` and ``rbf``.
+        neighbours: of ``knn`` from 1, and of ``rbf`` from 2, as the first one is the sample itself;
+            5 by default. ``linear`` has none.
     """
 
     online = False
 
-    def __init__(self, affinity: Affinity = "knn", neighbours: int = 5):
+    def __init__(self, affinity: Affinity = "knn", neighbours: int | None = None):
         if affinity not in get_args(Affinity):
             raise unknown("affinity", affinity, get_args(Affinity))
-        if neighbours < 1:
-            raise UserError(f"LAME: neighbours: expected a whole number from 1, got {neighbours}")
+        if affinity == "linear" and neighbours is not None:
+            raise UserError(
+                f"LAME: neighbours {neighbours} with affinity linear, which looks at all samples; "
+                "leave neighbours out, or take knn or rbf"
+            )
+        least = 2 if affinity == "rbf" else 1
+        if neighbours is not None and neighbours < least:
+            raise UserError(
+                f"LAME: neighbours: expected a whole number from {least} with affinity {affinity}, "
+                f"got {neighbours}"
+            )
         self.affinity = affinity
-        self.neighbours = neighbours
+        self.neighbours = 5 if neighbours is None else neighbours
 
     def predict(
         self, network: Network, batches: Iterable[Tensor], domain: str = "target"

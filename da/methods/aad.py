@@ -90,6 +90,7 @@ class AaD(SourceFree):
         dispersion: weight of the second term at the start, their alpha.
         dispersion_decay: their beta, the weight being dispersion · (1 + 10 · progress)^-beta. They
             use 5 for VisDA, 1 for Office-31, and 0, which is the default, for Office-Home.
+            Without a ``dispersion`` there is nothing to decay.
     """
 
     memory: ClassVar = ("bank_features", "bank_predictions")

@@ -12,13 +12,16 @@ from da.methods.base import Method
 from da.ops.entropy import conditional_entropy
 from da.types import Activations, Batch
 
+STEP = 1.0
+"""Δr where none is given, the authors'."""
+
 
 def feature_norms(features: Tensor) -> Tensor:
     """The length of each feature vector, ``(B,)`` of ``(B, F)``; of zeros, the gradient is 0."""
     return torch.linalg.vector_norm(features, dim=1)
 
 
-def stepwise_norm_loss(features: Tensor, step: float = 1.0) -> Tensor:
+def stepwise_norm_loss(features: Tensor, step: float = STEP) -> Tensor:
     """Mean over samples of (‖f‖ - (‖f‖ + Δr))², the norm in the brackets held fixed: a scalar.
 
     It is always Δr². Its gradient lengthens every feature vector by the same amount, however long
@@ -59,8 +62,8 @@ class AFN(Method):
 
     Args:
         trade_off: weight of the norms. The authors' HAFN takes 0.01 for VisDA.
-        step: Δr of SAFN. The Transfer-Learning-Library takes 0.3 for VisDA, and 0.1 or 0.3 for
-            digits.
+        step: Δr of SAFN, by default the authors' 1. The Transfer-Learning-Library takes 0.3 for
+            VisDA, and 0.1 or 0.3 for digits.
         radius: R of HAFN, which is then used in place of SAFN; the authors' is 25.
         entropy: weight of the entropy of target predictions; 0.1 is the published +ENT on
             Office-31.
@@ -70,7 +73,7 @@ class AFN(Method):
         self,
         num_classes: int,
         trade_off: float = 0.05,
-        step: float = 1.0,
+        step: float | None = None,
         radius: float | None = None,
         entropy: float = 0.0,
         **kwargs: Any,
@@ -78,7 +81,7 @@ class AFN(Method):
         for option, value in (("step", step), ("radius", radius)):
             if value is not None and value <= 0:
                 raise UserError(f"{option}: expected a number above 0, got {value}")
-        if radius is not None and step != 1.0:
+        if radius is not None and step is not None:
             raise UserError(
                 f"step {step} with radius {radius}: norms go by steps (SAFN) or to a radius "
                 "(HAFN); give one of the two"
@@ -104,5 +107,5 @@ class AFN(Method):
     def _norm_loss(self, features: Tensor) -> Tensor:
         h = self.hparams
         if h["radius"] is None:
-            return stepwise_norm_loss(features, h["step"])
+            return stepwise_norm_loss(features, STEP if h["step"] is None else h["step"])
         return hard_norm_loss(features, h["radius"])

@@ -118,7 +118,16 @@ class CDAN(DANN):
 
 
 class CDANE(CDAN):
-    """CDAN+E: :class:`CDAN` whose samples weigh by how sure their predictions are."""
+    """CDAN+E: :class:`CDAN` whose samples weigh by how sure their predictions are.
+
+    Args:
+        entropy_conditioning: always on; without it, this is CDAN.
+    """
 
     def __init__(self, num_classes: int, entropy_conditioning: bool = True, **kwargs: Any):
+        if not entropy_conditioning:
+            raise UserError(
+                "entropy_conditioning: expected true, got false; without it CDANE is CDAN, take "
+                "that"
+            )
         super().__init__(num_classes, entropy_conditioning=entropy_conditioning, **kwargs)

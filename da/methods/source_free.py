@@ -56,7 +56,8 @@ class SourceFree(Method):
 
     Args:
         label_smoothing: of the cross-entropy on the source.
-        source_share: the share of the epochs that the source stage takes; 1 leaves adaptation out.
+        source_share: the share of the epochs that the source stage takes; 1 leaves adaptation
+            out, and all options of it are without effect.
         adaptation_factor: factor on all learning rates of adaptation; SHOT publishes one rate for
             both stages, AaD for Office-31 a tenth of the source's.
 

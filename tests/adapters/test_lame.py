@@ -114,4 +114,14 @@ def test_the_network_stays_as_it_is_and_batches_know_nothing_of_each_other(norm)
 
 def test_options_are_refused_in_one_line():
     refused(lambda: adapter("LAME", {"affinity": "cosine"}), "affinity 'cosine'", "knn", "linear")
-    refused(lambda: adapter("LAME", {"neighbours": 0}), "LAME: neighbours: expected a whole number")
+    for affinity, least in (("knn", 1), ("rbf", 2)):
+        options = {"affinity": affinity, "neighbours": least - 1}
+        refused(
+            lambda options=options: adapter("LAME", options),
+            f"LAME: neighbours: expected a whole number from {least} with affinity {affinity}",
+        )
+        assert adapter("LAME", {**options, "neighbours": least}).neighbours == least
+        assert adapter("LAME", {"affinity": affinity}).neighbours == 5
+    for number in (3, 5):
+        options = {"affinity": "linear", "neighbours": number}
+        refused(lambda options=options: adapter("LAME", options), f"neighbours {number}", "linear")

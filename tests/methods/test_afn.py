@@ -76,6 +76,9 @@ def test_what_is_no_norm_or_weight_and_a_step_to_a_radius_are_refused():
     refused(lambda: small(AFN, step=0.0), "step: expected a number above 0, got 0.0")
     refused(lambda: small(AFN, radius=-1.0), "radius: expected a number above 0, got -1.0")
     refused(lambda: small(AFN, entropy=-0.1), "entropy: expected a number from 0, got -0.1")
-    refused(
-        lambda: small(AFN, step=0.3, radius=25.0), "step 0.3 with radius 25.0", "one of the two"
-    )
+    for step in (0.3, 1.0):  # the default said out loud, too
+        refused(
+            lambda step=step: small(AFN, step=step, radius=25.0),
+            f"step {step} with radius 25.0",
+            "one of the two",
+        )

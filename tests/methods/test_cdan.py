@@ -5,7 +5,7 @@ import torch
 from short_runs import digits, fit, small
 
 from da.errors import UserError
-from da.methods.cdan import CDAN, RandomizedMap, multilinear_map
+from da.methods.cdan import CDAN, CDANE, RandomizedMap, multilinear_map
 from da.norms import normaliser_names
 from da.types import Activations, Batch, Labelled, Unlabelled
 
@@ -210,3 +210,8 @@ def test_a_random_map_of_no_size_is_refused():
     message = "randomized_dim: expected a whole number from 1 or null, got 0"
     with pytest.raises(UserError, match=message):
         small(CDAN, randomized_dim=0)
+
+
+def test_cdan_e_without_its_e_is_refused():
+    with pytest.raises(UserError, match=r"entropy_conditioning: expected true.*is CDAN"):
+        small(CDANE, entropy_conditioning=False)
