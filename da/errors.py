@@ -18,6 +18,20 @@ class Diverged(UserError):
     exit_code = 3
 
 
+def refuse_negative(**numbers: float | None) -> None:
+    """Refuses weights and the like below 0, by the name of their option; None is passed over.
+
+    >>> refuse_negative(trade_off=0.0, penalty=None)
+    >>> refuse_negative(trade_off=1.0, penalty=-0.5)
+    Traceback (most recent call last):
+        ...
+    da.errors.UserError: penalty: expected a number from 0, got -0.5
+    """
+    for option, number in numbers.items():
+        if number is not None and not number >= 0:  # nor NaN
+            raise UserError(f"{option}: expected a number from 0, got {number}")
+
+
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:
     """The error for a name that does not exist, with the nearest right one first.
 

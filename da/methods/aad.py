@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from da.errors import UserError
+from da.errors import UserError, refuse_negative
 from da.methods.base import Stage
 from da.methods.source_free import SourceFree
 from da.ops.schedules import annealing
@@ -108,9 +108,7 @@ class AaD(SourceFree):
     ):
         if neighbours < 1:
             raise UserError(f"neighbours: expected a whole number from 1, got {neighbours}")
-        for name, value in (("dispersion", dispersion), ("dispersion_decay", dispersion_decay)):
-            if value < 0:
-                raise UserError(f"{name}: expected a number from 0, got {value}")
+        refuse_negative(dispersion=dispersion, dispersion_decay=dispersion_decay)
         super().__init__(num_classes, **kwargs)
 
     def refuse_data(self, data: DataModule) -> None:

@@ -99,8 +99,6 @@ class AdaMatch(AveragingMethod):
         target_window: int = 128,
         **kwargs: Any,
     ):
-        if trade_off < 0:
-            raise UserError(f"trade_off: expected a number from 0, got {trade_off}")
         for option, share in (("threshold", threshold), ("ramp_up", ramp_up)):
             if not 0 <= share <= 1:
                 raise UserError(f"{option}: expected a share from 0 to 1, got {share}")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from da.errors import UserError
+from da.errors import UserError, refuse_negative
 from da.methods.base import Method
 from da.ops.entropy import conditional_entropy
 from da.types import Activations, Batch
@@ -86,8 +86,7 @@ class AFN(Method):
                 f"step {step} with radius {radius}: norms go by steps (SAFN) or to a radius "
                 "(HAFN); give one of the two"
             )
-        if entropy < 0:
-            raise UserError(f"entropy: expected a number from 0, got {entropy}")
+        refuse_negative(entropy=entropy)
         super().__init__(num_classes, **kwargs)
 
     def adaptation(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from da.errors import UserError
+from da.errors import UserError, refuse_negative
 from da.methods.cdan import CDAN
 from da.methods.dann import DANN
 from da.ops.decompositions import of_finite
@@ -52,8 +52,7 @@ class BSP(DANN):
     def __init__(
         self, num_classes: int, penalty: float = 1e-4, singular_values: int = 1, **kwargs: Any
     ):
-        if penalty < 0:
-            raise UserError(f"penalty: expected a number from 0, got {penalty}")
+        refuse_negative(penalty=penalty)
         if singular_values < 1:
             raise UserError(
                 f"singular_values: expected a whole number from 1, got {singular_values}"

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from da.errors import UserError
+from da.errors import UserError, refuse_negative
 from da.methods.base import Method
 from da.methods.critics import build_critic, domain_loss
 from da.ops.gradient_reversal import gradient_reversal
@@ -42,6 +42,7 @@ class DANN(Method):
         environment_smoothing: float = 0.0,
         **kwargs: Any,
     ):
+        refuse_negative(reversal_maximum=reversal_maximum, reversal_gamma=reversal_gamma)
         if critic_width < 1:
             raise UserError(f"critic_width: expected a whole number from 1, got {critic_width}")
         if not 0 <= environment_smoothing <= 0.5:

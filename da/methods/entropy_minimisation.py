@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from da.errors import refuse_negative
 from da.methods.base import Method
 from da.ops.entropy import conditional_entropy, marginal_entropy
 from da.types import Activations, Batch
@@ -40,6 +41,7 @@ class EntropyMinimisation(Method):
         diversity: float = 1.0,
         **kwargs: Any,
     ):
+        refuse_negative(diversity=diversity)
         super().__init__(num_classes, **kwargs)
 
     def adaptation(

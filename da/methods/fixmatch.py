@@ -41,8 +41,6 @@ class FixMatch(Method):
     def __init__(
         self, num_classes: int, trade_off: float = 1.0, threshold: float = 0.9, **kwargs: Any
     ):
-        if trade_off < 0:
-            raise UserError(f"trade_off: expected a number from 0, got {trade_off}")
         if not 0 <= threshold < 1:
             raise UserError(
                 f"threshold: expected a probability from 0 up to but not 1, got {threshold}"

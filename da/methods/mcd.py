@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from da.errors import UserError
+from da.errors import UserError, refuse_negative
 from da.methods.base import Method, Step
 from da.networks.network import Network, build_bottleneck
 from da.ops.acceleration import without_autocast
@@ -101,6 +101,7 @@ class MCD(Method):
         balance: float = 0.01,
         **kwargs: Any,
     ):
+        refuse_negative(balance=balance)
         if generator_steps < 1:
             raise UserError(
                 f"generator_steps: expected a whole number from 1, got {generator_steps}"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from da.errors import UserError
+from da.errors import UserError, refuse_negative
 from da.methods.base import Method
 from da.ops.gradient_reversal import gradient_reversal
 from da.ops.schedules import reversal_strength
@@ -88,6 +88,7 @@ class MDD(Method):
         dropout: float = 0.5,
         **kwargs: Any,
     ):
+        refuse_negative(reversal_maximum=reversal_maximum, reversal_gamma=reversal_gamma)
         if margin <= 0:
             raise UserError(f"margin: expected a number above 0, got {margin}")
         if width < 1:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from da.errors import UserError
+from da.errors import UserError, refuse_negative
 from da.methods.base import Needs
 from da.methods.pseudo_labels import confidence_mask
 from da.methods.weight_averaging import AveragingMethod
@@ -77,6 +77,7 @@ class MeanTeacher(AveragingMethod):
         class_balance: float = 0.005,
         **kwargs: Any,
     ):
+        refuse_negative(class_balance=class_balance)
         if not 0 <= teacher_alpha < 1:
             raise UserError(
                 f"teacher_alpha: expected a number from 0 up to but not 1, got {teacher_alpha}"

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from da.errors import UserError, unknown
+from da.errors import UserError, refuse_negative, unknown
 from da.methods.updates import UpdatingModule
 from da.networks.backbones.base import build_backbone as build_backbone
 from da.networks.network import Network, build_bottleneck, evaluate_images
@@ -122,8 +122,9 @@ class NetworkModule(UpdatingModule):
             raise unknown("optimizer", optimizer, OPTIMISERS)
         if not 0 <= momentum < 1:
             raise UserError(f"momentum: expected a number from 0 up to but not 1, got {momentum}")
-        if weight_decay < 0:
-            raise UserError(f"weight_decay: expected a number from 0, got {weight_decay}")
+        refuse_negative(weight_decay=weight_decay)
+        # Of whichever method: a loss that is climbed has no lowest value.
+        refuse_negative(**{k: v for k, v in self.hparams.items() if k.endswith("trade_off")})
         normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
         trained = read_trained_backbone(self.hparams)
         self.conversion_plan = None if trained else conversion_plan(self.hparams)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from da.errors import UserError
+from da.errors import refuse_negative
 from da.methods.base import Sharpness, Step
 from da.methods.cdan import CDAN
 from da.methods.cdan_mcc import CDANMCC
@@ -35,8 +35,7 @@ class SDAT(DANN):
     smooth: ClassVar[tuple[str, ...]] = ("task",)
 
     def __init__(self, num_classes: int, radius: float = 0.02, **kwargs: Any):
-        if radius < 0:
-            raise UserError(f"radius: expected a number from 0, got {radius}")
+        refuse_negative(radius=radius)
         super().__init__(num_classes, **kwargs)
 
     def steps(self, batch: Batch) -> Iterator[Step]:

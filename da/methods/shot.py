@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from da.errors import UserError
+from da.errors import refuse_negative
 from da.methods.base import Stage
 from da.methods.entropy_minimisation import entropy_loss
 from da.methods.source_free import SourceFree
@@ -69,8 +69,7 @@ class SHOT(SourceFree):
     labelled_epoch: Tensor
 
     def __init__(self, num_classes: int, pseudo_labels: float = 0.3, **kwargs: Any):
-        if pseudo_labels < 0:
-            raise UserError(f"pseudo_labels: expected a number from 0, got {pseudo_labels}")
+        refuse_negative(pseudo_labels=pseudo_labels)
         super().__init__(num_classes, **kwargs)
 
     def start_stage(self, stage: Stage) -> None:

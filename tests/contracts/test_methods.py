@@ -132,6 +132,19 @@ def test_a_batch_of_one_is_trained_on_or_refused_before_anything_is(name):
         assert module.initial_loss is None
 
 
+WEIGHTS = (
+    *("trade_off", "mcc_trade_off", "reversal_maximum", "reversal_gamma", "penalty", "balance"),
+    *("class_balance", "entropy", "diversity", "pseudo_labels", "dispersion", "radius"),
+)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_weights_below_0_are_refused_by_name(name):
+    for option in [option for option in WEIGHTS if option in small(METHODS[name]).hparams]:
+        with pytest.raises(UserError, match=rf"^{option}: expected .* got -0\.5$"):
+            small(METHODS[name], **{option: -0.5})
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_that_diverges_says_so(name):
     """Whatever the losses are made of: a decomposition refuses what isn't finite by itself."""
