@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar, Literal, get_args
 
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 from da.errors import UserError, unknown
 from da.methods.base import Stage, Step
 from da.methods.dann import DANN
+from da.methods.updates import frozen_statistics
 from da.networks.network import evaluating
 from da.norms.base import DomainLayer
 from da.ops.acceleration import accelerate, without_autocast
@@ -54,7 +56,8 @@ class ADDA(DANN):
             Transfer-Learning-Library trains 3 epochs before 20, the paper as long as it adapts.
         objective: how the critic is fooled. ``reversal``: by its reversed gradient, in one update,
             as in the better of the Transfer-Learning-Library's versions; ``inverted``: by inverted
-            labels, as in the paper, the critic and the network in turn.
+            labels, as in the paper, the critic and the network in turn; ``environment_smoothing``
+            is then of the critic's labels alone.
         reversal_maximum: the strength of the reversal that the schedule tends to; with ``inverted``
             the weight of the network's loss.
     """
@@ -126,7 +129,10 @@ class ADDA(DANN):
         """Cross-entropy in the source stage, then the domain loss alone."""
         if self.stage.name == "source":
             return super().losses(batch)
-        source, target = self._of_both_networks(batch)
+        # Where a second update follows, running statistics are moved by its pass alone.
+        once = nullcontext() if self.makes_one_update else frozen_statistics(self.network)
+        with once:
+            source, target = self._of_both_networks(batch)
         with without_autocast(target.features):
             return self.adaptation(source, target, batch)
 

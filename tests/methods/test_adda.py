@@ -11,7 +11,7 @@ from torch import nn
 from da.errors import UserError
 from da.methods.adda import ADDA, inverted_loss
 from da.methods.source_only import SourceOnly
-from da.norms import normaliser_names
+from da.norms import batch_norms, normaliser_names
 from da.norms.dsbn import DomainBatchNorm
 
 OBJECTIVES = ("reversal", "inverted")
@@ -168,6 +168,21 @@ def test_the_critic_compares_the_frozen_source_with_the_target_alone(norm, batch
         {"inverted": expected}, rel=1e-4
     )
     assert module.source_network.training  # as it was
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("norm", ["bn", "dsbn"])
+def test_a_batch_of_the_adaptation_moves_running_statistics_once(norm, objective):
+    counted = []
+
+    class Count(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            norms = batch_norms(pl_module.network, within_domain_layers=True)
+            counted.append({k: int(m.num_batches_tracked) for k, m in norms.items()})
+
+    fit(built(norm=norm, objective=objective), epochs=2, callbacks=[Count()])
+    moved = {after - before for before, after in zip(*map(dict.values, counted[-2:]), strict=True)}
+    assert moved == ({0, 1} if norm == "dsbn" else {1})
 
 
 def test_features_climb_the_loss_that_the_critic_descends(batch, fake_trainer):
