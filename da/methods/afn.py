@@ -60,6 +60,9 @@ class AFN(Method):
     WeightAlign, which holds no scale, norms grow far faster: lower the rate or ``step`` there, or
     set a ``radius``.
 
+    The Transfer-Learning-Library trains it at a constant rate and without momentum
+    (``anneal_alpha: 0``, ``momentum: 0``); here it is annealed as all methods are.
+
     Args:
         trade_off: weight of the norms. The authors' HAFN takes 0.01 for VisDA.
         step: Δr of SAFN, by default the authors' 1. The Transfer-Learning-Library takes 0.3 for

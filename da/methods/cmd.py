@@ -54,7 +54,8 @@ class CMD(Method):
         trade_off: weight of the discrepancy.
         moments: the highest moment, K.
         squash: ``tanh``, or ``sigmoid`` for features that can be negative, of some backbones
-            without a bottleneck.
+            without a bottleneck (transformers): those tanh maps to [-1, 1), twice as wide as the
+            interval that moments are divided by, and the higher ones weigh more.
     """
 
     def __init__(

@@ -51,7 +51,8 @@ class NetworkModule(UpdatingModule):
         bottleneck: width of the Linear-normaliser-ReLU between backbone and classifier; nothing
             for none.
         forward_mode: both domains in one pass through the network (``joint``), or source, then
-            target (``separate``). With batch norm the two give different networks.
+            target (``separate``). With batch norm the two give different networks. Without effect
+            on a method that forwards one domain at a time anyway (SourceOnly, SHOT, AaD).
         lr: learning rate of the heads at the start, and of a backbone from scratch. Nothing takes
             the published rates: 0.01 with pretrained weights, 0.1 from scratch.
         pretrained_factor: factor on the learning rate of a backbone with pretrained weights.
