@@ -12,6 +12,7 @@ from da.methods.stages import stage_of
 from datasets.digits import Digits
 
 CLASSES = 10
+MOST_EPOCHS = 20
 
 
 def digits(**options: Any) -> Digits:
@@ -25,10 +26,15 @@ def small(kind: type[Method], **options: Any) -> Method:
 
 def epochs_of_all_stages(module: Method) -> int:
     """The fewest epochs of which each stage of a method gets one."""
-    stages, epochs = module.stages(), 1
-    while {stage_of(stages, epoch, epochs) for epoch in range(epochs)} != set(stages):
-        epochs += 1
-    return epochs
+    stages = module.stages()
+    for epochs in range(1, MOST_EPOCHS + 1):
+        if {stage_of(stages, epoch, epochs) for epoch in range(epochs)} == set(stages):
+            return epochs
+    shares = ", ".join(f"{stage.name} until {stage.until}" for stage in stages)
+    raise AssertionError(
+        f"{type(module).__name__}: {MOST_EPOCHS} epochs don't reach all stages ({shares}); each is "
+        "to end later than the one before, the last at 1, and `small` to make none of them short"
+    )
 
 
 def fit(module, data=None, folder=None, epochs=1, callbacks=(), ckpt_path=None, **options):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as L
 import torch
-from short_runs import digits, fit
+from short_runs import digits, epochs_of_all_stages, fit
 from torch import nn
 
 from da.engine.evaluation import Recorder
@@ -205,6 +205,16 @@ def test_a_run_that_is_cut_short_begins_with_its_first_stage():
     assert names[2] == ["source", "adapt"]
     assert names[5] == ["source"] + 4 * ["adapt"]
     assert names[20] == 3 * ["source"] + 17 * ["adapt"]
+
+
+def test_a_stage_that_no_epoch_reaches_is_named_where_epochs_are_counted():
+    class Unreachable(Staged):
+        def stages(self):
+            return Stage("source", until=0.5), Stage("never", until=0.5), Stage("adapt")
+
+    assert epochs_of_all_stages(made(Staged)) == 2
+    with pytest.raises(AssertionError, match=r"Unreachable: 20 epochs .*never until 0\.5"):
+        epochs_of_all_stages(made(Unreachable))
 
 
 def test_a_stage_without_source_needs_a_loss_of_its_own():
