@@ -34,10 +34,14 @@ class Watch(L.Callback):
 
     Attributes:
         alarms: those raised so far, in order.
+        whole: whether the training was watched from its first step. One that goes on from a
+            checkpoint of before there was a watch is not: of its start nothing is known.
     """
 
     def __init__(self) -> None:
         self.alarms: list[Alarm] = []
+        self.whole = True
+        self._resumed = False
         self._critics: dict[str, Critic] = {}
         self._terms: dict[str, Term] = {}
         self._evaluations: list[Evaluated] = []
@@ -57,6 +61,7 @@ class Watch(L.Callback):
             "terms": {name: asdict(term) for name, term in self._terms.items()},
             "evaluations": [asdict(one) for one in self._evaluations],
             "window_end": self._window_end,
+            "whole": self.whole,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -66,11 +71,15 @@ class Watch(L.Callback):
         self._terms = {name: Term(**kept) for name, kept in state_dict["terms"].items()}
         self._evaluations = [Evaluated(**kept) for kept in state_dict["evaluations"]]
         self._window_end = state_dict["window_end"]
+        self.whole = state_dict.get("whole", True)
+        self._resumed = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begins to look at losses, before they are differentiated."""
         assert isinstance(pl_module, Method)  # for the type checker
         self._module = pl_module
+        if trainer.global_step > 0 and not self._resumed:
+            self.whole = False
         # Some versions of PyTorch refuse a second pass through what was compiled for one.
         if not pl_module.hparams["compile"]:
             pl_module.before_backward.append(self._try_losses)
@@ -141,10 +150,13 @@ class Watch(L.Callback):
         )
         self._judge_evaluations()
 
-    def finish(self) -> list[Alarm]:
-        """All alarms, with those of the last evaluation, after which nothing can get better."""
+    def finish(self) -> list[Alarm] | None:
+        """All alarms, with those of the last evaluation, after which nothing can get better.
+
+        None of a training that was not watched from its first step.
+        """
         self._judge_evaluations(last=True)
-        return self.alarms
+        return self.alarms if self.whole else None
 
     def _hear(self, name: str, value: Tensor) -> None:
         """Takes what a method logs, where it is the accuracy of a critic."""
@@ -170,9 +182,9 @@ class Watch(L.Callback):
 
     def _raise(self, verdict: Verdict | None, step: int, epoch: int | None = None) -> None:
         """Keeps an alarm and says it, unless the same was raised before."""
-        if verdict is None or any(
-            (alarm.name, alarm.about) == (verdict.name, verdict.about) for alarm in self.alarms
-        ):
+        if verdict is None or (verdict.name == "critic-at-chance" and not self.whole):
+            return  # the windows that it is of were not the first
+        if any((alarm.name, alarm.about) == (verdict.name, verdict.about) for alarm in self.alarms):
             return
         if epoch is None:
             assert self._module is not None
