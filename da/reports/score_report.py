@@ -32,12 +32,12 @@ LEGEND = (
     "or of its test images where there are no others; of equal values the first counts.",
     f"*{LAST}*: the last evaluation. *{EVEN}*: one that is drawn evenly, the mean over candidates. "
     "What does not beat these two chooses nothing. Over source-only: accuracy of the pick less "
-    "that of source-only training, in points, the mean over the choices that have such a training: "
-    "one with the same settings but the method and its options, learning rate included, at its "
-    "last evaluation; among settings what the same score (or draw) picks from source-only "
-    "trainings at the same rates. Weighted Spearman: of score and accuracy "
-    "over the candidates, weights max(rank, rank)², the mean over the choices in which both vary. "
-    "No choice: the score is not a number for some candidate.",
+    "that of source-only training at its last evaluation, with the same learning rate and all else "
+    "the same but the method and its options; among settings less that of what the same score (or "
+    "draw) picks from source-only trainings at the same rates. In points, the mean over the "
+    "choices for which there is such a training. Weighted Spearman: of score and accuracy over "
+    "the candidates, weights max(rank, rank)², the mean over the choices in which both vary. No "
+    "choice: the score is not a number for some candidate.",
 )
 
 SETTINGS_LEGEND = (
