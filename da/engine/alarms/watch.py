@@ -41,7 +41,6 @@ class Watch(L.Callback):
     def __init__(self) -> None:
         self.alarms: list[Alarm] = []
         self.whole = True
-        self._resumed = False
         self._critics: dict[str, Critic] = {}
         self._terms: dict[str, Term] = {}
         self._evaluations: list[Evaluated] = []
@@ -72,14 +71,17 @@ class Watch(L.Callback):
         self._evaluations = [Evaluated(**kept) for kept in state_dict["evaluations"]]
         self._window_end = state_dict["window_end"]
         self.whole = state_dict.get("whole", True)
-        self._resumed = True
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Notes where a training goes on that was not watched so far; comes before its state."""
+        self.whole = self.state_key in checkpoint["callbacks"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begins to look at losses, before they are differentiated."""
         assert isinstance(pl_module, Method)  # for the type checker
         self._module = pl_module
-        if trainer.global_step > 0 and not self._resumed:
-            self.whole = False
         # Some versions of PyTorch refuse a second pass through what was compiled for one.
         if not pl_module.hparams["compile"]:
             pl_module.before_backward.append(self._try_losses)

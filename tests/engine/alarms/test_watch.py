@@ -116,6 +116,9 @@ def test_a_run_that_was_not_watched_from_its_start_says_nothing_of_it(tmp_path):
     past = tmp_path / "late" / "last.ckpt"
     fit(made_one(), digits(**data), epochs=7, callbacks=[again], ckpt_path=past)
     assert again.finish() is None
+    ended = Watch()  # nothing is left to be trained
+    fit(made_one(), digits(**data), epochs=6, callbacks=[ended], ckpt_path=past)
+    assert ended.finish() is None
 
 
 def test_alarms_are_in_the_result_and_each_is_said_once(tmp_path, caplog):
