@@ -13,10 +13,18 @@ def names(count, long=False):
     return tuple(f"{'ring_binder_of_' if long else ''}{chr(97 + i % 26)}{i}" for i in range(count))
 
 
-def subject(classes=4, images=40, most=1000, labelled=True, long=False, shared="DANN, seed 0"):
+def subject(
+    classes=4,
+    images=40,
+    most=1000,
+    labelled=True,
+    long=False,
+    shared="DANN, seed 0",
+    brightest=255,
+):
     """Grey images of 8 x 8; the labels of either domain go round the classes."""
     labels = np.arange(images) % classes
-    pixels = torch.linspace(0, 255, images).byte().view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+    pixels = torch.linspace(0, brightest, images).byte().view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
     sets = {}
     for role in ROLES:
         known = labels if labelled or role == "source" else np.full(images, -1)
@@ -33,6 +41,9 @@ def subject(classes=4, images=40, most=1000, labelled=True, long=False, shared="
 
             def names(self, indices):
                 return [f"{i}.png" for i in indices]
+
+            def fingerprint(self):
+                return str((pixels.flatten().tolist(), self.labels.tolist()))
 
         sets[role] = Set()
     data = SimpleNamespace(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from da.analysis.activations import LayerSpreads
 from da.ops.files import write_atomically
 from da.ops.moments import Spread, channel_distance, deviation_ratio, domain_gap
-from da.reports.figures import COLOURS, write
+from da.reports.figures import COLOURS, number_plainly, write
 
 LINE = {"ms": 3.5, "lw": 1.4}
 STYLES: dict[str, dict[str, Any]] = {
@@ -132,6 +132,7 @@ def draw_figure(networks: list[InspectedNetwork]) -> Any:
         for axis in column:
             axis.grid(color="0.9")
     axes[1, 0].set_yscale("log")
+    number_plainly(axes[1, 0].yaxis)
     axes[2, 0].set_ylim(bottom=0)  # only now: it fixes the other end, too
     for axis, label in zip(axes[:, 0], PANELS, strict=True):
         axis.set_ylabel(label)

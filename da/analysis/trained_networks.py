@@ -221,13 +221,25 @@ def observe(
     return TrainedNetwork(facts, source, target, apart)
 
 
-def refuse_other_images(one: TrainedNetwork, other: TrainedNetwork) -> None:
-    """Refuses networks that were shown different images, which no picture can compare."""
+def refuse_other_images(one: Subject, other: Subject, checkpoints: tuple[str, str]) -> None:
+    """Refuses images that differ, in whatever is in them: no picture can compare networks on them.
+
+    Args:
+        one: what the network of the first checkpoint is shown.
+        other: what that of the second is.
+        checkpoints: their paths.
+
+    Raises:
+        UserError: with the domain that differs.
+    """
     for role in ROLES:
-        a, b = one.sample(role), other.sample(role)
-        if (a.domain, a.names) != (b.domain, b.names) or not np.array_equal(a.labels, b.labels):
+        (a, first), (b, second) = (
+            (subject.data.domain_of(role), subject.data.set_of(role, subject.split))
+            for subject in (one, other)
+        )
+        if a != b or first.fingerprint() != second.fingerprint():
             raise UserError(
-                f"checkpoint: '{one.facts['checkpoint']}' and '{other.facts['checkpoint']}' have "
+                f"checkpoint: '{checkpoints[0]}' and '{checkpoints[1]}' have "
                 f"other images of the {role}, and networks are compared on the same; give "
                 "checkpoints of one task and one set of data, or options for all of them such as "
                 "--data.source and --seed_everything"

@@ -206,7 +206,7 @@ def draw(title: str, trainings: Sequence[Scales]) -> Any:
     """One panel for each of :data:`MEASURED`, on a logarithmic axis; a cross where one diverged."""
     from matplotlib.figure import Figure
 
-    from da.reports.figures import COLOURS
+    from da.reports.figures import COLOURS, number_plainly
 
     shown = [key for key in MEASURED if any(key in row for one in trainings for row in one.rows)]
     columns = 2
@@ -222,6 +222,7 @@ def draw(title: str, trainings: Sequence[Scales]) -> Any:
             if one.ended != "done" and points:
                 axis.plot(xs[-1:], ys[-1:], "x", color=colour, ms=9)
         axis.set_yscale("log")
+        number_plainly(axis.yaxis)
         axis.set_title(MEASURED[key], fontsize="medium")
         axis.set_xlabel("step")
         axis.grid(color="0.9")

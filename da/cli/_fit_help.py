@@ -88,14 +88,24 @@ def class_names(package: str, root: str) -> list[str]:
 
     Args:
         package: a folder, ``"da/methods"``.
-        root: the name of the class; those that also extend ``ABC`` are parts of others.
+        root: the name of the class; those that also extend ``ABC``, or have an abstract method of
+            their own, are parts of others.
     """
     shown, bases = [], _bases(package)
     for path in sorted((ROOT / package).glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if "ABC" not in bases[node.name] and not _is_abstract(node):
                 shown.append(node.name)
-    return sorted(n for n in shown if _extends(n, root, bases) and "ABC" not in bases[n])
+    return sorted(name for name in shown if _extends(name, root, bases))
+
+
+def _is_abstract(node: ast.ClassDef) -> bool:
+    """Whether a method of the class's own body is abstract."""
+    functions = [one for one in node.body if isinstance(one, ast.FunctionDef)]
+    marks = (ast.unparse(mark) for one in functions for mark in one.decorator_list)
+    return any(mark.rpartition(".")[2] == "abstractmethod" for mark in marks)
 
 
 def _bases(folder: str) -> dict[str, list[str]]:

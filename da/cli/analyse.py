@@ -123,7 +123,13 @@ def main(argv: list[str]) -> int:
         task = bar.add_task("", total=len(asked.pictures))
         for name in asked.pictures:
             bar.update(task, description=f"drawing {name}")
-            picture = draw(name, networks, subject)
+            try:
+                picture = draw(name, networks, subject)
+            except UserError as error:  # what these networks don't have
+                if asked.pictures == [name]:
+                    raise
+                print(f"{error}: it is left out")
+                continue
             files += write_picture(picture, asked.out / name)
             columns += [list(picture.headline)] if picture.headline else []
             bar.advance(task)
@@ -225,8 +231,9 @@ def observe_all(
         if asked is None or first is None:
             first = subject
             asked = Asked(without_labels(names, subject), config["features"], out)
+        else:
+            refuse_other_images(first, subject, (networks[0].facts["checkpoint"], path))
         networks.append(observe_one(cli, path, subject, asked))
-        refuse_other_images(networks[0], networks[-1])
     assert asked is not None
     assert first is not None
     named, shared = name_networks(networks)

@@ -16,7 +16,13 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from da.adapters.base import Adapter
-from da.engine.label_free import label_free_scores, score_sets, scored_stream
+from da.engine.label_free import (
+    KeptSets,
+    label_free_scores,
+    score_sets,
+    scored_stream,
+    sets_of_logits,
+)
 from da.errors import Diverged
 from da.methods.base import Method
 from da.networks.network import evaluating
@@ -246,9 +252,8 @@ class Recorder(L.Callback):
     Attributes:
         history: one entry per evaluation: ``{epoch, step, forms: {form: {stream: scores}}}``; the
             form ``""`` is the network as trained, streams are named ``"target/test"``.
-        kept: where a score compares evaluations with one another, logits on the target by the
-            number of the evaluation and the form: 4 bytes per image and class, here and in every
-            checkpoint.
+        kept: where a score compares evaluations with one another, what it needs of those so far,
+            here and in every checkpoint.
         seconds: time spent in training steps (data and optimiser included) and in evaluation.
         tick: told of the images of every batch that the other forms are evaluated on, and that
             their statistics are re-estimated on.
@@ -258,7 +263,7 @@ class Recorder(L.Callback):
         self.forms = forms
         self.score_names = tuple(score_names)
         self.history: list[dict[str, Any]] = []
-        self.kept: dict[int, dict[str, Tensor]] = {}
+        self.kept: KeptSets = {}
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.lr_over_norm2: list[float] = []
         self.feature_deviation = 0.0
@@ -278,6 +283,9 @@ class Recorder(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues from what :meth:`state_dict` kept."""
         vars(self).update(state_dict)
+        if any(isinstance(key, int) for key in self.kept):  # by an earlier version: all logits
+            earlier: Any = self.kept
+            self.kept = sets_of_logits(earlier, self.score_names)
 
     def other_forms(self, module: Method) -> tuple[str, ...]:
         """The forms that are evaluated beside the network as trained."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from da.selection.base import Evidence, Score, SetScore, find_score
+from da.selection.base import Evidence, Score, SetScore, SetState, find_score
 from da.types import DataModule, Predictions, Split
 
 if TYPE_CHECKING:
@@ -52,9 +53,14 @@ def label_free_scores(
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
+KeptSets = dict[str, dict[str, tuple[list[int], SetState]]]
+"""Of each score of a set and each form of the network: the numbers of the evaluations that the set
+is of, and what the score keeps of them."""
+
+
 def score_sets(
     history: Sequence[dict[str, Any]],
-    kept: dict[int, dict[str, Tensor]],
+    kept: KeptSets,
     logits: Mapping[str, Tensor],
     names: Sequence[str],
 ) -> None:
@@ -62,24 +68,39 @@ def score_sets(
 
     Args:
         history: the evaluations, of which the last is new; their scores are filled in.
-        kept: logits of earlier evaluations by number and form, to which the new ones are added.
-            Those from before a resumed training that asked for no such score are missing.
+        kept: of the earlier evaluations, to which the new one is added. Those from before a resumed
+            training that asked for no such score are missing.
         logits: of the new one on the target, by form, ``(N, K)``.
         names: of all scores; nothing happens, and nothing is kept, where none is of a set.
     """
     scores = {name: find_score(name) for name in names}
     sets = {name: one for name, one in scores.items() if isinstance(one, SetScore)}
-    if not sets:
-        return
-    kept[len(history) - 1] = dict(logits)
-    for name, score in sets.items():
-        for form in logits:
-            numbers = [number for number in kept if form in kept[number]]
-            values = score([evidence_of_logits(kept[number][form]) for number in numbers])
-            for number, value in zip(numbers, values, strict=True):
-                for stream in history[number]["forms"][form].values():
-                    if "label_free" in stream:
-                        stream["label_free"][name] = value if math.isfinite(value) else None
+    for (name, score), (form, one) in itertools.product(sets.items(), logits.items()):
+        numbers, before = kept.setdefault(name, {}).get(form, ([], None))
+        numbers, state = [*numbers, len(history) - 1], score.extend(before, evidence_of_logits(one))
+        kept[name][form] = numbers, state
+        for number, value in zip(numbers, score.values(state), strict=True):
+            for stream in history[number]["forms"][form].values():
+                if "label_free" in stream:
+                    stream["label_free"][name] = value if math.isfinite(value) else None
+
+
+def sets_of_logits(kept: Mapping[int, Mapping[str, Tensor]], names: Sequence[str]) -> KeptSets:
+    """What is kept by now, from what earlier versions kept: all logits.
+
+    Args:
+        kept: logits by number of the evaluation and form.
+        names: of all scores.
+    """
+    found: KeptSets = {}
+    for name in names:
+        score = find_score(name)
+        for number, logits in kept.items() if isinstance(score, SetScore) else ():
+            for form, one in logits.items():
+                numbers, before = found.setdefault(name, {}).get(form, ([], None))
+                state = score.extend(before, evidence_of_logits(one))
+                found[name][form] = [*numbers, number], state
+    return found
 
 
 def evidence_of_logits(logits: Tensor) -> Evidence:

@@ -125,9 +125,8 @@ class RunSpec(_Settings):
         """The backbone's name; the model's default is named as such."""
         return str(self.model_args.get("backbone", "default"))
 
-    @property
-    def id(self) -> str:
-        """The first 16 hex digits of the SHA-256 of the settings' canonical JSON."""
+    def identity(self) -> dict[str, Any]:
+        """The settings that the identity is made of, as JSON holds them."""
         settings = self.model_dump(mode="json")
         for name in NOT_OF_THE_DATA:
             settings["data_args"].pop(name, None)
@@ -137,7 +136,12 @@ class RunSpec(_Settings):
             settings["model_args"].pop("weights", None)
         settings["trainer"] = self.trainer.changed()
         settings["defaults_version"] = DEFAULTS_VERSION
-        return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
+        return settings
+
+    @property
+    def id(self) -> str:
+        """The first 16 hex digits of the SHA-256 of the settings' canonical JSON."""
+        return hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         own = "".join(f", {name} {value}" for name, value in self.method_args.items())

@@ -273,9 +273,7 @@ class Training:
                 "conversion": module.converted,
                 "alignment": module.alignment(),
                 "part_norms": module.part_norms,
-                "clipped_fraction": (
-                    sum(module.clipped) / len(module.clipped) if module.clipped else None
-                ),
+                "clipped_fraction": module.clipped_share(),
                 "alarms": self.watch.finish(),
                 "versions": package_versions(),
                 "preprocessing": describe_preprocessing(self.data),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from da.engine.spec import TrainerSettings
+from da.engine.spec import TrainerSettings, canonical_json
 from da.errors import unknown
 from da.grids.overrides import Override
 from da.grids.setting_keys import kind_of
@@ -29,7 +29,7 @@ NUMBERS: dict[str, tuple[tuple[type, ...], str]] = {
 def contradictions(grid: Grid) -> list[str]:
     """What single settings that are right by themselves can't be together, a line each."""
     problems = [*grid.doubles(), *_cross_problems(grid), *_comparison_problems(grid)]
-    problems += _tuned_option_problems(grid)
+    problems += tuned_option_problems(grid)
     for number, override in enumerate(grid.overrides):
         problems += _override_problems(grid, f"overrides.{number}", override)
     return problems
@@ -92,17 +92,22 @@ def _trainer_problems(key: str, values: Iterable[Any]) -> list[str]:
     return problems
 
 
-def _tuned_option_problems(grid: Grid) -> list[str]:
+def tuned_option_problems(grid: Grid) -> list[str]:
     """Tuned options of methods that are set elsewhere, or that give a method a larger budget."""
     problems = []
+    if twice := _repeated(grid.tune.factors):
+        problems.append(f"tune.factors: given twice: {twice[0]}")
     for method, options in grid.tune.options.items():
-        given = {*grid.methods.get(method, {})}
-        swept = {key.partition(".")[2] for key in grid.sweep if key.startswith("method.")}
-        for where, others in ((f"methods.{method}", given), ("sweep", swept)):
-            if common := sorted(others & {*options}):
+        for where, others in _set_elsewhere(grid, method):
+            if common := sorted({*others} & {*options}):
                 problems.append(
                     f"tune.options.{method}: {', '.join(common)} is set by {where}, too"
                 )
+        problems += [
+            f"tune.options.{method}: {name} is given twice with one value: {twice[0]}"
+            for name, values in options.items()
+            if (twice := _repeated(values))
+        ]
     sizes = {method: len(grid.tune.combinations(method)) for method in grid.tune.options}
     if len({*sizes.values()}) > 1:
         each = ", ".join(f"{size} of {method}" for method, size in sizes.items())
@@ -110,6 +115,33 @@ def _tuned_option_problems(grid: Grid) -> list[str]:
             f"tune.options: every method has one budget, so give as many values to each; got {each}"
         )
     return problems
+
+
+def _set_elsewhere(grid: Grid, method: str) -> list[tuple[str, Iterable[str]]]:
+    """The options that a method is given by the grid, by where."""
+    swept = {key.partition(".") for key in grid.sweep}
+    return [
+        (f"methods.{method}", grid.methods.get(method, {})),
+        ("model", grid.model),
+        ("optimizer", grid.optimizer.arguments()),
+        *(
+            (f"overrides.{number}", {**override.model, **override.optimizer.arguments()})
+            for number, override in enumerate(grid.overrides)
+            if override.methods is None or method in override.methods
+        ),
+        ("sweep", [name for group, _, name in swept if group in ("model", "method")]),
+    ]
+
+
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    """Those that were there before; 1 and 1.0 are one value."""
+    found: list[Any] = []
+    texts: set[str] = set()
+    for value in values:
+        text = canonical_json(value)
+        found += [value] if text in texts else []
+        texts.add(text)
+    return found
 
 
 def _comparison_problems(grid: Grid) -> list[str]:

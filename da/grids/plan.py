@@ -87,10 +87,11 @@ def plan(
                 if entry.lr is None:
                     refused[_refusal(entry, grid.tuned)] = None
                     continue
-                if common := sorted({*entry.options} & {*cell.method_args}):
+                if common := sorted({*entry.options} & {*cell.method_args, *cell.model_args}):
                     raise UserError(
-                        f"methods.{method}: {', '.join(common)} is tuned in {grid.tuned}; leave it "
-                        "to the table, or use --lr published, which takes nothing from there"
+                        f"{method}: {', '.join(common)} is tuned in {grid.tuned}, and the grid "
+                        "sets it, too; leave it to the table, or use --lr published, which takes "
+                        "nothing from there"
                     )
                 method_args = {**cell.method_args, **entry.options}
                 cell = cell.model_copy(update={"lr": entry.lr, "method_args": method_args})

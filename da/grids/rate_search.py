@@ -13,7 +13,7 @@ from da.grids.grid import Grid
 from da.grids.session import CHECK, Session, interruptible
 from da.grids.store import refuse_earlier_version
 
-IMAGES = "da.grids.validation:criterion_images"
+IMAGES = "da.grids.tuning_validation:criterion_images"
 Ask = Callable[..., Any]
 
 

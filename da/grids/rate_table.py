@@ -14,97 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from da.engine.result import Result, validation_scores
 from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids.grid import Grid
+from da.grids.rate_entries import CRITERION, LABEL_FREE, Key, Trial
+from da.grids.rate_entries import Entry as Entry
+from da.grids.rate_entries import Table as Table
+from da.grids.rate_entries import key as key
 from da.ops.files import write_atomically
 from da.ops.yaml12 import read_yaml
 
-CRITERION = (
-    "highest source validation accuracy at the last epoch, mean over the seeds; ties: lowest "
-    "source validation cross-entropy; a rate that diverges or fails with any seed comes last"
-)
-LABEL_FREE = (
-    "highest {score} of the target, a label-free score, at the last epoch, mean over the seeds; "
-    "ties: lowest rate; a rate that diverges or fails with any seed comes last"
-)
-
 Outcomes = list[tuple[RunSpec, "Result | str"]]
 """Cells with their results, or with the state of those that have none."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class Trial(_Strict):
-    """One learning rate, with one combination of the tuned options."""
-
-    lr: float
-    options: dict[str, Any] = {}
-    accuracy: list[float | None] = []
-    """Source validation accuracy per seed; none where the cell has no result."""
-    cross_entropy: list[float | None] = []
-    score: list[float | None] = []
-    """The label-free score per seed, where that is the criterion, in place of the two."""
-    states: list[str]
-
-    @property
-    def judged(self) -> list[float | None]:
-        """What a rate is judged by, per seed."""
-        return self.score or self.accuracy
-
-
-class Entry(_Strict):
-    """The choice for one method, normaliser, backbone and batch size."""
-
-    method: str
-    norm: str
-    backbone: str
-    batch_size: int
-    lr: float | None
-    """None where each rate diverges with some seed, and until every trial has ended."""
-    options: dict[str, Any] = {}
-    """Of the method, as they were tuned with the rate."""
-    edge: bool
-    """The chosen rate is the smallest or largest tried: a better one may lie beyond."""
-    trials: list[Trial]
-
-
-class Table(_Strict):
-    """The whole tuning, as committed."""
-
-    schema_version: int = 1
-    command: str
-    criterion: str = CRITERION
-    images: str | None = None
-    """Which images the criterion is on; earlier tables don't say."""
-    data: str
-    task: str
-    seeds: list[int]
-    epochs: int
-    published_lr: float
-    factors: list[float]
-    entries: list[Entry] = Field(default=[])
-
-    def find(self, cell_key: Key) -> Entry | None:
-        """The choice for (method, normaliser, backbone, batch size), if it was tuned."""
-        return next((entry for entry in self.entries if key(entry) == cell_key), None)
-
-    def budget(self) -> dict[str, object]:
-        """What every entry of a table has in common."""
-        return self.model_dump(exclude={"command", "entries", "images"})
-
-
-Key = tuple[str, str, str, int]
-
-
-def key(of: RunSpec | Entry) -> Key:
-    """What a rate is tuned for: method, normaliser, backbone, batch size."""
-    return (of.method, of.norm, of.backbone, of.batch_size)
 
 
 def trials(grid: Grid, task: str, version: int = 1) -> list[RunSpec]:
@@ -259,7 +183,23 @@ def _empty(grid: Grid, task: str, command: str) -> Table:
         epochs=grid.epochs,
         published_lr=grid.published_lr,
         factors=list(grid.tune.factors),
+        combinations=_budget(grid) if grid.tune.options else None,
     )
+
+
+def _budget(grid: Grid) -> int:
+    """How many combinations of options the methods that have any are tuned with."""
+    return max((len(grid.tune.combinations(method)) for method in grid.tune.options), default=1)
+
+
+def _has_the_budget(entry: Entry, grid: Grid) -> bool:
+    """Whether an entry was tuned with as many combinations as it would be beside those of a grid.
+
+    A method of the grid has those of the grid, and another one none or as many as the rest.
+    """
+    if entry.method in {*grid.methods, *grid.tune.options}:
+        return entry.combinations == len(grid.tune.combinations(entry.method))
+    return entry.combinations in (1, _budget(grid))
 
 
 def previous(path: Path, grid: Grid, task: str, data_path: str = "") -> Table | None:
@@ -283,7 +223,10 @@ def previous(path: Path, grid: Grid, task: str, data_path: str = "") -> Table | 
     tried = {key(cell) for cell in trials(grid, task)}
     budget = _empty(grid, task, "").budget()
     differ = [name for name, value in before.budget().items() if value != budget[name]]
-    if differ and (untried := [e for e in before.entries if key(e) not in tried]):
+    untried = [e for e in before.entries if key(e) not in tried]
+    if not differ and (others := [e for e in untried if not _has_the_budget(e, grid)]):
+        differ, untried = ["combinations of options"], others
+    if differ and untried:
         raise UserError(
             f"{path} was tuned with other {', '.join(differ)}, and {len(untried)} of its entries "
             f"(such as {untried[0].method} with {untried[0].norm}) would stay; tune all of them, "

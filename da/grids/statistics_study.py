@@ -244,7 +244,7 @@ def check_questions(settings: dict[str, Any], data: str, data_args: dict[str, An
     """
     from da.adapters.base import adapter
     from da.engine.components import find_data
-    from da.grids.validation import Problems
+    from da.grids.tuning_validation import Problems
 
     problems = Problems()
     questions = Questions.model_validate(settings)

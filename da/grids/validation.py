@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from da.discovery import short_name
@@ -16,10 +15,11 @@ from da.engine.components import (
 )
 from da.errors import UserError, unknown
 from da.grids.grid import Grid, all_tasks, domain_problems, split_task, swept
+from da.grids.tuning_validation import Problems, tuning_problems
 
 if TYPE_CHECKING:
     from da.engine.result import ScoredImages
-    from da.types import DataSet, Role
+    from da.types import DataSet
 
 SET_BY_THE_GRID = {"num_classes", "task", "seed", "norm", "norm_options", "lr"}
 """Arguments of a method that the grid sets by itself."""
@@ -42,18 +42,6 @@ class Known(TypedDict):
     scored_images: ScoredImages
 
 
-class Problems(list[str]):
-    """Collects what is wrong, so that one look shows everything."""
-
-    def of(self, key: str, check: Callable[[], Any]) -> Any:
-        """The value of a check, None where it refuses; what it says is kept with the key."""
-        try:
-            return check()
-        except UserError as error:
-            self.append(f"{key}: {error}")
-            return None
-
-
 def check(settings: dict[str, Any]) -> Known:
     """Refuses a grid that names what doesn't exist; resolves ``tasks: all``.
 
@@ -69,12 +57,15 @@ def check(settings: dict[str, Any]) -> Known:
     data = find_data(grid.data)
     domains = _domains(grid.tasks, data, grid.data_args)
     tasks = all_tasks(domains or ()) if grid.tasks == "all" else grid.tasks
+    names = _short_names(grid)
+    if problems := tuning_problems(grid.renamed(names), tasks[0]):
+        raise UserError("\n".join(problems))
     return Known(
         tasks=list(tasks),
         development="->".join(data.development) if data.development else None,
         version=data.version,
         images=_published(data),
-        names=_short_names(grid),
+        names=names,
         data_path=f"{data.__module__}.{data.__qualname__}",
         scored_images=_scored_images(data, grid.data_args),
     )
@@ -192,46 +183,6 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
             if domain not in checked:
                 data.check_presence(domain)
                 checked.add(domain)
-
-
-def criterion_images(settings: dict[str, Any], options: list[dict[str, Any]]) -> str:
-    """Which images rates are judged on in a tuning, in words.
-
-    Args:
-        settings: of a :class:`~da.grids.grid.Grid`.
-        options: those of the data in each trial.
-
-    Raises:
-        UserError: where the source's accuracy would be one on the images that are trained on.
-    """
-    from da.engine.result import DEFAULT_SCORE
-    from da.selection.base import find_score, scores_of_targets
-
-    grid = Grid.model_validate(settings)
-    data = find_data(grid.data)
-    criterion = grid.tune.criterion
-    of_source = criterion is None or not find_score(criterion).sees_target
-    role: Role = "source" if of_source else "target"
-    if role == "source" and (tuned := [m for m in grid.methods if m in grid.tune.options]):
-        raise UserError(
-            f"tune.options: the source can't tell how much of the target {tuned[0]} should heed, "
-            "and source-only training would look best; name a label-free score on the target that "
-            "is not the method's own loss (tune: {criterion: ...}, or --criterion; one of "
-            f"{', '.join(scores_of_targets())})"
-        )
-    held_out = all(data.holds_out(role, each) for each in options)
-    if role == "target":
-        seen = "not trained on" if held_out else "the very ones that are trained on (transductive)"
-        return f"the target's validation images, without their labels: {seen}"
-    if not held_out:
-        free = [name for name, score in scores_of_targets().items() if not score.needs]
-        raise UserError(
-            f"tune: the source's validation accuracy can't judge a rate on {grid.data}, whose "
-            "validation images of the source are the very ones that are trained on: hold some of "
-            "them out (data_args: {validation: 0.2}), or name a label-free score on the target "
-            f"(tune: {{criterion: {DEFAULT_SCORE}}}, or --criterion; one of {', '.join(free)})"
-        )
-    return "the source's validation images: not trained on"
 
 
 def _check_methods(settings: dict[str, Any], problems: Problems) -> None:

@@ -89,6 +89,7 @@ class UpdatingModule(LeanModule):
         self.automatic_optimization = False
         self.updates = Updates()
         self.clipped: list[bool] = []
+        self._clipped_so_far = (0, 0)
         self.before_clipping: list[Callable[[], None]] = []
         self.before_backward: list[Callable[[Mapping[str, Tensor]], None]] = []
         self.only_looking = False
@@ -122,6 +123,16 @@ class UpdatingModule(LeanModule):
         """Batches whose updates are made; within a batch, those before it."""
         return self.global_step if self._batch_number is None else self._batch_number
 
+    def clipped_share(self) -> float | None:
+        """The share of the updates so far whose gradient was clipped; None where none could be.
+
+        Those that were counted before are not counted again, also where a run is long.
+        """
+        counted, number = self._clipped_so_far
+        number += sum(self.clipped[counted:])
+        self._clipped_so_far = len(self.clipped), number
+        return number / len(self.clipped) if self.clipped else None
+
     @property
     def makes_one_update(self) -> bool:
         """Whether every batch makes one plain update, so that gradients can be accumulated."""
@@ -138,13 +149,13 @@ class UpdatingModule(LeanModule):
             for number, step in enumerate(self.steps(batch)):
                 loss = self._make(step, number, batch_idx)
                 total = loss if total is None else total
+            if self.logging and (share := self.clipped_share()) is not None:
+                self.log("clipped", share)
         finally:
             self._batch_number = None
             self.logging = self._read = True
         if total is None:
             raise RuntimeError(f"{type(self).__name__}.steps made no step of a batch")
-        if self.clipped and self.logging:
-            self.log("clipped", sum(self.clipped) / len(self.clipped))
         if self._updates_now(batch_idx):
             schedules: Any = self.lr_schedulers() or []
             for schedule in schedules if isinstance(schedules, list) else [schedules]:

@@ -33,7 +33,8 @@ class Raised:
         name: of the alarm.
         row: where the learning rates come from.
         method, norm: their names.
-        watched: runs that could have raised it.
+        watched: finished runs of this method and normaliser that watched themselves; an alarm of
+            critics, say, is only raised where there is one.
         alarms: the first one of each run that did, with the run.
     """
 
@@ -51,7 +52,8 @@ class Raised:
 
 
 def watched(runs: Sequence[Run]) -> list[Run]:
-    """The finished runs that watched themselves; those of earlier versions did not."""
+    """The finished runs that watched themselves; those of earlier versions did not, and of those
+    that diverged nothing but the reason is kept."""
     return [run for run in runs if run.result is not None and run.result.alarms is not None]
 
 
@@ -80,9 +82,9 @@ def markdown(runs: Sequence[Run]) -> list[str]:
     number = len(watched(runs))
     if not number:
         return []
-    found = raised_alarms(runs)
+    found, lost = raised_alarms(runs), _diverged(runs)
     if not found:
-        return ["## Alarms", "", f"None, in {number} runs.", ""]
+        return ["## Alarms", "", f"None, in {number} finished runs.{lost}", ""]
     meanings = {one.name: MEANING[one.name] for one in found}
     rows = [
         [
@@ -98,11 +100,18 @@ def markdown(runs: Sequence[Run]) -> list[str]:
         "",
         f"What {number} finished runs said of themselves: "
         f"{'; '.join(f'{name}, {meaning}' for name, meaning in meanings.items())}. Each run that "
-        "raised one is named with the step; its numbers are in its log.txt and result.json.",
+        f"raised one is named with the step; its numbers are in its log.txt and result.json.{lost}",
         "",
         *grid_table(HEADER, rows, left=(0, 1, 2, 3, 6)),
         "",
     ]
+
+
+def _diverged(runs: Sequence[Run]) -> str:
+    """What the section leaves out, after a space; empty where no run diverged."""
+    number = sum(run.state == "diverged" for run in runs)
+    which = "1 run" if number == 1 else f"{number} runs"
+    return f" {which} diverged: what was said there is in log.txt alone." if number else ""
 
 
 def _place(run: Run, alarm: Alarm) -> str:

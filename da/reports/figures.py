@@ -6,6 +6,8 @@ A cross at the foot of a panel stands for runs that diverged or are missing.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,41 @@ def write(figure: Any, path: Path, dpi: int = 150) -> list[Path]:
         kind = file.suffix[1:]
         buffer = io.BytesIO()
         # Fixed identifiers and no date: the same results give the same files.
-        with matplotlib.rc_context({"svg.hashsalt": "da", "svg.fonttype": "none"}):
+        with (
+            texts_as_written(figure),
+            matplotlib.rc_context({"svg.hashsalt": "da", "svg.fonttype": "none"}),
+        ):
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
             figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches="tight")
         write_atomically(file, buffer.getvalue())
     return files
+
+
+@contextmanager
+def texts_as_written(figure: Any) -> Iterator[None]:
+    """Within this block names with two ``$``, of classes or files, are drawn as they are.
+
+    Matplotlib would take what is between them for mathematics, and fails where it is none.
+    """
+    import matplotlib
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    with matplotlib.rc_context({"text.parse_math": False}):  # of labels that drawing makes
+        yield
+
+
+def number_plainly(axis: Any) -> None:
+    """Writes the numbers of a logarithmic axis without mathematics, which :func:`write` leaves out.
+
+    Args:
+        axis: of matplotlib, such as ``axes.yaxis``.
+    """
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter())
 
 
 def _swept(plan: Plan) -> str | None:
@@ -142,6 +174,7 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
             }
             _crosses(axis, sorted(absent), style)
         axis.set_xscale("log", base=2)
+        number_plainly(axis.xaxis)
         axis.set_xticks(list(plan.grid.sweep[name]), [str(v) for v in plan.grid.sweep[name]])
         domain = table.stream.partition("/")[0]
         over = "" if common == tasks else f", {len(common)} of {len(tasks)} tasks"

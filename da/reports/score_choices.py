@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Literal
 
-from da.engine.result import Result, Scores, validation_scores
+from da.engine.result import Evaluation, Result, validation_scores
 from da.engine.run_folder import RESULT, read_result
-from da.engine.spec import NOT_OF_THE_DATA, RunSpec, canonical_json
+from da.engine.spec import RunSpec, canonical_json
 from da.errors import UserError
 from da.grids import plan as plans
 from da.grids.store import PLAN, Store
@@ -26,8 +26,11 @@ LAST = "last"
 EVEN = "any"
 """No score: the last evaluation, and one that is drawn evenly, of which the expectation counts."""
 
-Place = tuple[str, str, str, int]
-"""Data with its options, task, normaliser, seed: what trainings must share to be compared."""
+SETTINGS = ("lr", "method_args")
+"""What is chosen among several settings; all else must be equal."""
+
+Candidate = tuple[Result, Evaluation]
+"""An evaluation, with the training that it is of."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +39,39 @@ class Choice:
 
     Attributes:
         kind: what the candidates are.
-        task, method, seed: of the trainings.
+        data, task, method, seed: of the trainings.
         column: the normaliser in one of its forms.
         by: the name of the score, or ``last`` or ``any``.
         candidates: how many there are.
+        runs: the trainings that they are of, each once.
         accuracy: of the pick on the target's test images; None where the score is not a number for
             some candidate, and nothing is picked.
         best: the highest accuracy of a candidate: the oracle's.
-        source_only: accuracy of source-only training in the same place at its last evaluation, the
-            mean over its settings; None where there is none, and of source-only itself.
+        source_only: accuracy at the last evaluation of source-only training that is equal in all
+            but method and options of the method; among settings of what is picked in the same way
+            from source-only trainings at the same rates. None where there is none, and of
+            source-only itself.
+        references: the trainings that ``source_only`` is of.
+        picked: the training that the pick is of; None where nothing is picked, or no single one.
+        epoch: of the pick, as the result counts them; None as before, and of an even draw.
         correlation: of score and accuracy, see :func:`da.ops.rank_correlation.weighted_spearman`.
     """
 
     kind: Kind
+    data: str
     task: str
     method: str
     seed: int
     column: Column
     by: str
     candidates: int
+    runs: tuple[str, ...]
     accuracy: float | None
     best: float
     source_only: float | None
+    references: tuple[str, ...]
+    picked: RunSpec | None
+    epoch: int | None
     correlation: float | None = None
 
     @property
@@ -129,17 +143,18 @@ def _results_in(folder: Path) -> list[Result]:
     return [read_result(file.parent) for file in files if file.is_file()]
 
 
+def is_labelled(result: Result) -> bool:
+    """Whether the accuracy on the target is known."""
+    return result.evaluations[-1].forms[""]["target/test"].accuracy is not None
+
+
 def choices(results: Sequence[Result]) -> list[Choice]:
     """Every choice that there is to make, by every score, and by none.
 
     Raises:
         UserError: there is nothing to choose, or nothing known of what is chosen.
     """
-    labelled = [
-        result
-        for result in results
-        if result.evaluations[-1].forms[""]["target/test"].accuracy is not None
-    ]
+    labelled = [result for result in results if is_labelled(result)]
     if not labelled:
         raise UserError(
             "no target has labels, so nothing is known of what a score would cost; label-free "
@@ -148,96 +163,137 @@ def choices(results: Sequence[Result]) -> list[Choice]:
     source_only = _source_only(labelled)
     made: list[Choice] = []
     for result in labelled:
+        rivals = _rivals(source_only, [result])
         for form in result.forms:
-            candidates = [evaluation.forms[form] for evaluation in result.evaluations]
-            made += _choose("epochs", result.spec, form, candidates, source_only)
+            evaluations = [(result, evaluation) for evaluation in result.evaluations]
+            made += _choose("epochs", form, evaluations, rivals if len(rivals) == 1 else [])
     for group in _settings(labelled):
+        rivals = _rivals(source_only, group)
         for form in group[0].forms:
-            if any(form not in result.forms for result in group):
-                continue
-            candidates = [result.evaluations[-1].forms[form] for result in group]
-            made += _choose("settings", group[0].spec, form, candidates, source_only)
+            if all(form in result.forms for result in group):
+                made += _choose("settings", form, [_at_last(one) for one in group], rivals)
     if not made:
         raise UserError(
             "there is nothing to choose: each training was evaluated once, and no two of them "
-            "differ in nothing but a setting"
+            "differ in nothing but the learning rate and options of the method"
         )
     return made
 
 
-def _place(spec: RunSpec) -> Place:
-    options = {k: v for k, v in spec.data_args.items() if k not in NOT_OF_THE_DATA}
-    data = canonical_json([spec.data, spec.data_version, options])
-    return (data, spec.task, spec.norm, spec.seed)
+def _alike(spec: RunSpec, apart: Iterable[str]) -> str:
+    """What decides a training but for some settings."""
+    settings = spec.identity()
+    return canonical_json({key: settings[key] for key in settings.keys() - {*apart}})
 
 
 def _settings(results: Sequence[Result]) -> list[list[Result]]:
-    """Trainings of one method in one place, of several settings, the lowest learning rate first."""
-    groups: dict[tuple[Place, str], list[Result]] = {}
+    """Trainings that differ in :data:`SETTINGS` alone, the lowest learning rate first."""
+    groups: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda r: (r.spec.lr, r.run)):
-        groups.setdefault((_place(result.spec), result.spec.method), []).append(result)
+        groups.setdefault(_alike(result.spec, SETTINGS), []).append(result)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _source_only(results: Sequence[Result]) -> dict[tuple[Place, str], float]:
-    """Accuracy by place and form at the last evaluation, the mean over settings."""
-    found: dict[tuple[Place, str], list[float]] = {}
+def _source_only(results: Iterable[Result]) -> dict[str, list[Result]]:
+    """Source-only trainings by all but their :data:`SETTINGS`."""
+    found: dict[str, list[Result]] = {}
     for result in results:
         if result.spec.method == REFERENCE:
-            for form, streams in result.evaluations[-1].forms.items():
-                accuracy = _accuracy(streams)
-                found.setdefault((_place(result.spec), form), []).append(accuracy)
-    return {key: fmean(values) for key, values in found.items()}
+            found.setdefault(_alike(result.spec, ("method", *SETTINGS)), []).append(result)
+    return found
 
 
-def _accuracy(streams: dict[str, Scores]) -> float:
-    accuracy = streams["target/test"].accuracy
+def _rivals(source_only: dict[str, list[Result]], group: Sequence[Result]) -> list[Result]:
+    """Source-only trainings like those of a group at each of its rates; none if a rate lacks."""
+    if group[0].spec.method == REFERENCE:
+        return []
+    alike = source_only.get(_alike(group[0].spec, ("method", *SETTINGS)), [])
+    rates = {one.spec.lr for one in group}
+    found = [one for one in alike if one.spec.lr in rates]
+    return found if {one.spec.lr for one in found} == rates else []
+
+
+def _at_last(result: Result) -> Candidate:
+    return result, result.evaluations[-1]
+
+
+def _accuracy(evaluation: Evaluation, form: str) -> float:
+    accuracy = evaluation.forms[form]["target/test"].accuracy
     assert accuracy is not None  # of a target with labels
     return accuracy
 
 
-def _choose(
-    kind: Kind,
-    spec: RunSpec,
-    form: str,
-    candidates: Sequence[dict[str, Scores]],
-    source_only: dict[tuple[Place, str], float],
-) -> list[Choice]:
-    """What each score picks among the candidates, the first of equal ones; nothing among one."""
-    if len(candidates) < 2:
-        return []
-    accuracies = [_accuracy(streams) for streams in candidates]
-    picks: dict[str, tuple[float | None, float | None]] = {EVEN: (fmean(accuracies), None)}
+@dataclass(frozen=True)
+class _Pick:
+    """What one score picks: its number among the candidates, if it is one, and its accuracy."""
+
+    accuracy: float | None
+    number: int | None = None
+    correlation: float | None = None
+
+
+def _picks(kind: Kind, form: str, candidates: Sequence[Candidate]) -> dict[str, _Pick]:
+    """What each score picks among candidates, the first of equal ones, and what none picks."""
+    accuracies = [_accuracy(evaluation, form) for _, evaluation in candidates]
+    picks = {EVEN: _Pick(fmean(accuracies))}
     if kind == "epochs":
-        picks = {LAST: (accuracies[-1], None), **picks}
-    free = [validation_scores(streams).label_free for streams in candidates]
+        picks = {LAST: _Pick(accuracies[-1], len(accuracies) - 1), **picks}
+    free = [validation_scores(evaluation.forms[form]).label_free for _, evaluation in candidates]
     for name in dict.fromkeys(name for one in free for name in one):
         if kind == "settings" and not compares_trainings(name):
             continue
         values = [one.get(name) for one in free]
         known = [value for value in values if value is not None]
         if len(known) < len(values):
-            picks[name] = (None, None)
+            picks[name] = _Pick(None)
             continue
-        picked = accuracies[known.index(max(known))]
-        picks[name] = (picked, weighted_spearman(known, accuracies))
-    reference = None if spec.method == REFERENCE else source_only.get((_place(spec), form))
-    return [
-        Choice(
+        best = known.index(max(known))
+        picks[name] = _Pick(accuracies[best], best, weighted_spearman(known, accuracies))
+    return picks
+
+
+def _choose(
+    kind: Kind, form: str, candidates: Sequence[Candidate], rivals: Sequence[Result]
+) -> list[Choice]:
+    """The choices among some candidates; nothing among one.
+
+    Args:
+        kind: what the candidates are.
+        form: of the network.
+        candidates: of one training, or one of each of several.
+        rivals: what they are compared with.
+    """
+    if len(candidates) < 2:
+        return []
+    spec = candidates[0][0].spec
+    runs = tuple(dict.fromkeys(result.run for result, _ in candidates))
+    rivals = rivals if all(form in rival.forms for rival in rivals) else []
+    others = _picks(kind, form, [_at_last(rival) for rival in rivals]) if rivals else {}
+    made = []
+    for by, pick in _picks(kind, form, candidates).items():
+        # Of one training it is the last evaluation, whatever picks among those of the other.
+        other = others.get(LAST if kind == "epochs" else by)
+        picked, at = (None, None) if pick.number is None else candidates[pick.number]
+        choice = Choice(
             kind=kind,
+            data=spec.data,
             task=spec.task,
             method=spec.method,
             seed=spec.seed,
             column=Column(spec.norm, form),
             by=by,
             candidates=len(candidates),
-            accuracy=accuracy,
-            best=max(accuracies),
-            source_only=reference,
-            correlation=correlation,
+            runs=runs,
+            accuracy=pick.accuracy,
+            best=max(_accuracy(evaluation, form) for _, evaluation in candidates),
+            source_only=other.accuracy if other else None,
+            references=tuple(rival.run for rival in rivals),
+            picked=picked.spec if picked else None,
+            epoch=at.epoch if at else None,
+            correlation=pick.correlation,
         )
-        for by, (accuracy, correlation) in picks.items()
-    ]
+        made.append(choice)
+    return made
 
 
 def summaries(made: Sequence[Choice]) -> list[Summary]:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from da.engine.result import Result
+from da.engine.spec import canonical_json
 from da.ops.files import write_atomically
 from da.reports.figures import column_styles, write
 from da.reports.report import csv_text
-from da.reports.score_choices import EVEN, LAST, Choice, Kind, Summary
+from da.reports.score_choices import EVEN, LAST, Choice, Kind, Summary, is_labelled
+from da.reports.stability import REFERENCE
 from da.reports.texts import grid_table, percent
 
 TITLES: dict[Kind, str] = {
@@ -30,17 +32,19 @@ LEGEND = (
     "or of its test images where there are no others; of equal values the first counts.",
     f"*{LAST}*: the last evaluation. *{EVEN}*: one that is drawn evenly, the mean over candidates. "
     "What does not beat these two chooses nothing. Over source-only: accuracy of the pick less "
-    "that of source-only training with the same data, task, normaliser and seed at its last "
-    "evaluation (the mean over its settings), in points. Weighted Spearman: of score and accuracy "
-    "over the candidates, weights max(rank, rank)², the mean over the choices in which both vary. "
-    "No choice: the score is not a number for some candidate.",
+    "that of source-only training at its last evaluation, with the same learning rate and all else "
+    "the same but the method and its options; among settings less that of what the same score (or "
+    "draw) picks from source-only trainings at the same rates. In points, the mean over the "
+    "choices for which there is such a training. Weighted Spearman: of score and accuracy over "
+    "the candidates, weights max(rank, rank)², the mean over the choices in which both vary. No "
+    "choice: the score is not a number for some candidate.",
 )
 
 SETTINGS_LEGEND = (
-    "Candidates are trainings with the same data, task, method, normaliser and seed, at their last "
-    "evaluation; they differ in a setting, such as the learning rate. Those that diverged have no "
-    "result and are none. Scores that compare the evaluations of one training with one another "
-    "(EnsV) can't choose here."
+    "Candidates are trainings at their last evaluation that differ in the learning rate and in "
+    "options of the method; all else is equal: data, task, method, normaliser and seed, backbone, "
+    "length, batch size and the rest. Those that diverged have no result and are none. Scores that "
+    "compare the evaluations of one training with one another (EnsV) can't choose here."
 )
 
 
@@ -78,9 +82,7 @@ def markdown(
         "# What label-free scores choose",
         "",
         f"- command: `{command}`",
-        f"- trainings: {len(results)}, of {_named(r.spec.method for r in results)} on "
-        f"{_named(r.spec.data for r in results)}: {_named(r.spec.task for r in results)}; seeds "
-        f"{_named(str(r.spec.seed) for r in results)}",
+        *_trainings(results, made),
         "",
     ]
     for paragraph in LEGEND:
@@ -99,25 +101,54 @@ def markdown(
     return "\n".join(lines)
 
 
+def _trainings(results: Sequence[Result], made: Sequence[Choice]) -> list[str]:
+    """How many trainings entered a choice, those of what, and how many did not, and why."""
+    chosen = {run for choice in made for run in choice.runs}
+    compared = {run for choice in made for run in choice.references} - chosen
+    used = [result for result in results if result.run in chosen]
+    lines = [
+        f"- trainings: {len(used)}, of {_named(r.spec.method for r in used)} on "
+        f"{_named(r.spec.data for r in used)}: {_named(r.spec.task for r in used)}; seeds "
+        f"{_named(str(r.spec.seed) for r in used)}"
+    ]
+    if compared:
+        lines.append(f"- {len(compared)} more of {REFERENCE} are compared with, and no choice")
+    rest = [result for result in results if result.run not in chosen | compared]
+    unlabelled = sum(not is_labelled(result) for result in rest)
+    reasons = {
+        "whose target has no labels": unlabelled,
+        "evaluated once, and unlike every other in more than learning rate and options of the "
+        "method": len(rest) - unlabelled,
+    }
+    return lines + [f"- left out: {number}, {why}" for why, number in reasons.items() if number]
+
+
 def _named(names: Any) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
 def tidy(made: Sequence[Choice]) -> list[dict[str, Any]]:
-    """One row per choice, accuracies and differences as shares."""
+    """One row per choice, accuracies and differences as shares, with the runs that it is among."""
     return [
         {
             "kind": one.kind,
+            "data": one.data,
             "task": one.task,
             "method": one.method,
             "normaliser": str(one.column),
             "seed": one.seed,
             "by": one.by,
             "candidates": one.candidates,
+            "runs": " ".join(one.runs),
+            "picked_run": one.picked.id if one.picked else None,
+            "picked_epoch": one.epoch,
+            "lr": one.picked.lr if one.picked else None,
+            "method_args": canonical_json(one.picked.method_args) if one.picked else None,
             "accuracy": one.accuracy,
             "oracle": one.best,
             "regret": one.regret,
             "source_only": one.source_only,
+            "source_only_runs": " ".join(one.references),
             "weighted_spearman": one.correlation,
         }
         for one in made

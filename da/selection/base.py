@@ -68,17 +68,40 @@ class Score(LabelFreeScore, ABC):
         """The score."""
 
 
+SetState = dict[str, Any]
+"""What a :class:`SetScore` keeps of the networks so far: tensors, numbers, texts and lists of them,
+for it is written into checkpoints."""
+
+
 class SetScore(LabelFreeScore, ABC):
     """A number for each network of a set, which is compared with the others; higher is better.
 
-    In a training the set is its evaluations, one set for each form of the network. Of each of them
-    the logits on the target are kept, and nothing else: features and images are missing in the
-    evidence, and it ``needs`` no source. Numbers of two sets don't compare.
+    In a training the set is its evaluations, one set for each form of the network. Networks come
+    one by one, and of those before there is only what the score has kept: as little as it can,
+    since it lies in memory and in every checkpoint. Evidence holds the logits on the target and
+    nothing else: features and images are missing, and it ``needs`` no source. Numbers of two sets
+    don't compare.
     """
 
     @abstractmethod
+    def extend(self, kept: SetState | None, evidence: Evidence) -> SetState:
+        """What is kept of the networks so far and one more; ``kept`` stays as it is.
+
+        Args:
+            kept: of those before, None before the first.
+            evidence: of the new one.
+        """
+
+    @abstractmethod
+    def values(self, kept: SetState) -> list[float]:
+        """The scores of all networks so far, in the order in which they came."""
+
     def __call__(self, evidence: Sequence[Evidence]) -> list[float]:
-        """The scores, in the order of the networks."""
+        """The scores of a whole set, at least one network, in the order of the networks."""
+        kept: SetState | None = None
+        for one in evidence:
+            kept = self.extend(kept, one)
+        return [] if kept is None else self.values(kept)
 
 
 def available_scores() -> dict[str, type[LabelFreeScore]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +17,8 @@ from da.selection.base import Evidence, Score
 from da.types import Split
 
 Array = NDArray[np.float64]
+
+FOLDS = 5
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of the regularisation that the domain classifier is chosen from."""
@@ -38,8 +41,14 @@ class DEV(Score):
     needs: ClassVar[tuple[Split, ...]] = ("train", "validation")
 
     def __call__(self, evidence: Evidence) -> float:
-        """The score, in nats; at most 0 but for what the control variate adds."""
+        """The score, in nats; at most 0 but for what the control variate adds.
+
+        NaN where either domain has fewer images than there are folds: nothing tells their
+        densities.
+        """
         train, validation = evidence.source["train"], evidence.source["validation"]
+        if min(len(train.features), len(evidence.target.features)) < FOLDS:
+            return math.nan
         source, target, at = (
             p.features.double().numpy() for p in (train, evidence.target, validation)
         )
@@ -58,7 +67,7 @@ def density_ratios(source: Array, target: Array, at: Array, seed: int = 0) -> Ar
 
     Args:
         source: ``(S, F)`` features.
-        target: ``(T, F)`` features.
+        target: ``(T, F)`` features; at least :data:`FOLDS` of either domain.
         at: ``(N, F)`` features.
         seed: of the folds by which the regularisation is chosen.
     """
@@ -68,7 +77,7 @@ def density_ratios(source: Array, target: Array, at: Array, seed: int = 0) -> Ar
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
         {"logisticregression__C": STRENGTHS},
         scoring="neg_log_loss",
-        cv=StratifiedKFold(5, shuffle=True, random_state=seed % 2**32),
+        cv=StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32),
     ).fit(features, is_target)
     log_p = model.predict_log_proba(at)
     ratios: Array = np.exp(log_p[:, 1] - log_p[:, 0]) * len(source) / len(target)

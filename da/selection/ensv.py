@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
-from da.selection.base import Evidence, SetScore
+from da.selection.base import Evidence, SetScore, SetState
 
 
 class EnsV(SetScore):
@@ -16,21 +13,22 @@ class EnsV(SetScore):
     Hu et al. 2024, NeurIPS Datasets and Benchmarks. The authors choose among trainings with
     different settings; the score takes any networks that saw the same images. In a training they
     are its evaluations.
+
+    The score of a network is the share of images whose class is that of the mean of all softmax
+    outputs, in [0, 1]; 1 of a single network. Kept are the sum of these outputs, ``(N, K)``
+    float64, and the classes that each network predicts, ``(N,)`` int32.
     """
 
-    def __call__(self, evidence: Sequence[Evidence]) -> list[float]:
-        """The scores, in [0, 1]; 1 of a single network."""
-        return agreement_with_average([one.target.logits for one in evidence])
+    def extend(self, kept: SetState | None, evidence: Evidence) -> SetState:
+        """See :meth:`da.selection.base.SetScore.extend`."""
+        logits = evidence.target.logits
+        softmax = torch.softmax(logits.double(), dim=1)
+        predicted = logits.argmax(dim=1).int()
+        if kept is None:
+            return {"sum": softmax, "predicted": [predicted]}
+        return {"sum": kept["sum"] + softmax, "predicted": [*kept["predicted"], predicted]}
 
-
-def agreement_with_average(logits: Sequence[Tensor]) -> list[float]:
-    """The share of images whose class is that of the mean of all softmax outputs.
-
-    Args:
-        logits: ``(N, K)`` float of each network, for the same images in the same order.
-    """
-    together = torch.zeros(logits[0].shape, dtype=torch.float64)
-    for one in logits:
-        together += torch.softmax(one.double(), dim=1)
-    classes = together.argmax(dim=1)
-    return [float((one.argmax(dim=1) == classes).double().mean()) for one in logits]
+    def values(self, kept: SetState) -> list[float]:
+        """See :meth:`da.selection.base.SetScore.values`."""
+        classes = kept["sum"].argmax(dim=1)
+        return [float((one == classes).double().mean()) for one in kept["predicted"]]

@@ -54,13 +54,23 @@ def test_images_are_shown_as_they_were_before_they_were_normalised():
     np.testing.assert_allclose(images[:, 0, 0, 0], [0, 0.5, 1], atol=0.01)
 
 
-def test_networks_with_other_images_are_refused_by_their_names():
-    one, other = network(subject(images=40)), network(subject(images=41))
-    refuse_other_images(one, network(subject(images=40), "wa"))
-    refused(lambda: refuse_other_images(one, other), "'bn.ckpt'", "of the source")
+NAMED = ("bn.ckpt", "wa.ckpt")
+
+
+def test_other_images_are_refused_by_the_names_of_the_checkpoints():
+    one = subject(images=40)
+    refuse_other_images(one, subject(images=40), NAMED)
+    other = subject(images=41)
+    refused(lambda: refuse_other_images(one, other, NAMED), "'bn.ckpt' and 'wa.ckpt'", "the source")
+
+
+def test_images_of_other_content_are_refused_though_names_and_labels_agree():
+    one, other = subject(), subject(brightest=254)
+    assert one.data.set_of("target", "test").names(range(9)) == [f"{i}.png" for i in range(9)]
+    refused(lambda: refuse_other_images(one, other, NAMED), "of the source", "--data.source")
 
 
 def test_domains_of_other_names_are_other_images():
-    one, other = network(subject()), network(subject())
-    renamed = replace(other, target=replace(other.target, domain="blurred"))
-    refused(lambda: refuse_other_images(one, renamed), "of the target", "--data.source")
+    one, other = subject(), subject()
+    other.data.domain_of = lambda role: {"source": "clean", "target": "blurred"}[role]
+    refused(lambda: refuse_other_images(one, other, NAMED), "of the target")

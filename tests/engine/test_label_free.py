@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 import pytorch_lightning as L
+import torch
 from scipy.special import softmax
 from short_runs import fit, small
 
 from da.engine.evaluation import Recorder
+from da.engine.label_free import evidence_of_logits
 from da.engine.spec import RunSpec
 from da.engine.training import train
 from da.methods.source_only import SourceOnly
 from da.selection.base import available_scores
+from da.selection.ensv import EnsV
 
 
 class Keep(L.Callback):
@@ -66,9 +69,36 @@ def test_nothing_is_kept_unless_a_score_asks_and_what_came_before_it_has_no_valu
     recorder = trained(tmp_path, ["NuclearNorm"], 2, Keep())
     assert recorder.kept == {}
     recorder = trained(tmp_path, ["EnsV"], 3, Keep(), tmp_path / "last.ckpt")
-    assert list(recorder.kept) == [2]
+    assert recorder.kept["EnsV"][""][0] == [2]
     assert [set(one) for one in values(recorder)] == [{"NuclearNorm"}, {"NuclearNorm"}, {"EnsV"}]
     assert values(recorder)[-1]["EnsV"] == 1.0
+
+
+def test_what_is_kept_grows_by_one_number_for_each_image_and_evaluation(tmp_path):
+    keep = Keep()
+    recorder = trained(tmp_path, ["EnsV"], 3, keep)
+    for numbers, state in recorder.kept["EnsV"].values():
+        assert numbers == [0, 1, 2]
+        assert state["sum"].shape == keep.logits[0].shape
+        assert [one.shape for one in state["predicted"]] == [keep.logits[0].shape[:1]] * 3
+
+
+def test_the_logits_that_earlier_versions_kept_are_read():
+    generator = torch.Generator().manual_seed(2)
+    logits = [torch.randn(20, 4, generator=generator) for _ in range(3)]
+    recorder = Recorder(score_names=["NuclearNorm", "EnsV"])
+    earlier = {i: {"": one, "target-stats": -one} for i, one in enumerate(logits)}
+    del earlier[0]["target-stats"]
+    recorder.load_state_dict({"kept": earlier})
+    assert set(recorder.kept) == {"EnsV"}
+    numbers, state = recorder.kept["EnsV"][""]
+    assert numbers == [0, 1, 2]
+    whole = EnsV()([evidence_of_logits(one) for one in logits])
+    assert EnsV().values(state) == whole
+    assert recorder.kept["EnsV"]["target-stats"][0] == [1, 2]
+    without = Recorder(score_names=["NuclearNorm"])
+    without.load_state_dict({"kept": earlier})
+    assert without.kept == {}
 
 
 @pytest.mark.parametrize("norm", ["bn", "wa"])

@@ -270,8 +270,76 @@ def test_options_are_tried_with_every_rate_and_the_best_pair_is_used(tmp_path):
         ("published", "wa", None),
     }
     given = tuned.model_copy(update={"methods": {"M": {"trade_off": 1.0}}})
-    with pytest.raises(UserError, match=r"methods\.M: trade_off is tuned in .*; leave it to the"):
+    with pytest.raises(UserError, match=r"M: trade_off is tuned in .*; leave it to the"):
         plans.plan(given, ["a->b"], "ablate", "tune")
+
+
+def test_an_override_for_another_method_sets_none_of_its_options():
+    overrides = [{"methods": ["N"], "model": {"w": 1}}]
+    settings = {"overrides": overrides, "tune": {"options": {"M": {"w": [1, 2]}}}}
+    assert Grid.model_validate({**GRID.model_dump(exclude_unset=True), **settings}).tune.options
+
+
+def test_options_of_the_table_that_the_network_is_given_are_refused(tmp_path):
+    path = tmp_path / "t.yaml"
+    table_of(path, with_options(M={"weight_decay": (0.1, 0.2)}))
+    given = GRID.model_copy(update={"tuned": str(path), "model": {"weight_decay": 0.3}})
+    with pytest.raises(
+        UserError, match=r"M: weight_decay is tuned in .*, and the grid sets it, too"
+    ):
+        plans.plan(given, ["a->b"], "ablate", "tune")
+
+
+def table_of(path, grid):
+    results = [(c, made(c)) for c in rate_table.trials(grid, "a->b")]
+    for _, result in results:
+        streams = result.evaluations[-1].forms[""]
+        streams["target/validation"].label_free = {"S": 0.5}
+    before = rate_table.previous(path, grid, "a->b")
+    rate_table.write(path, rate_table.build(grid, "a->b", "tune", results, before))
+    return rate_table.read(path, "tune")
+
+
+def test_a_table_does_not_mix_budgets_of_options(tmp_path):
+    path = tmp_path / "t.yaml"
+    three = with_options(M={"w": (0.3, 1.0, 3.0)}, N={"v": (1, 2, 3)})
+    both = three.model_copy(update={"methods": {"M": {}, "N": {}}})
+    table = table_of(path, three)
+    assert table.combinations == 3
+    assert {entry.combinations for entry in table.entries} == {3}
+    # Another method with the same budget, and one without options, as source-only is.
+    assert len(table_of(path, both).entries) == 4
+    assert (
+        len(table_of(path, three.model_copy(update={"methods": {"SourceOnly": {}}})).entries) == 6
+    )
+    part = {"norms": {"gn": {}}}
+    for tune, methods in (
+        (with_options(M={"w": (0.3, 1.0)}), {"M": {}}),
+        (with_options(), {"M": {}}),
+        (with_options(O={"w": (0.3, 1.0)}), {"O": {}}),
+        (with_options(SourceOnly={"w": (0.3, 1.0, 2.0)}), {"SourceOnly": {}}),
+    ):
+        grid = tune.model_copy(update={**part, "methods": methods})
+        with pytest.raises(UserError, match="tuned with other combinations of options, and "):
+            rate_table.previous(path, grid, "a->b")
+    # Where nothing else would stay, the table is as written now.
+    alone = with_options(M={"w": (0.3, 1.0)})
+    table_of(tmp_path / "other.yaml", with_options(M={"w": (0.3, 1.0, 3.0)}))
+    assert table_of(tmp_path / "other.yaml", alone).combinations == 2
+
+
+def test_an_earlier_table_says_by_its_trials_how_many_combinations_it_has(tmp_path):
+    path = tmp_path / "t.yaml"
+    three = with_options(M={"w": (0.3, 1.0, 3.0)})
+    table_of(path, three)
+    text = path.read_text()
+    assert "combinations: 3\n" in text
+    path.write_text(text.replace("combinations: 3\n", ""))
+    more = three.model_copy(update={"norms": {"gn": {}}})
+    assert rate_table.previous(path, more, "a->b") is not None
+    other = with_options(M={"w": (0.3, 1.0)}).model_copy(update={"norms": {"gn": {}}})
+    with pytest.raises(UserError, match="combinations of options, and 2 of its entries"):
+        rate_table.previous(path, other, "a->b")
 
 
 def test_methods_without_tuned_options_keep_their_rates_alone():
@@ -293,6 +361,33 @@ def test_methods_without_tuned_options_keep_their_rates_alone():
         (
             {"tune": {"options": {"M": {"w": [1, 2]}, "N": {"w": [1]}}}},
             "tune.options: every method has one budget, so give as many values to each; got 2 of M",
+        ),
+        (
+            {"tune": {"options": {"M": {"w": [1, 2, 1.0]}}}},
+            "tune.options.M: w is given twice with one value",
+        ),
+        ({"tune": {"factors": [0.1, 1, 1.0]}}, "tune.factors: given twice: 1.0"),
+        (
+            {"model": {"w": 1}, "tune": {"options": {"M": {"w": [1, 2]}}}},
+            "tune.options.M: w is set by model, too",
+        ),
+        (
+            {
+                "optimizer": {"momentum": 0.5},
+                "tune": {"options": {"M": {"momentum": [0.1, 0.9]}}},
+            },
+            "tune.options.M: momentum is set by optimizer, too",
+        ),
+        (
+            {"sweep": {"model.w": [1]}, "tune": {"options": {"M": {"w": [1, 2]}}}},
+            "tune.options.M: w is set by sweep, too",
+        ),
+        (
+            {
+                "overrides": [{"tasks": ["a->b"], "model": {"w": 1}}],
+                "tune": {"options": {"M": {"w": [1, 2]}}},
+            },
+            "tune.options.M: w is set by overrides.0, too",
         ),
     ],
 )

@@ -8,7 +8,8 @@ from torch import nn
 from da.errors import UserError
 from da.grids import plan as plans
 from da.grids.grid import Grid
-from da.grids.validation import check, criterion_images, name_problems
+from da.grids.tuning_validation import criterion_images
+from da.grids.validation import check, name_problems
 from da.methods.dann import DANN
 from da.norms import normaliser, short_name
 from da.norms.group_norm import GroupNorm
@@ -270,6 +271,34 @@ def test_options_to_tune_are_those_of_a_method_and_take_a_criterion_on_the_targe
     assert said.startswith("tune.options: the source can't tell how much of the target DANN")
     settings["tune"]["criterion"] = "NegativeEntropy"
     assert "labels: not trained on" in criterion_images(settings, [{}])
+
+
+def tuning(methods, **options):
+    return {"methods": methods, "tune": {"criterion": "MixVal", "options": options}}
+
+
+def test_every_method_that_sees_the_target_has_as_many_tuned_options_as_the_rest():
+    options = {"DANN": {"trade_off": [0.5, 1, 2]}}
+    said = refused(lambda: checked(**tuning(["SourceOnly", "DANN", "MCC"], **options)))
+    assert said == (
+        "tune.options: MCC has none, and is compared with DANN, of which the best of 3 is taken; "
+        "give it 3, too, or leave it out"
+    )
+    checked(**tuning(["SourceOnly", "DANN"], **options))
+    checked(**tuning(["SourceOnly", "MCC"], **options))  # the command line has left DANN out
+
+
+def test_tuned_options_are_compared_with_the_grid_under_any_name_of_their_method():
+    settings = tuning({"DANN": {"trade_off": 1}}, **{"da.methods.dann.DANN": {"trade_off": [1, 2]}})
+    assert refused(lambda: checked(**settings)) == (
+        "tune.options.DANN: trade_off is set by methods.DANN, too"
+    )
+
+
+@pytest.mark.parametrize("value", [-1, "x", [1]])
+def test_values_of_tuned_options_that_a_method_refuses_are_so_before_anything_is_trained(value):
+    settings = tuning(["DANN"], DANN={"trade_off": [1, value]})
+    assert refused(lambda: checked(**settings)).startswith("tune.options.DANN: ")
 
 
 @pytest.mark.parametrize("norm", ["bn-frozen", "folded"])

@@ -190,6 +190,30 @@ def test_clipping_counts_and_limits_every_update(algorithm):
         assert largest < 1.001e-3
 
 
+def test_the_share_of_clipped_updates_is_logged_in_the_steps_that_are_read_alone():
+    class Noted(Headed):
+        def log(self, name, value, *args, **kwargs):
+            if name == "clipped" and self.logging:
+                self.noted.append((self.global_step, value))
+            super().log(name, value, *args, **kwargs)
+
+    module = made(Noted)
+    module.noted = []
+    fit(module, digits(steps_per_epoch=4), gradient_clip_val=1e-3, epochs=2)
+    assert module.noted == [(4, 1.0), (8, 1.0)]  # without a logger the last step of an epoch
+    module.noted = []
+    fit(module, digits(steps_per_epoch=2), gradient_clip_val=1e9)
+    # The list may have been taken over from a checkpoint, and grown since.
+    assert module.noted == [(2, 8 / 10)]
+    assert module.clipped_share() == sum(module.clipped) / len(module.clipped)
+    module.clipped += [True] * 5
+    assert module.clipped_share() == 13 / 15
+    fresh = made(Noted)
+    assert fresh.clipped_share() is None
+    fresh.clipped = [True, False]
+    assert fresh.clipped_share() == 0.5
+
+
 # Sharpness.
 
 

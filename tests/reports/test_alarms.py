@@ -72,9 +72,25 @@ def test_runs_without_alarms_say_so_and_those_of_before_say_nothing(tmp_path):
         result.alarms = [] if cell.norm == "wa" else None
 
     _, runs = fill(tmp_path, grid, lambda cell: 0.9, change=change)
-    assert markdown(runs) == ["## Alarms", "", "None, in 2 runs.", ""]
+    assert markdown(runs) == ["## Alarms", "", "None, in 2 finished runs.", ""]
     assert summary(runs) == ""
     _, runs = fill(tmp_path / "before", grid, lambda cell: 0.9)
     assert markdown(runs) == []
     assert {row["alarms"] for row in tidy(runs)} == {None}
     assert "None" not in csv_text(tidy(runs))
+
+
+def test_runs_that_diverged_are_counted_beside_those_that_finished(tmp_path):
+    grid = made_grid(seeds=(0, 1))
+    raising = [alarm("one-class", 5)]
+    for name, alarms in (("none", []), ("some", raising)):
+
+        def change(cell, result, alarms=alarms):
+            result.alarms = alarms
+
+        _, runs = fill(
+            tmp_path / name, grid, lambda cell: 0.9, lambda cell: cell.norm == "wa", change
+        )
+        text = "\n".join(markdown(runs))
+        assert "4 finished runs" in text
+        assert "4 runs diverged: what was said there is in log.txt alone." in text

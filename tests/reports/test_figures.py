@@ -67,3 +67,29 @@ def test_a_whole_grid_has_no_cross_and_no_caption(drawn, settings):
         assert set(kept) == {"bn", "bn@source-stats", "bn@target-stats", "wa"}
         assert crosses == []
     assert figure._suptitle is None
+
+
+def test_names_with_dollars_and_swept_numbers_are_written_as_they_are(tmp_path):
+    grid = made_grid(tasks=("a$^$->b", "b->a$^$"), sweep={"batch_size": (4, 8)})
+    for name, drawn_grid in (("sweep", grid), ("tasks", grid.model_copy(update={"sweep": {}}))):
+        out = tmp_path / name
+        plan, runs = fill(out, drawn_grid, lambda cell: 0.5)
+        figures.save(out, plan, tables(plan, runs))
+        text = (out / "figure.svg").read_text()
+        assert "mathdefault" not in text
+        assert ("a$^$-&gt;b" in text or "a$^$->b" in text) == (name == "tasks")
+        assert (out / "figure.png").stat().st_size > 1000
+
+
+def test_a_logarithmic_axis_has_plain_numbers(tmp_path):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    axis = figure.subplots()
+    axis.plot([1, 2], [0.001, 100])
+    axis.set_yscale("log")
+    figures.number_plainly(axis.yaxis)
+    figures.write(figure, tmp_path / "figure")
+    text = (tmp_path / "figure.svg").read_text()
+    assert ">1e-02<" in text
+    assert "mathdefault" not in text

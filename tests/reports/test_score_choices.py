@@ -13,6 +13,7 @@ from da.errors import UserError
 from da.grids import plan as plans
 from da.reports.runs import Column
 from da.reports.score_choices import choices, load_results, summaries
+from da.reports.score_report import markdown, tidy
 
 NAMES = ("InformationMaximisation", "NegativeEntropy", "EnsV")
 
@@ -72,8 +73,12 @@ def test_settings_are_chosen_at_the_last_evaluation_in_the_same_place_and_not_by
     results = [
         one(0.6, 2.0, lr=0.1),
         one(0.8, 1.0, lr=0.01),
-        one(0.7, 1.5, lr=0.01, batch_size=8),
-        one(0.2, 9.0, lr=0.01, seed=1),  # alone with its seed, and so on
+        one(0.7, 1.5, lr=0.01, method_args={"w": 2}),
+        one(0.2, 9.0, lr=0.01, batch_size=8),  # alone with its batch size, and so on
+        one(0.2, 9.0, lr=0.01, steps_per_epoch=20),
+        one(0.2, 9.0, lr=0.01, model_args={"backbone": "resnet18"}),
+        one(0.2, 9.0, lr=0.01, norm_options={"groups": 8}),
+        one(0.2, 9.0, lr=0.01, seed=1),
         one(0.2, 9.0, lr=0.01, norm="wa"),
         one(0.2, 9.0, lr=0.01, method="N"),
         one(0.2, 9.0, lr=0.01, target="c"),
@@ -91,20 +96,78 @@ def test_settings_are_chosen_at_the_last_evaluation_in_the_same_place_and_not_by
     assert picked(choices(moved), "settings")["any"].candidates == 2
 
 
-def test_the_gain_is_over_source_only_in_the_same_place_and_form():
+def test_the_gain_is_over_source_only_that_is_equal_but_for_the_method():
     scores = {"EnsV": [1.0, 0.0]}
+    shared = {"model_args": {"backbone": "resnet18"}, "trainer": {"max_steps": 5}}
     results = [
-        result([0.4, 0.5], scores, method="SourceOnly"),
-        result([0.4, 0.7], scores, method="SourceOnly", lr=0.5),
-        result([0.9, 0.8], scores),
-        result([0.9, 0.8], scores, norm="wa"),
+        result([0.4, 0.5], scores, method="SourceOnly", **shared),
+        result([0.9, 0.8], scores, method_args={"w": 2}, **shared),
+        # One setting is another each: there is nothing to compare with.
+        result([0.9, 0.8], scores, **shared, norm="wa"),
+        result([0.9, 0.8], scores, **shared, lr=0.5),
+        result([0.9, 0.8], scores, **shared, batch_size=8),
+        result([0.9, 0.8], scores, **shared, steps_per_epoch=20),
+        result([0.9, 0.8], scores, **shared, data_args={"validation": 0.2}),
+        result([0.9, 0.8], scores, trainer=shared["trainer"]),
+        result([0.9, 0.8], scores, model_args=shared["model_args"]),
     ]
-    made_choices = choices(results)
-    assert picked(made_choices, method="M", column=Column("bn"))["EnsV"].gain == pytest.approx(0.3)
-    assert picked(made_choices, method="M", column=Column("wa"))["EnsV"].gain is None
-    assert picked(made_choices, method="SourceOnly")["EnsV"].gain is None
+    gains = [c.gain for c in choices(results) if c.by == "EnsV" and c.kind == "epochs"]
+    assert gains == [None, pytest.approx(0.4), *[None] * 7]
+    made_choices = choices(results[:3])
     line = next(s for s in summaries(made_choices) if (str(s.column), s.by) == ("bn", "EnsV"))
-    assert line.gain == pytest.approx(0.3)
+    assert line.gain == pytest.approx(0.4)
+    found = picked(made_choices, method="M", column=Column("bn"))
+    assert {choice.source_only for choice in found.values()} == {0.5}
+    assert found["EnsV"].references == (results[0].run,)
+
+
+def test_among_settings_source_only_picks_by_the_same_score_among_the_same_rates():
+    def one(accuracy, score, lr, **settings):
+        return result([accuracy], {"NegativeEntropy": [score]}, lr=lr, **settings)
+
+    mine = [one(0.9, 2.0, 0.1), one(0.7, 1.0, 0.2)]
+    source = [
+        one(0.4, 1.0, 0.1, method="SourceOnly"),
+        one(0.6, 3.0, 0.2, method="SourceOnly"),
+        one(0.1, 9.0, 0.3, method="SourceOnly"),  # a rate that is not tried of the other
+        one(0.1, 9.0, 0.1, method="SourceOnly", batch_size=8),
+    ]
+    found = picked(choices([*mine, *source]), "settings", method="M")
+    assert found["NegativeEntropy"].gain == pytest.approx(0.9 - 0.6)
+    assert found["any"].gain == pytest.approx(0.8 - 0.5)
+    assert found["any"].references == (source[0].run, source[1].run)
+    lacking = picked(choices([*mine, source[0]]), "settings", method="M")
+    assert lacking["NegativeEntropy"].gain is None
+    assert lacking["NegativeEntropy"].references == ()
+
+
+def test_a_choice_names_its_runs_and_its_pick_and_the_report_those_that_enter_none():
+    chosen = [result([0.5, 0.9], {"NegativeEntropy": [1.0, last]}, lr=last) for last in (2, 0.5)]
+    alone = result([0.4], {"NegativeEntropy": [1.0]}, seed=7)
+    unlabelled = made(a_cell(seed=8), None)
+    results = [*chosen, alone, unlabelled]
+    made_choices = choices(results)
+    rows = {(row["kind"], row["lr"], row["by"]): row for row in tidy(made_choices)}
+    row = rows["settings", 2, "NegativeEntropy"]
+    assert (row["data"], row["method_args"]) == ("x.Y", "{}")
+    assert row["picked_run"] == chosen[0].run
+    assert {*row["runs"].split()} == {one.run for one in chosen}
+    assert rows["epochs", 0.5, "NegativeEntropy"]["picked_epoch"] == 0
+    assert rows["epochs", 2, "NegativeEntropy"]["picked_epoch"] == 1
+    even = rows["settings", None, "any"]
+    assert (even["picked_run"], even["picked_epoch"]) == (None, None)
+    text = markdown("selection x", results, made_choices, summaries(made_choices))
+    assert "- trainings: 2, of M on x.Y: a->b; seeds 0\n" in text
+    assert "- left out: 1, whose target has no labels\n" in text
+    assert "- left out: 1, evaluated once, and unlike every other" in text
+    assert "compared with" not in text
+    once = [result([0.5], {"NegativeEntropy": [1.0]}, lr=1, method_args={"w": w}) for w in (1, 2)]
+    source = result([0.4], {"NegativeEntropy": [1.0]}, lr=1, method="SourceOnly")
+    made_choices = choices([*once, source])
+    text = markdown("selection x", [*once, source], made_choices, summaries(made_choices))
+    assert "- trainings: 2, of M on" in text
+    assert "- 1 more of SourceOnly are compared with, and no choice\n" in text
+    assert "left out" not in text
 
 
 def test_means_medians_and_shares_are_over_the_choices_of_a_normaliser():

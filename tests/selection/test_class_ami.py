@@ -46,11 +46,18 @@ def test_it_is_the_mutual_information_less_its_expectation():
     assert found == pytest.approx(by_hand, abs=0.02)
 
 
-def test_fewer_features_than_classes_a_class_never_predicted_and_one_image_give_a_number():
-    logits = torch.zeros(6, 4)
-    assert ClassAMI()(evidence(logits, torch.zeros(6, 2))) == 1.0  # one class, one cluster
-    assert ClassAMI()(evidence(logits, torch.arange(6.0)[:, None] % 2)) == 0.0
-    assert ClassAMI()(evidence(logits[:1], torch.ones(1, 2))) == 1.0
+def test_a_network_that_tells_nothing_apart_scores_0():
+    one_class, classes = torch.zeros(6, 4), torch.eye(4)[torch.arange(6) % 4]
+    dead, alive = torch.zeros(6, 2), torch.arange(6.0)[:, None] % 2
+    assert ClassAMI()(evidence(one_class, dead)) == 0.0
+    assert ClassAMI()(evidence(one_class, alive)) == 0.0
+    assert ClassAMI()(evidence(classes, dead)) == 0.0
+    assert ClassAMI()(evidence(one_class[:1], torch.ones(1, 2))) == 0.0
+
+
+def test_fewer_features_than_classes_and_a_class_never_predicted_give_a_number():
+    alive = torch.arange(6.0)[:, None] % 2
+    assert ClassAMI()(evidence(torch.eye(4)[torch.arange(6) % 2], alive)) == pytest.approx(1)
 
 
 def test_the_seed_decides_and_is_named():

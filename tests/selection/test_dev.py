@@ -71,6 +71,23 @@ def test_it_is_the_same_again_and_sees_no_label_of_the_target():
     assert evidence.target.labels is None
 
 
+@pytest.mark.parametrize("few", ["source", "target"])
+def test_fewer_images_of_a_domain_than_folds_give_no_number_and_no_warning(few, recwarn):
+    evidence, _ = evidence_of(1.0)
+
+    def first(p, n):
+        return Predictions(*(x if x is None else x[:n] for x in p))
+
+    train = first(evidence.source["train"], 4 if few == "source" else 20)
+    source = {**evidence.source, "train": train}
+    target = first(evidence.target, 4 if few == "target" else 20)
+    assert np.isnan(DEV()(Evidence(target, source)))
+    enough = Evidence(first(evidence.target, 5), {**source, "train": first(train, 5)})
+    if few == "target":
+        assert np.isfinite(DEV()(enough))
+    assert not recwarn.list
+
+
 def test_it_is_found_by_name_and_says_what_it_needs():
     assert type(find_score("DEV")) is DEV
     assert DEV.needs == ("train", "validation")

@@ -8,14 +8,25 @@ from typing import Any
 
 from da.analysis.pictures.drawing import PANEL, Picture, network_style
 from da.analysis.trained_networks import Subject, TrainedNetwork
+from da.errors import UserError
 
 NAMES = 24
 """Layers that are named, at most."""
 
 
 def draw(networks: Sequence[TrainedNetwork], subject: Subject) -> Picture:
-    """A line per network, and below it what domains drawn by chance would give."""
+    """A line per network, and below it what domains drawn by chance would give.
+
+    Raises:
+        UserError: where no layer of a network was measured.
+    """
     from matplotlib.figure import Figure
+
+    for network in networks:
+        if not network.distances:
+            raise UserError(
+                f"mmd: the network '{network.name}' has no layer at which domains can be compared"
+            )
 
     layers = list(dict.fromkeys(one.layer for network in networks for one in network.distances))
     place = {layer: i for i, layer in enumerate(layers)}

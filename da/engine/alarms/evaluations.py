@@ -16,6 +16,11 @@ REST = 0.25
 """What the other classes must have lost, too: they get less than this part of their share in the
 source's labels. Where one class is nearly all of the source, it may well be of the target."""
 
+LEARNT = 0.4
+"""Where one evaluation alone must tell, how far the source must be learnt, on the way from the
+accuracy of predicting that class everywhere (0) to all images right (1): a network that has hardly
+begun to learn predicts one class, too, and has not collapsed."""
+
 GROWTH = 20.0
 """Scale of the features, in that of the first evaluation, from which they have grown without bound.
 Those of WA, which nothing standardises, grow up to nine times in runs that go well."""
@@ -60,6 +65,12 @@ class Evaluated:
         """Whether nearly all of the target is predicted as one class, and the source isn't."""
         return self.share >= ONE_CLASS and 1 - self.share < REST * (1 - self.source_share)
 
+    @property
+    def has_learnt(self) -> bool:
+        """Whether the source's accuracy is well above that of one class for all images."""
+        gain = self.source_accuracy - self.source_share
+        return gain >= LEARNT * (1 - self.source_share)
+
 
 def most_predicted(target: Predictions, source: Predictions) -> tuple[int, float, float]:
     """The class that most of the target is predicted as, its share, and its share of the source.
@@ -91,10 +102,10 @@ def judge_evaluations(seen: Sequence[Evaluated], last: bool = False) -> list[Ver
 
     Args:
         seen: all of the training so far, in order.
-        last: whether none will follow: a collapse need not last then.
+        last: whether none will follow: a collapse need not last then, where the source is learnt.
     """
     raised = [
-        _one_class(seen[-1:] if last else seen[-LASTING:], last),
+        _one_class(seen[-LASTING:], last),
         _growing_features(seen),
         _falling_source(seen),
     ]
@@ -102,7 +113,9 @@ def judge_evaluations(seen: Sequence[Evaluated], last: bool = False) -> list[Ver
 
 
 def _one_class(recent: Sequence[Evaluated], last: bool) -> Verdict | None:
-    if len(recent) < (1 if last else LASTING) or not all(one.is_one_class for one in recent):
+    lasts = len(recent) == LASTING and all(one.is_one_class for one in recent)
+    ends = last and bool(recent) and recent[-1].is_one_class and recent[-1].has_learnt
+    if not (lasts or ends):
         return None
     now = recent[-1]
     return Verdict(

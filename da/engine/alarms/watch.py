@@ -34,10 +34,13 @@ class Watch(L.Callback):
 
     Attributes:
         alarms: those raised so far, in order.
+        whole: whether the training was watched from its first step. One that goes on from a
+            checkpoint of before there was a watch is not: of its start nothing is known.
     """
 
     def __init__(self) -> None:
         self.alarms: list[Alarm] = []
+        self.whole = True
         self._critics: dict[str, Critic] = {}
         self._terms: dict[str, Term] = {}
         self._evaluations: list[Evaluated] = []
@@ -57,6 +60,7 @@ class Watch(L.Callback):
             "terms": {name: asdict(term) for name, term in self._terms.items()},
             "evaluations": [asdict(one) for one in self._evaluations],
             "window_end": self._window_end,
+            "whole": self.whole,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -66,6 +70,13 @@ class Watch(L.Callback):
         self._terms = {name: Term(**kept) for name, kept in state_dict["terms"].items()}
         self._evaluations = [Evaluated(**kept) for kept in state_dict["evaluations"]]
         self._window_end = state_dict["window_end"]
+        self.whole = state_dict.get("whole", True)
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Notes where a training goes on that was not watched so far; comes before its state."""
+        self.whole = self.state_key in checkpoint["callbacks"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begins to look at losses, before they are differentiated."""
@@ -141,10 +152,13 @@ class Watch(L.Callback):
         )
         self._judge_evaluations()
 
-    def finish(self) -> list[Alarm]:
-        """All alarms, with those of the last evaluation, after which nothing can get better."""
+    def finish(self) -> list[Alarm] | None:
+        """All alarms, with those of the last evaluation, after which nothing can get better.
+
+        None of a training that was not watched from its first step.
+        """
         self._judge_evaluations(last=True)
-        return self.alarms
+        return self.alarms if self.whole else None
 
     def _hear(self, name: str, value: Tensor) -> None:
         """Takes what a method logs, where it is the accuracy of a critic."""
@@ -170,9 +184,9 @@ class Watch(L.Callback):
 
     def _raise(self, verdict: Verdict | None, step: int, epoch: int | None = None) -> None:
         """Keeps an alarm and says it, unless the same was raised before."""
-        if verdict is None or any(
-            (alarm.name, alarm.about) == (verdict.name, verdict.about) for alarm in self.alarms
-        ):
+        if verdict is None or (verdict.name == "critic-at-chance" and not self.whole):
+            return  # the windows that it is of were not the first
+        if any((alarm.name, alarm.about) == (verdict.name, verdict.about) for alarm in self.alarms):
             return
         if epoch is None:
             assert self._module is not None

@@ -1,9 +1,12 @@
 """The numbers of the pictures are those of other implementations."""
 
+import html
+
 import numpy as np
 import pytest
 import torch
 from made_up_networks import network, subject
+from refusing import refused
 from sklearn.linear_model import LogisticRegression
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -11,9 +14,18 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
 )
 
-from da.analysis.pictures import a_distance, calibration, class_accuracy, confusion, wrong
+from da.analysis.pictures import (
+    a_distance,
+    calibration,
+    class_accuracy,
+    confusion,
+    mmd,
+    tsne,
+    wrong,
+)
 from da.analysis.pictures.a_distance import proxy_a_distances
 from da.analysis.pictures.calibration import measure_reliability
+from da.analysis.pictures.drawing import write_picture
 from da.analysis.pictures.tsne import embed
 from da.ops.intervals import wilson_interval
 
@@ -174,3 +186,25 @@ def test_the_map_keeps_neighbours_together_and_is_the_same_every_time():
 @pytest.mark.parametrize("features", [np.zeros((16, 4)), np.ones((16, 1)), np.eye(16)[:, :1]])
 def test_features_that_hardly_vary_have_a_map_too(features):
     assert np.isfinite(embed(features.astype(np.float32), 0)).all()
+
+
+def test_no_layer_to_compare_domains_at_is_said_in_one_line():
+    shown = subject()
+    nothing = network(shown, "mlp", layers=0)
+    said = refused(lambda: mmd.draw([network(shown), nothing], shown))
+    assert said == "mmd: the network 'mlp' has no layer at which domains can be compared"
+
+
+@pytest.mark.parametrize("module", [class_accuracy, confusion, wrong, tsne, calibration, mmd])
+def test_names_with_dollars_are_drawn_as_they_are(module, tmp_path):
+    shown = subject(classes=3, images=24, shared="a$_b$")
+    named = ("x$^y$", "a$b", "c$\\frac$")
+    shown.data.classes = named
+    shown.data.source = "in$_$side"
+    networks = [network(shown, "bn$_{$"), network(shown, "wa", seed=1)]
+    files = write_picture(module.draw(networks, shown), tmp_path / "picture")
+    text = html.unescape(next(f for f in files if f.suffix == ".svg").read_text())
+    assert "in$_$side" in text
+    assert "a$_b$" in text
+    if module in (confusion, class_accuracy):
+        assert "$\\frac$" in text

@@ -59,6 +59,24 @@ def test_one_class_must_last_or_be_the_end():
     assert raised({"share": 0.94}, {"share": 0.94}, last=True) == []
 
 
+def test_at_the_end_one_evaluation_tells_only_where_the_source_is_learnt():
+    one = {"share": 0.99}
+    assert raised(one | {"source_accuracy": 0.3}, last=True) == []
+    assert raised({}, one | {"source_accuracy": 0.3}, last=True) == []
+    assert raised(one | {"source_accuracy": 0.5}, last=True) == ["one-class"]
+    # Where it lasts it is said whatever the source: both domains may collapse together.
+    assert raised(*[one | {"source_accuracy": 0.1}] * 2, last=True) == ["one-class"]
+
+
+@pytest.mark.parametrize("norm", ["bn", "wa"])
+def test_a_quick_look_of_a_few_steps_has_not_collapsed(norm):
+    watch = trained(EntropyMinimisation, steps=3, epochs=1, norm=norm, lr=0.3)
+    assert watch.alarms == []
+    (only,) = watch._evaluations
+    assert only.share > 0.5  # as untrained networks are
+    assert not only.has_learnt
+
+
 def test_a_class_that_is_nearly_all_of_the_source_may_be_of_the_target():
     assert raised({"share": 0.96, "source_share": 0.9}, last=True) == []
     assert raised({"share": 0.99, "source_share": 0.9}, last=True) == ["one-class"]

@@ -103,6 +103,24 @@ def test_a_critic_is_heard_anew_in_each_stage_and_judged_by_the_progress_within_
     assert watch._critics["critic/accuracy"].first == [1.0] * 4
 
 
+def test_a_run_that_was_not_watched_from_its_start_says_nothing_of_it(tmp_path):
+    data = {"batch_size": 4, "steps_per_epoch": 42}
+    made_one = lambda: small(SoftmaxOfOne, backbone="lenet")  # noqa: E731
+    fit(made_one(), digits(**data), tmp_path, epochs=1)
+    late, again = Watch(), Watch()
+    past = tmp_path / "last.ckpt"
+    fit(made_one(), digits(**data), tmp_path / "late", epochs=6, callbacks=[late], ckpt_path=past)
+    assert len(late._critics["critic/accuracy"].first) == 4
+    assert "critic-at-chance" not in {alarm.name for alarm in late.alarms}
+    assert late.finish() is None
+    past = tmp_path / "late" / "last.ckpt"
+    fit(made_one(), digits(**data), epochs=7, callbacks=[again], ckpt_path=past)
+    assert again.finish() is None
+    ended = Watch()  # nothing is left to be trained
+    fit(made_one(), digits(**data), epochs=6, callbacks=[ended], ckpt_path=past)
+    assert ended.finish() is None
+
+
 def test_alarms_are_in_the_result_and_each_is_said_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="da"):
         result = train(RunSpec(**SPEC), tmp_path / "run")
