@@ -33,6 +33,12 @@ def cut(folder, **settings):
     return str(path)
 
 
+def command(folder, root):
+    """What trains the methods on all tasks, twice."""
+    line = ["reproduce", cut(folder), "--root", str(root), "--seeds", "0,1", "--workers", "1"]
+    return [*line, "--method", ",".join(METHODS)]
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tree(tmp_path_factory.mktemp("digits"))
@@ -47,8 +53,7 @@ def _generated(monkeypatch):
 def finished(root, tmp_path_factory):
     """The methods on all tasks, twice."""
     folder = tmp_path_factory.mktemp("reproduced")
-    line = ["reproduce", cut(folder), "--root", str(root), "--seeds", "0,1", "--workers", "1"]
-    line += ["--method", ",".join(METHODS)]
+    line = command(folder, root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "TRAIN", "digits_files:train")
         assert run.main([*line, "--out", str(folder / "out")]) == 0
@@ -152,7 +157,7 @@ def test_the_same_command_trains_what_is_missing_alone(out, root, capsys):
     before = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("cells/*/result.json")}
     gone = results(out)["SourceOnly", "mnist->usps"][1]["run"]
     (out / "cells" / gone / "result.json").unlink()
-    line = ["reproduce", cut(out.parent), "--root", str(root), "--seeds", "0,1", "--workers", "1"]
+    line = command(out.parent, root)
     assert run.main([*line, "--out", "out"]) == 0
     after = {path.parent.name: path.stat().st_mtime_ns for path in out.glob("cells/*/result.json")}
     assert {name for name in before if before[name] != after[name]} == {gone}
