@@ -95,7 +95,9 @@ def sets_of_logits(kept: Mapping[int, Mapping[str, Tensor]], names: Sequence[str
     found: KeptSets = {}
     for name in names:
         score = find_score(name)
-        for number, logits in kept.items() if isinstance(score, SetScore) else ():
+        if not isinstance(score, SetScore):
+            continue
+        for number, logits in kept.items():
             for form, one in logits.items():
                 numbers, before = found.setdefault(name, {}).get(form, ([], None))
                 state = score.extend(before, evidence_of_logits(one))

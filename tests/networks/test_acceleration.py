@@ -160,8 +160,14 @@ def test_every_loss_under_autocast_is_finite_float32_and_close(
         *_, last = (m for m in module.network.classifier.modules() if isinstance(m, nn.Linear))
         last.weight.mul_(scale)
         last.bias += torch.arange(4)  # no near ties, where the predicted class would change
-    views = batch.target.views * len(module.needs.target_views)
-    batch = batch._replace(target=batch.target._replace(views=views))
+    source, target = (
+        half._replace(views=half.views * len(views))
+        for half, views in (
+            (batch.source, module.needs.source_views),
+            (batch.target, module.needs.target_views),
+        )
+    )
+    batch = batch._replace(source=source, target=target)
     for step in module.steps(batch):
         plain = step.compute()
         with torch.autocast("cpu", torch.bfloat16):
@@ -170,7 +176,8 @@ def test_every_loss_under_autocast_is_finite_float32_and_close(
         for term, loss in lower.items():
             assert loss.dtype == torch.float32
             assert torch.isfinite(loss)
-            expected = pytest.approx(plain[term].item(), rel=0.05, abs=0.02 * scale)
+            # Of fourth powers of logits (covariances, squared) the error is four times as large.
+            expected = pytest.approx(plain[term].item(), rel=0.1, abs=0.02 * scale)
             assert loss.item() == expected, term
         torch.stack(list(lower.values())).sum().backward()
     for parameter in module.parameters():
