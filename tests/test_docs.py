@@ -144,6 +144,7 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
     "folder",
     [
         "digits",
+        "digits_default_cpu",
         "digits_seven_seeds",
         "office_caltech10",
         "office_caltech10_controls",
