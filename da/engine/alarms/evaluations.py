@@ -12,6 +12,9 @@ from da.types import Predictions
 ONE_CLASS = 0.95
 """Share of the target's images from which one class is nearly all that is predicted."""
 
+EARLIEST = 50
+"""Steps before which a network that has not learnt the source either has merely not begun."""
+
 REST = 0.25
 """What the other classes must have lost, too: they get less than this part of their share in the
 source's labels. Where one class is nearly all of the source, it may well be of the target."""
@@ -114,6 +117,7 @@ def judge_evaluations(seen: Sequence[Evaluated], last: bool = False) -> list[Ver
 
 def _one_class(recent: Sequence[Evaluated], last: bool) -> Verdict | None:
     lasts = len(recent) == LASTING and all(one.is_one_class for one in recent)
+    lasts = lasts and (recent[-1].has_learnt or recent[-1].step >= EARLIEST)
     ends = last and bool(recent) and recent[-1].is_one_class and recent[-1].has_learnt
     if not (lasts or ends):
         return None

@@ -21,7 +21,8 @@ WELL = Evaluated(10, 1, "7", 0.3, 0.1, 0.7, 0.95, True)
 
 def raised(*changes, last=False):
     seen = [
-        replace(WELL, step=10 * (i + 1), epoch=i + 1, **change) for i, change in enumerate(changes)
+        replace(WELL, **{"step": 100 * (i + 1), "epoch": i + 1} | change)
+        for i, change in enumerate(changes)
     ]
     return [verdict.name for verdict in judge_evaluations(seen, last)]
 
@@ -65,7 +66,9 @@ def test_at_the_end_one_evaluation_tells_only_where_the_source_is_learnt():
     assert raised({}, one | {"source_accuracy": 0.3}, last=True) == []
     assert raised(one | {"source_accuracy": 0.5}, last=True) == ["one-class"]
     # Where it lasts it is said whatever the source: both domains may collapse together.
-    assert raised(*[one | {"source_accuracy": 0.1}] * 2, last=True) == ["one-class"]
+    unlearnt = one | {"source_accuracy": 0.1}
+    assert raised(*[unlearnt] * 2, last=True) == ["one-class"]
+    assert raised(*[unlearnt | {"step": 6}] * 2, last=True) == []  # it has merely not begun
 
 
 @pytest.mark.parametrize("norm", ["bn", "wa"])
