@@ -13,7 +13,6 @@ from da.grids.plan import Plan
 from da.reports.runs import Run
 from da.reports.tables import point_text
 from da.reports.texts import grid_table
-from da.selection.base import compares_trainings
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,11 @@ def setting_scores(plan: Plan, runs: Sequence[Run]) -> list[SettingScores]:
         plan: of the grid.
         runs: all of its places.
     """
-    if not plan.grid.sweep or not compares_trainings(plan.grid.score):
+    if not plan.grid.sweep:
+        return []
+    from da.selection.base import compares_trainings  # it imports torch
+
+    if not compares_trainings(plan.grid.score):
         return []
     found = []
     for row, method, point in product(plan.grid.rows, plan.grid.methods, plan.grid.points()):
