@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal, get_args
@@ -15,8 +14,7 @@ from da.methods.base import Stage, Step
 from da.methods.dann import DANN
 from da.methods.updates import frozen_statistics
 from da.networks.network import evaluating
-from da.norms.base import DomainLayer
-from da.ops.acceleration import accelerate, without_autocast
+from da.ops.acceleration import without_autocast
 from da.ops.schedules import reversal_strength
 from da.types import Activations, Batch
 
@@ -83,10 +81,7 @@ class ADDA(DANN):
     def build(self) -> None:
         """Builds the critic, and makes room for the network of the source."""
         super().build()
-        self.source_network = copy.deepcopy(self.network).requires_grad_(False)
-        h = self.hparams
-        for part in self.source_network.children():  # copies aren't compiled
-            accelerate(part, h["channels_last"], h["compile"])
+        self.source_network = self.frozen_copy()
 
     def stages(self) -> Sequence[Stage]:
         """The source, then the adaptation."""
@@ -98,11 +93,7 @@ class ADDA(DANN):
         if stage.name == "source" or self.stage_resumed:
             return
         self.source_network.load_state_dict(self.network.state_dict())
-        for layer in self.network.modules():
-            if isinstance(layer, DomainLayer):
-                layer.start_target_from_source()
-        optimiser: Any = self.optimizers()
-        optimiser.optimizer.state.clear()
+        self.leave_source()
 
     @property
     def makes_one_update(self) -> bool:

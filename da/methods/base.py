@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 from da.errors import UserError
 from da.methods.stages import Stage, StagedModule
 from da.methods.updates import Sharpness, Step
-from da.networks.network import evaluating, split_activations
+from da.networks.network import Network, evaluating, split_activations
 from da.networks.pretrained_conversion import convert_backbone
 from da.norms import normaliser
 from da.norms.base import tell_domains
 from da.norms.weight_align.sharing import aligned_once
-from da.ops.acceleration import without_autocast
+from da.ops.acceleration import accelerate, without_autocast
 from da.types import Activations, Batch, DataModule, Domains, Predictions, Role, Segment, View
 
 __all__ = ["Method", "Needs", "Sharpness", "Stage", "Step"]
@@ -164,6 +165,13 @@ class Method(StagedModule, ABC):
         tell_domains(part, domains)
         output: Tensor = part(x)
         return output
+
+    def frozen_copy(self) -> Network:
+        """A copy of the network as it is now, which takes no gradient."""
+        twin = copy.deepcopy(self.network).requires_grad_(False)
+        for part in twin.children():  # copies aren't compiled
+            accelerate(part, self.hparams["channels_last"], self.hparams["compile"])
+        return twin
 
     # Preparation.
 

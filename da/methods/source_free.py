@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from da.errors import UserError
 from da.methods.base import Method, Stage
 from da.networks.network import build_bottleneck
-from da.norms.base import DomainLayer
 from da.types import Activations, Batch
 
 
@@ -129,16 +128,13 @@ class SourceFree(Method):
         """Begins adaptation at its own rate, with nothing remembered of the source's gradients."""
         if stage.source or self.stage_resumed:
             return
+        self.leave_source()
         optimiser: Any = self.optimizers()
-        optimiser.optimizer.state.clear()
         schedule: Any = self.lr_schedulers()
         factor = self.hparams["adaptation_factor"]
         schedule.base_lrs = [rate * factor for rate in schedule.base_lrs]
         for group, rate in zip(optimiser.param_groups, schedule.base_lrs, strict=True):
             group["lr"] = rate
-        for layer in self.network.modules():
-            if isinstance(layer, DomainLayer):
-                layer.start_target_from_source()
 
     @property
     def progress(self) -> float:

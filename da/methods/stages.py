@@ -10,6 +10,7 @@ import torch
 
 from da.errors import UserError
 from da.methods.network_module import NetworkModule
+from da.norms.base import DomainLayer
 from da.ops.seeding import derive_seed, set_random_state
 
 
@@ -72,6 +73,14 @@ class StagedModule(NetworkModule):
         done once (a copy of the source's network) is left out where :attr:`stage_resumed`: it is
         in the checkpoint.
         """
+
+    def leave_source(self) -> None:
+        """Goes on to the target from what the source taught, with nothing left of its momentum."""
+        for layer in self.network.modules():
+            if isinstance(layer, DomainLayer):
+                layer.start_target_from_source()
+        optimiser: Any = self.optimizers()
+        optimiser.optimizer.state.clear()
 
     def start_epoch(self) -> None:
         """Called before each epoch, in the stage that it is in; see :meth:`Method.collect`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Iterator
 
@@ -11,7 +10,6 @@ from torch import nn
 
 from da.methods.base import Method, Step
 from da.networks.network import Network
-from da.ops.acceleration import accelerate
 from da.types import Batch
 
 
@@ -63,10 +61,7 @@ class AveragingMethod(Method):
 
     def build(self) -> None:
         """Makes the teacher, a copy of the network as it is now."""
-        self.teacher = copy.deepcopy(self.network).requires_grad_(False)
-        h = self.hparams
-        for part in self.teacher.children():  # copies aren't compiled
-            accelerate(part, h["channels_last"], h["compile"])
+        self.teacher = self.frozen_copy()
 
     def evaluated(self) -> Network:
         """The teacher; before it is made, the network that it will be a copy of."""
