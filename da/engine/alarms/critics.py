@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import NamedTuple
 
 from torch import Tensor
 
-from da.engine.alarms.record import AlarmName
+from da.engine.alarms.record import Verdict
 
 EVERY = 5
 """A critic's accuracy is heard in one step of so many: ten in a window, few enough to cost
@@ -39,14 +38,6 @@ PERFECT_WINDOWS = 4
 STRONG = 0.2
 """Progress of the stage at hand from which a perfect critic counts: the published schedule of the
 reversal is at three quarters of its strength there, and before it a critic is meant to be ahead."""
-
-
-class Verdict(NamedTuple):
-    """An alarm, but for its place: see :class:`da.engine.alarms.record.Alarm`."""
-
-    name: AlarmName
-    about: str
-    text: str
 
 
 @dataclass

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from da.engine.alarms.critics import Verdict
-from da.engine.alarms.record import LASTING
+from da.engine.alarms.record import LASTING, Verdict
 from da.types import Predictions
 
 ONE_CLASS = 0.95

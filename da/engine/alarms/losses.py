@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from da.engine.alarms.critics import WINDOW, Verdict
+from da.engine.alarms.critics import WINDOW
+from da.engine.alarms.record import Verdict
 from da.methods.network_module import NetworkModule
 from da.ops.acceleration import without_autocast
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +17,14 @@ AlarmName = Literal[
 
 LASTING = 2
 """Evaluations in a row that must show the same: a single bad one is often over at the next."""
+
+
+class Verdict(NamedTuple):
+    """An alarm, but for its place: see :class:`Alarm`."""
+
+    name: AlarmName
+    about: str
+    text: str
 
 
 class Alarm(BaseModel):

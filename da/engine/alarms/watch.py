@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as L
 from torch import Tensor
 
-from da.engine.alarms.critics import EVERY, WINDOW, Critic, Verdict
+from da.engine.alarms.critics import EVERY, WINDOW, Critic
 from da.engine.alarms.evaluations import (
     Evaluated,
     feature_scale,
@@ -18,7 +18,7 @@ from da.engine.alarms.evaluations import (
     most_predicted,
 )
 from da.engine.alarms.losses import Term
-from da.engine.alarms.record import Alarm
+from da.engine.alarms.record import Alarm, Verdict
 from da.methods.base import Method
 
 log = logging.getLogger(__name__)
