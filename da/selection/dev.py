@@ -8,11 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from da.ops.domain_classifier import domain_classifier
 from da.selection.base import Evidence, Score
 from da.types import Split
 
@@ -73,12 +70,7 @@ def density_ratios(source: Array, target: Array, at: Array, seed: int = 0) -> Ar
     """
     features = np.concatenate([source, target])
     is_target = np.repeat([0, 1], [len(source), len(target)])
-    model = GridSearchCV(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
-        {"logisticregression__C": STRENGTHS},
-        scoring="neg_log_loss",
-        cv=StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32),
-    ).fit(features, is_target)
+    model = domain_classifier(STRENGTHS, FOLDS, seed, "neg_log_loss").fit(features, is_target)
     log_p = model.predict_log_proba(at)
     ratios: Array = np.exp(log_p[:, 1] - log_p[:, 0]) * len(source) / len(target)
     return ratios

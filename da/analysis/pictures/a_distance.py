@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, StratifiedShuffleSplit
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import StratifiedShuffleSplit
 
 from da.analysis.pictures.drawing import PANEL, Picture, network_style
 from da.analysis.trained_networks import Subject, TrainedNetwork
+from da.ops.domain_classifier import domain_classifier
 
 SPLITS = 10
 """Divisions into halves."""
@@ -43,11 +41,7 @@ def proxy_a_distances(
     halves = StratifiedShuffleSplit(splits, test_size=0.5, random_state=seed % 2**32)
     found = []
     for seen, held in halves.split(features, domain):
-        model = GridSearchCV(
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
-            {"logisticregression__C": STRENGTHS},
-            cv=StratifiedKFold(2, shuffle=True, random_state=seed % 2**32),
-        ).fit(features[seen], domain[seen])
+        model = domain_classifier(STRENGTHS, 2, seed).fit(features[seen], domain[seen])
         found.append(2 * (1 - 2 * np.mean(model.predict(features[held]) != domain[held])))
     return np.array(found)
 
