@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,11 +223,16 @@ def _scaled(value: float | None) -> float | None:
     return None if value is None else round(100 * value, 4)
 
 
-def csv_text(rows: list[dict[str, Any]]) -> str:
-    """Rows with equal keys as CSV; None is an empty field."""
+def csv_text(rows: list[dict[str, Any]], header: Sequence[str] = ()) -> str:
+    """Rows with equal keys as CSV; None is an empty field.
+
+    Args:
+        rows: nothing is written of none, unless there is a header.
+        header: the keys, for tables that may have no row.
+    """
     buffer = io.StringIO()
-    if rows:
-        names = list(dict.fromkeys(key for row in rows for key in row))
+    names = list(dict.fromkeys([*header, *(key for row in rows for key in row)]))
+    if names:
         writer = csv.DictWriter(buffer, names, lineterminator="\n", restval="")
         writer.writeheader()
         writer.writerows(rows)

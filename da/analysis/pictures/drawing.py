@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +11,7 @@ import numpy as np
 
 from da.ops.files import write_atomically
 from da.reports.figures import COLOURS, write
+from da.reports.report import csv_text
 from da.types import Role
 
 DOMAINS: dict[Role, dict[str, Any]] = {
@@ -126,19 +125,12 @@ def write_picture(picture: Picture, path: Path) -> list[Path]:
     """
     table = path.with_name(f"{path.name}.csv")
     files = write(picture.figure, path, dpi=DPI)
-    write_atomically(table, as_csv(picture.rows, picture.header))
+    rows = [{key: _field(value) for key, value in row.items()} for row in picture.rows]
+    write_atomically(table, csv_text(rows, picture.header))
     return [*files, table]
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]], header: Sequence[str] = ()) -> str:
-    """A table with a header, by default the rows' own; six digits of a number, nothing for None."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0] if rows else header)
-    writer.writerows(_cells(row.values()) for row in rows)
-    return text.getvalue()
-
-
-def _cells(values: Iterable[Any]) -> list[Any]:
-    numbers = [v.item() if hasattr(v, "item") else v for v in values]
-    return [f"{v:.6g}" if isinstance(v, float) else "" if v is None else v for v in numbers]
+def _field(value: Any) -> Any:
+    """Six digits of a number."""
+    number = value.item() if hasattr(value, "item") else value
+    return f"{number:.6g}" if isinstance(number, float) else number
