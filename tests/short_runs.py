@@ -12,6 +12,12 @@ from da.methods.stages import stage_of
 from datasets.digits import Digits
 
 CLASSES = 10
+
+SHORT_FIT = [
+    *("--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"),
+    *("--model.bottleneck", "8", "--trainer.accelerator", "cpu"),
+]
+"""Options of ``fit``: two steps of a small network."""
 MOST_EPOCHS = 20
 
 

@@ -7,51 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from short_runs import SHORT_FIT
 
 import run
 from da.cli._checkpoints import from_checkpoint
 from da.cli.analyse import OF_LABELS, PICTURES
 from datasets.folder import Folder
-
-SHORT = [
-    *("--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"),
-    *("--model.bottleneck", "8", "--trainer.accelerator", "cpu"),
-]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """Two domains of 2 classes, 20 images each in files sorted by class; the target is darker."""
-    root = tmp_path_factory.mktemp("domains")
-    random = np.random.default_rng(0)
-    for domain, scale in (("bright", 1.0), ("dark", 0.4)):
-        for label, name in enumerate(("red", "green")):
-            (root / domain / name).mkdir(parents=True)
-            for i in range(10):
-                image = random.normal(90, 25, (32, 32, 3))
-                image[..., label] += 60
-                pixels = np.clip(scale * image, 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(root / domain / name / f"{i:02d}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def data(root):
-    return [
-        *("--data", "Folder", "--data.root", str(root), "--data.source", "bright"),
-        *("--data.target", "dark", "--data.image_size", "32", "--data.resize", "32"),
-        *("--data.batch_size", "4", "--data.eval_batch_size", "8"),
-    ]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, data):
-    """Runs of two steps of DANN with batch norm and with WeightAlign, as a folder of runs."""
-    out = tmp_path_factory.mktemp("trained")
-    for norm in ("wa", "bn"):
-        words = ["--model", "DANN", "--model.norm", norm, "--out", str(out / norm)]
-        assert run.main(["fit", *words, *data, *SHORT]) == 0
-    return out
 
 
 @pytest.fixture
@@ -80,7 +41,9 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_a_pair_of_checkpoints_has_every_picture_and_its_numbers(call, trained, tmp_path, root):
+def test_a_pair_of_checkpoints_has_every_picture_and_its_numbers(
+    call, trained, tmp_path, two_domains
+):
     said = call(*(trained / norm / "last.ckpt" for norm in ("bn", "wa")), "--out", "out")
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == sorted(f"{name}.{kind}" for name in PICTURES for kind in ("csv", "png", "svg"))
@@ -102,7 +65,9 @@ def test_a_pair_of_checkpoints_has_every_picture_and_its_numbers(call, trained, 
     wrong = [row for row in table(tmp_path / "out/wrong.csv") if row["network"] == "bn"]
     assert len(wrong) == 20 - right
     for row in wrong:
-        assert (root / "dark" / row["image"]).is_file() or (root / row["image"]).is_file()
+        assert (two_domains / "dark" / row["image"]).is_file() or (
+            two_domains / row["image"]
+        ).is_file()
         assert row["true"] in row["image"]
 
 
@@ -226,10 +191,16 @@ def test_an_unfinished_training_is_named_by_its_file_alone(call, refused, traine
     assert (tmp_path / "cut/analysis/confusion.png").is_file()
 
 
-def test_networks_on_other_images_are_refused(refused, trained, data):
+def test_networks_on_other_images_are_refused(refused, trained, pair):
     turned = {"bright": "dark", "dark": "bright"}
     folder = trained.parent / "turned"
-    words = ["fit", "--out", str(folder), *(turned.get(word, word) for word in data), *SHORT]
+    words = [
+        "fit",
+        "--out",
+        str(folder),
+        *(turned.get(word, word) for word in pair),
+        *SHORT_FIT,
+    ]
     assert run.main(words) == 0
     said = refused(trained / "bn", folder, "--only", "confusion")
     assert "have other images of the source, and networks are compared on the same" in said

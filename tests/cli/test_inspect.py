@@ -2,54 +2,12 @@ import csv
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import run
 from da.cli._checkpoints import from_checkpoint
 from da.networks.backbones.base import build_backbone
-
-SHORT = [
-    *("--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"),
-    *("--model.bottleneck", "8", "--trainer.accelerator", "cpu"),
-]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """Two domains of 2 classes, 20 images each in files sorted by class; the target is darker."""
-    root = tmp_path_factory.mktemp("domains")
-    random = np.random.default_rng(0)
-    for domain, scale in (("bright", 1.0), ("dark", 0.4)):
-        for label, name in enumerate(("red", "green")):
-            (root / domain / name).mkdir(parents=True)
-            for i in range(10):
-                image = random.normal(90, 25, (32, 32, 3))
-                image[..., label] += 60
-                pixels = np.clip(scale * image, 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(root / domain / name / f"{i:02d}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def data(root):
-    return [
-        *("--data", "Folder", "--data.root", str(root), "--data.source", "bright"),
-        *("--data.target", "dark", "--data.image_size", "32", "--data.resize", "32"),
-        *("--data.batch_size", "4", "--data.eval_batch_size", "8"),
-    ]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, data):
-    """Checkpoints of two steps of DANN with batch norm and with WeightAlign."""
-    out = tmp_path_factory.mktemp("trained")
-    for norm in ("bn", "wa"):
-        words = ["--model", "DANN", "--model.norm", norm, "--out", str(out / norm)]
-        assert run.main(["fit", *words, *data, *SHORT]) == 0
-    return out
 
 
 @pytest.fixture
@@ -115,8 +73,8 @@ def test_checkpoints_are_measured_on_the_images_of_both_domains(call, trained):
 
 
 @pytest.mark.parametrize("method", ["DANN", "SourceOnly"])
-def test_untrained_batch_norm_has_the_statistics_that_training_would_see(call, data, method):
-    rows, said = call("--norms", "bn,gn", "--model", method, *data)
+def test_untrained_batch_norm_has_the_statistics_that_training_would_see(call, pair, method):
+    rows, said = call("--norms", "bn,gn", "--model", method, *pair)
     assert f"bn, before {method}: where" in said
     assert {row["norm"] for row in rows} == {"bn", "gn"}
     source, target, running = (
@@ -129,14 +87,14 @@ def test_untrained_batch_norm_has_the_statistics_that_training_would_see(call, d
 
 
 def test_pretrained_weights_keep_their_statistics_and_are_converted(
-    call, data, tmp_path, monkeypatch
+    call, pair, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     torch.manual_seed(0)
     network = build_backbone("digits_resnet")
     network.stem[1].running_mean.fill_(0.25)
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    options = ["--model.weights", "weights.pth", "--model.conversion_images", 12, *data]
+    options = ["--model.weights", "weights.pth", "--model.conversion_images", 12, *pair]
     rows, _ = call("--norms", "bn,wa", *options)
     assert float(stem(rows, "before training", "running")["mean"]) == pytest.approx(0.25)
     last = [r for r in rows if r["layer"] == "bottleneck.0" and r["point"] == "into"]
@@ -151,17 +109,17 @@ def test_pretrained_weights_keep_their_statistics_and_are_converted(
     assert {row["norm"] for row in last} == {"bn", "wa"}
 
 
-def test_the_same_call_gives_the_same_files_and_fewer_images_others(call, data, tmp_path):
-    rows, _ = call("--model.norm", "wa", *data)
+def test_the_same_call_gives_the_same_files_and_fewer_images_others(call, pair, tmp_path):
+    rows, _ = call("--model.norm", "wa", *pair)
     files = sorted((tmp_path / "runs/activations").iterdir())
     first = [file.read_bytes() for file in files]
-    assert call("--model.norm", "wa", *data)[0] == rows
+    assert call("--model.norm", "wa", *pair)[0] == rows
     assert [file.read_bytes() for file in files] == first
-    assert call("--model.norm", "wa", "--images", 6, *data)[0] != rows
+    assert call("--model.norm", "wa", "--images", 6, *pair)[0] != rows
     assert {row["norm"] for row in rows} == {"wa"}
 
 
-def test_what_is_wrong_is_said_in_one_line(refused, trained, data, tmp_path):
+def test_what_is_wrong_is_said_in_one_line(refused, trained, pair, tmp_path):
     bn = trained / "bn" / "last.ckpt"
     assert refused() == (
         "expected what to inspect (activations or training): python run.py inspect activations "
@@ -174,11 +132,11 @@ def test_what_is_wrong_is_said_in_one_line(refused, trained, data, tmp_path):
     assert "'no.ckpt'" in refused("activations", "no.ckpt")
     (tmp_path / "text.ckpt").write_text("no tensors")
     assert "'text.ckpt'" in refused("activations", bn, "text.ckpt")
-    said = refused("activations", "--norms", "bn,wb", *data)
+    said = refused("activations", "--norms", "bn,wb", *pair)
     assert said.startswith(
         "unknown normaliser 'wb'; did you mean 'wa+bn'? One of: bn, bn-frozen, dsbn, "
     )
-    assert "unknown normaliser 'wb'" in refused("activations", "--model.norm", "wb", *data)
+    assert "unknown normaliser 'wb'" in refused("activations", "--model.norm", "wb", *pair)
     said = refused("activations", bn, "--norms", "wa")
     assert said == "norms: a checkpoint has its own normaliser; leave --norms out"
     said = refused("activations", "--norms", "wa", "--model.norm", "bn")
