@@ -39,7 +39,7 @@ ELSEWHERE = {
 OF_TRAINING = {
     "model": {
         *("weights", "conversion", "conversion_images", "lr", "pretrained_factor", "optimizer"),
-        *("momentum", "weight_decay", "decay", "anneal_alpha", "anneal_beta", "horizon"),
+        *("momentum", "weight_decay", "decay", "anneal_alpha", "anneal_beta", "warmup", "horizon"),
     },
     "data": {"steps_per_epoch", "balanced"},
 }

@@ -33,6 +33,8 @@ class Optimizer(Strict):
     """The rate is lr (1 + alpha x progress)^-beta; 0 keeps it constant. The default is 10."""
     anneal_beta: float | None = Field(default=None, ge=0)
     """See ``anneal_alpha``; the default is 0.75."""
+    warmup: float | None = Field(default=None, ge=0, le=1)
+    """The share of progress over which the rate rises from a tenth to the whole; default 0."""
     horizon: int | None = Field(default=None, gt=0)
     """Progress is step / horizon instead of step / all steps of the training."""
 

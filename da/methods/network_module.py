@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from da.errors import UserError, refuse_negative, unknown
+from da.errors import UserError, refuse_negative
 from da.methods.updates import UpdatingModule
 from da.networks.backbones.base import build_backbone as build_backbone
 from da.networks.network import Network, build_bottleneck, evaluate_images
@@ -24,14 +24,13 @@ from da.norms.frozen_batch_norm import FrozenBatchNorm
 from da.norms.weight_align.coverage import measure_coverage
 from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
 from da.ops.acceleration import accelerate
-from da.ops.optimisation import build_optimiser, parameter_groups
-from da.ops.schedules import annealing
+from da.ops.optimisation import build_optimiser, parameter_groups, refuse_optimiser
+from da.ops.schedules import learning_rate_factor
 from da.ops.seeding import random_state, seeded
 from da.types import Activations, DataModule, Predictions
 
 Part = Literal["backbone", "bottleneck", "critic"]
 PARTS = get_args(Part)
-OPTIMISERS = ("sgd", "adam", "adamw")
 
 
 class NetworkModule(UpdatingModule):
@@ -62,6 +61,7 @@ class NetworkModule(UpdatingModule):
         decay: decay weights with two or more dimensions, or all parameters.
         anneal_alpha: the learning rate is lr · (1 + alpha · progress)^-beta; 0 keeps it constant.
         anneal_beta: see ``anneal_alpha``.
+        warmup: the share of progress over which the learning rate rises from a tenth to the whole.
         horizon: progress is step / horizon instead of step / all steps of the run. The published
             settings of the adversarial methods use 10000, whatever the length of the run.
         conversion: how norm ``wa`` starts from pretrained weights: converted so that they compute
@@ -99,6 +99,7 @@ class NetworkModule(UpdatingModule):
         decay: Literal["weights", "all"] = "weights",
         anneal_alpha: float = 10.0,
         anneal_beta: float = 0.75,
+        warmup: float = 0.0,
         horizon: int | None = None,
         conversion: Calibration = "source",
         conversion_images: int = 512,
@@ -119,11 +120,7 @@ class NetworkModule(UpdatingModule):
         for option, size in (("bottleneck", bottleneck), ("horizon", horizon)):
             if size is not None and size < 1:
                 raise UserError(f"{option}: expected a whole number from 1 or null, got {size}")
-        if optimizer not in OPTIMISERS:
-            raise unknown("optimizer", optimizer, OPTIMISERS)
-        if not 0 <= momentum < 1:
-            raise UserError(f"momentum: expected a number from 0 up to but not 1, got {momentum}")
-        refuse_negative(weight_decay=weight_decay)
+        refuse_optimiser(optimizer, momentum, weight_decay, warmup)
         # Of whichever method: a loss that is climbed has no lowest value.
         refuse_negative(**{k: v for k, v in self.hparams.items() if k.endswith("trade_off")})
         normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
@@ -349,8 +346,8 @@ class NetworkModule(UpdatingModule):
         # would start the training stream, before a resumed run knows which step it is at.
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser,
-            lambda step: annealing(
-                self.progress if step else 0.0, h["anneal_alpha"], h["anneal_beta"]
+            lambda step: learning_rate_factor(
+                self.progress if step else 0.0, h["anneal_alpha"], h["anneal_beta"], h["warmup"]
             ),
         )
         return {

@@ -8,6 +8,21 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from da.errors import UserError, refuse_negative, unknown
+
+OPTIMISERS = ("sgd", "adam", "adamw")
+
+
+def refuse_optimiser(optimizer: str, momentum: float, weight_decay: float, warmup: float) -> None:
+    """Refuses a name that is none of an optimiser, and settings outside of their range."""
+    if optimizer not in OPTIMISERS:
+        raise unknown("optimizer", optimizer, OPTIMISERS)
+    if not 0 <= momentum < 1:
+        raise UserError(f"momentum: expected a number from 0 up to but not 1, got {momentum}")
+    refuse_negative(weight_decay=weight_decay)
+    if not 0 <= warmup <= 1:
+        raise UserError(f"warmup: expected a share of the run from 0 to 1, got {warmup}")
+
 
 def parameter_groups(
     parameters: Iterable[tuple[str, nn.Parameter]],

@@ -23,6 +23,27 @@ def annealing(progress: float, alpha: float = 10.0, beta: float = 0.75) -> float
     return (1.0 + alpha * progress) ** -beta
 
 
+def learning_rate_factor(
+    progress: float, alpha: float = 10.0, beta: float = 0.75, warmup: float = 0.0
+) -> float:
+    """The annealing, times a rise from 1/10 to 1 at the start where there is one.
+
+    The rise is linear (Goyal et al. 2017, Accurate, Large Minibatch SGD, section 2.2). It does not
+    begin at 0, at which the first step would be none.
+
+    Args:
+        progress: p.
+        alpha: of the annealing.
+        beta: of the annealing.
+        warmup: p at which the rise ends; 0 for none.
+
+    >>> learning_rate_factor(0.0, warmup=0.1), learning_rate_factor(0.1, alpha=0.0, warmup=0.1)
+    (0.1, 1.0)
+    """
+    rise = 0.1 + 0.9 * min(1.0, progress / warmup) if warmup else 1.0
+    return rise * annealing(progress, alpha, beta)
+
+
 def cosine_ramp(progress: float, length: float) -> float:
     """Half a cosine from 0 at p = 0 to 1 at p = length, and 1 from there on.
 

@@ -123,15 +123,22 @@ class Rates(L.Callback):
 
 @pytest.mark.parametrize(
     ("options", "total"),
-    [({}, 6), ({"horizon": 100}, 100), ({"anneal_alpha": 3.0, "anneal_beta": 2.0}, 6)],
+    [
+        ({}, 6),
+        ({"horizon": 100}, 100),
+        ({"anneal_alpha": 3.0, "anneal_beta": 2.0}, 6),
+        ({"warmup": 0.5}, 6),
+        ({"warmup": 0.5, "anneal_alpha": 0.0}, 6),
+    ],
 )
 def test_the_rate_follows_the_schedule_at_every_step(options, total, weights, tmp_path):
     module = source_only(weights=weights, lr=0.2, **options)
     rates = Rates()
     fit(module, digits(), tmp_path, callbacks=[rates])
     alpha, beta = options.get("anneal_alpha", 10.0), options.get("anneal_beta", 0.75)
+    rise = [0.1, 0.4, 0.7, 1, 1, 1] if "warmup" in options else [1] * 6
     for step, seen in enumerate(rates.seen):
-        factor = 1 / (1 + alpha * step / total) ** beta
+        factor = rise[step] / (1 + alpha * step / total) ** beta
         expected = {round(0.2 * factor, 12), round(0.02 * factor, 12)}
         assert {round(rate, 12) for rate in seen} == expected
     assert len(rates.seen) == 6
@@ -304,6 +311,7 @@ def test_weightalign_beside_another_on_pretrained_weights_is_refused_unless_aske
         ({"bottleneck": 0}, "bottleneck: expected a whole number from 1 or null, got 0"),
         ({"horizon": 0}, "horizon: expected a whole number from 1 or null, got 0"),
         ({"momentum": 1.0}, "momentum: expected"),
+        ({"warmup": 1.5}, "warmup: expected a share of the run from 0 to 1, got 1.5"),
         ({"weight_decay": -1.0}, "weight_decay: expected"),
         ({"scope": [], "norm": "wb"}, "unknown normaliser 'wb'"),
         ({"scope": [], "norm_options": {"gian": 1}}, "unknown option of bn 'gian'"),
