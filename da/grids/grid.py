@@ -184,6 +184,9 @@ class Grid(TrainingKeys):
                 "tune": self.tune.model_copy(
                     update={
                         "criterion": self.tune.criterion and named(self.tune.criterion),
+                        "criteria": {
+                            named(m): named(score) for m, score in self.tune.criteria.items()
+                        },
                         "options": {named(m): values for m, values in self.tune.options.items()},
                     }
                 ),

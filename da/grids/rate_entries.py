@@ -67,6 +67,8 @@ class Table(_Strict):
     schema_version: int = 1
     command: str
     criterion: str = CRITERION
+    criteria: dict[str, str] | None = None
+    """Other scores by which some methods are tuned, whose own loss the criterion is."""
     images: str | None = None
     """Which images the criterion is on; earlier tables don't say."""
     data: str

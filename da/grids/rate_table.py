@@ -54,12 +54,14 @@ def trials(grid: Grid, task: str, version: int = 1) -> list[RunSpec]:
         ]
         if first.setdefault(key(tried[0]), point) == point:
             cells += tried
-    if (criterion := grid.tune.criterion) is None:
-        return cells
-    return [
-        cell.model_copy(update={"scores": tuple(dict.fromkeys((*cell.scores, criterion)))})
-        for cell in cells
-    ]
+    return [_measuring(cell, grid.tune.criterion_of(cell.method)) for cell in cells]
+
+
+def _measuring(cell: RunSpec, score: str | None) -> RunSpec:
+    """The cell with a score more, unless it has it."""
+    if score is None or score in cell.scores:
+        return cell
+    return cell.model_copy(update={"scores": (*cell.scores, score)})
 
 
 def _own_points(grid: Grid, method: str) -> list[dict[str, Any]]:
@@ -163,7 +165,7 @@ def build(
     if before and not entries.keys() <= groups.keys() and not before.command.endswith(command):
         command = f"{before.command} && {command}"
     entries |= {
-        name: choose(group, grid.tune.criterion, grid.tune.options.get(name[0], ()))
+        name: choose(group, grid.tune.criterion_of(name[0]), grid.tune.options.get(name[0], ()))
         for name, group in groups.items()
     }
     filled = {"entries": list(entries.values()), "images": images}
@@ -177,6 +179,7 @@ def _empty(grid: Grid, task: str, command: str) -> Table:
     return Table(
         command=command,
         criterion=CRITERION if score is None else LABEL_FREE.format(score=score),
+        criteria=grid.tune.criteria or None,
         data=grid.data,
         task=task,
         seeds=list(grid.tune.seeds),

@@ -26,11 +26,18 @@ class Tune(Strict):
     """``source->target``; the data class's own development task where left out."""
     criterion: str | None = None
     """A label-free score on the target, by name; the source's validation accuracy if left out."""
+    criteria: dict[str, str] = Field(default={})
+    """Other scores for some methods, ``{BNM: InformationMaximisation}``: those whose own loss the
+    criterion is."""
     options: dict[str, dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]]] = Field(
         default={}
     )
     """Options of methods to try with every rate: ``{DANN: {trade_off: [0.3, 1, 3]}}``. It takes a
     criterion, since the source can't tell how much of the target a method should heed."""
+
+    def criterion_of(self, method: str) -> str | None:
+        """The score that a method is tuned by; None for the source's validation accuracy."""
+        return self.criteria.get(method, self.criterion)
 
     def combinations(self, method: str) -> list[dict[str, Any]]:
         """The combinations of a method's tuned options; an empty one where it has none."""

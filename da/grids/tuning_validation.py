@@ -42,12 +42,23 @@ def tuning_problems(grid: Grid, task: str) -> list[str]:
                 f"tune.options: {method} has none, and is compared with {tuned[0]}, of which the "
                 f"best of {number} is taken; give it {number}, too, or leave it out"
             )
+    problems += _own_losses(grid)
     if not problems:
         for method in tuned:
             for own in grid.tune.combinations(method):
                 key = f"tune.options.{method}"
                 problems.of(key, lambda: _construct(grid, task, method, own))  # noqa: B023
     return problems
+
+
+def _own_losses(grid: Grid) -> list[str]:
+    """Methods that would be tuned by a score that is their own loss."""
+    return [
+        f"tune.criterion: {score} is what {method} minimises or maximises itself; name another "
+        f"score for it (tune: {{criteria: {{{method}: SCORE}}}}), or another for all"
+        for method in grid.methods
+        if (score := grid.tune.criterion_of(method)) in find_method(method).own_scores
+    ]
 
 
 def _construct(grid: Grid, task: str, method: str, own: dict[str, Any]) -> None:

@@ -127,14 +127,14 @@ def _short_names(grid: Grid) -> dict[str, str]:
     from da.norms import short_name as short_norm
     from da.selection.base import PACKAGE, LabelFreeScore, find_score
 
-    methods = [*grid.methods, *grid.tune.options]
+    methods = [*grid.methods, *grid.tune.options, *grid.tune.criteria]
     methods += [m for one in grid.overrides for m in one.methods or ()]
     names = {grid.data: name_of_data(find_data(grid.data))}
     names |= {name: name_of_method(find_method(name)) for name in methods}
     names |= {name: short_norm(name) for name in grid.norms}
     names |= {
         name: short_name(type(find_score(name)), PACKAGE, LabelFreeScore)
-        for name in (*grid.scores, grid.score, grid.tune.criterion)
+        for name in (*grid.scores, grid.score, grid.tune.criterion, *grid.tune.criteria.values())
         if name is not None
     }
     return names
@@ -262,13 +262,29 @@ def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -
 def _check_scores(settings: dict[str, Any], problems: Problems) -> None:
     from da.selection.base import find_score, refuse_set_score
 
-    criterion = _options_of(settings, "tune").get("criterion")
+    tune = _options_of(settings, "tune")
     named = {"scores": _names(settings.get("scores")), "score": _names(settings.get("score"))}
     for key, names in named.items():
         for name in names:
             problems.of(key, lambda: find_score(name))  # noqa: B023
-    for name in _names(criterion):
-        problems.of("tune.criterion", lambda: refuse_set_score(name))  # noqa: B023
+    others = _options_of(tune, "criteria")
+    named = (("criterion", _names(tune.get("criterion"))), ("criteria", [*others.values()]))
+    for key, names in named:
+        for name in names:
+            problems.of(f"tune.{key}", lambda: refuse_set_score(name))  # noqa: B023
+    if others and not problems:
+        of_source = [n for n in (tune.get("criterion"), *others.values()) if not _sees_target(n)]
+        if of_source:
+            problems.append(
+                "tune.criteria: expected scores on the target, and tune.criterion to be one, got "
+                f"{of_source[0] or 'no tune.criterion'}"
+            )
+
+
+def _sees_target(score: str | None) -> bool:
+    from da.selection.base import find_score
+
+    return score is not None and find_score(score).sees_target
 
 
 def _unknown_options(where: str, options: Any, owner: type, set_by_the_grid: set[str]) -> list[str]:

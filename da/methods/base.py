@@ -58,12 +58,15 @@ class Method(StagedModule, ABC):
         critics: names under which it logs, by :meth:`log`, the accuracy of a critic of domains on a
             batch, of which 0.5 is chance: trainings raise an alarm where one learns nothing or
             can't be fooled.
+        own_scores: label-free scores of which it makes its own loss, as the loss of batches: a
+            tuning by one of these would reward the loss and not what it is for.
         smallest_batch: images of a domain that its loss needs in a batch, whatever the normaliser.
         small: options that make the method's own parts small, for a quick look and for tests.
     """
 
     needs: ClassVar[Needs] = Needs()
     critics: ClassVar[Sequence[str]] = ()
+    own_scores: ClassVar[Sequence[str]] = ()
     smallest_batch: ClassVar[int] = 1
     small: ClassVar[Mapping[str, Any]] = {}
     prepared: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,8 @@ class BNM(Method):
         fast: approximate the nuclear norm by the lengths of columns (FBNM), without a singular
             value decomposition, for which a GPU waits in every step.
     """
+
+    own_scores: ClassVar = ("NuclearNorm",)
 
     def __init__(self, num_classes: int, trade_off: float = 1.0, fast: bool = False, **kwargs: Any):
         super().__init__(num_classes, **kwargs)

@@ -31,6 +31,8 @@ class DAN(Method):
             size.
     """
 
+    own_scores: ClassVar = ("MMD",)
+
     smallest_batch: ClassVar = 2
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -33,6 +33,8 @@ class EntropyMinimisation(Method):
         trade_off: weight of the entropy loss.
         diversity: weight of the marginal's entropy within it; 0 leaves it out.
     """
+
+    own_scores: ClassVar = ("NegativeEntropy", "InformationMaximisation")
 
     def __init__(
         self,

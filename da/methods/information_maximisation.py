@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -23,6 +23,8 @@ class InformationMaximisation(Method):
     Args:
         trade_off: weight of the information.
     """
+
+    own_scores: ClassVar = ("InformationMaximisation",)
 
     def __init__(self, num_classes: int, trade_off: float = 1.0, **kwargs: Any):
         super().__init__(num_classes, **kwargs)

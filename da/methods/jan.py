@@ -58,6 +58,8 @@ class JAN(Method):
             of both domains differ in size; ``linear`` neighbours in the batch, as the paper does.
     """
 
+    own_scores: ClassVar = ("MMD",)
+
     smallest_batch: ClassVar = 2
 
     def __init__(

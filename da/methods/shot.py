@@ -64,6 +64,8 @@ class SHOT(SourceFree):
             for digits; 0 makes none (SHOT-IM).
     """
 
+    own_scores: ClassVar = ("InformationMaximisation",)
+
     memory: ClassVar = ("labels_of_target", "labelled_epoch")
     labels_of_target: Tensor
     labelled_epoch: Tensor

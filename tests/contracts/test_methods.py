@@ -13,6 +13,7 @@ from da.errors import Diverged, UserError
 from da.methods.base import Method
 from da.networks.network import Network
 from da.norms import normaliser_names
+from da.selection.base import available_scores
 
 METHODS = available_methods()
 
@@ -25,6 +26,11 @@ def build(name: str, **options) -> Method:
 
 def test_the_three_first_methods_are_found():
     assert {"SourceOnly", "DANN", "EntropyMinimisation"} <= set(METHODS)
+
+
+def test_own_scores_are_scores():
+    for method in METHODS.values():
+        assert set(method.own_scores) <= set(available_scores())
 
 
 # Each value once for every method; all pairs of them in the long tests.

@@ -208,6 +208,24 @@ def test_trials_measure_the_criterion_and_cells_of_the_table_do_not_change():
     assert "Mine" not in plans.plan(grid, ["a->b"], "ablate", "tune").cells[0].scores
 
 
+def test_a_method_with_a_criterion_of_its_own_is_chosen_and_written_by_that(tmp_path):
+    tune = GRID.tune.model_copy(update={"criterion": "S", "criteria": {"M": "Mine"}})
+    grid = GRID.model_copy(update={"tune": tune, "methods": {"M": {}, "N": {}}})
+    cells = rate_table.trials(grid, "a->b")
+    assert {(c.method, c.scores[-1]) for c in cells} == {("M", "Mine"), ("N", "S")}
+    found = [(c, made(c)) for c in cells]
+    for cell, result in found:
+        streams = result.evaluations[-1].forms[""]
+        stream = streams.get("target/validation", streams["target/test"])
+        stream.label_free = {"S": cell.lr, "Mine": -cell.lr}
+    table = rate_table.build(grid, "a->b", "tune", found)
+    rates = {method: {e.lr for e in table.entries if e.method == method} for method in "MN"}
+    tried = {c.lr for c in cells}
+    assert rates == {"M": {min(tried)}, "N": {max(tried)}}
+    rate_table.write(tmp_path / "t.yaml", table)
+    assert rate_table.read(tmp_path / "t.yaml", "tune").criteria == {"M": "Mine"}
+
+
 def test_what_is_swept_beside_backbone_and_batch_is_tuned_at_its_first_value(tmp_path):
     sweep = {"trainer.max_steps": (10, 30), "batch_size": (4, 8)}
     grid = GRID.model_copy(update={"sweep": sweep})

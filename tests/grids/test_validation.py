@@ -329,3 +329,34 @@ def test_source_accuracy_by_its_name_is_a_criterion_on_the_source_like_the_one_w
     assert refused(lambda: tuned_on("Office31", "SourceAccuracy")) == refused(
         lambda: tuned_on("Office31")
     )
+
+
+def test_no_method_is_tuned_by_its_own_loss():
+    options = {"BNM": {"trade_off": [0.5, 1]}, "DANN": {"trade_off": [0.5, 1]}}
+    tune = {"criterion": "NuclearNorm", "options": options}
+    assert refused(lambda: checked(methods=["DANN", "BNM"], tune=tune)) == (
+        "tune.criterion: NuclearNorm is what BNM minimises or maximises itself; name another score "
+        "for it (tune: {criteria: {BNM: SCORE}}), or another for all"
+    )
+    checked(methods=["DANN"], tune=tune)
+    others = {"da.methods.bnm.BNM": "da.selection.mixval.MixVal"}
+    grid, _ = checked(methods=["DANN", "BNM"], tune={**tune, "criteria": others})
+    assert (grid.tune.criterion_of("BNM"), grid.tune.criterion_of("DANN")) == (
+        "MixVal",
+        "NuclearNorm",
+    )
+
+
+@pytest.mark.parametrize(
+    ("tune", "came"),
+    [
+        ({"criteria": {"BNM": "MixVal"}}, "no tune.criterion"),
+        ({"criterion": "MixVal", "criteria": {"BNM": "SourceAccuracy"}}, "SourceAccuracy"),
+        ({"criterion": "SourceAccuracy", "criteria": {"BNM": "MixVal"}}, "SourceAccuracy"),
+    ],
+)
+def test_criteria_of_some_methods_are_on_the_target_as_that_of_the_others_is(tune, came):
+    [problem] = name_problems({**SETTINGS, "tune": tune})
+    assert problem == (
+        f"tune.criteria: expected scores on the target, and tune.criterion to be one, got {came}"
+    )
