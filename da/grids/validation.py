@@ -268,8 +268,8 @@ def _check_scores(settings: dict[str, Any], problems: Problems) -> None:
         for name in names:
             problems.of(key, lambda: find_score(name))  # noqa: B023
     others = _options_of(tune, "criteria")
-    named = (("criterion", _names(tune.get("criterion"))), ("criteria", [*others.values()]))
-    for key, names in named:
+    named = {"criterion": _names(tune.get("criterion")), "criteria": [*others.values()]}
+    for key, names in named.items():
         for name in names:
             problems.of(f"tune.{key}", lambda: refuse_set_score(name))  # noqa: B023
     if others and not problems:
