@@ -1,6 +1,7 @@
 """The rules of the house: which way imports go, what is imported when, how long files are."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ FILES = sorted([ROOT / "run.py", *(ROOT / "da").rglob("*.py"), *(ROOT / "dataset
 
 #: Each part may import itself and the parts before it.
 LAYERS = [
-    {"da", "da.types", "da.errors", "da.discovery", "da.data_sets", "da.ops"},
+    {"da", "da.types", "da.errors", "da.installation", "da.discovery", "da.data_sets", "da.ops"},
     {"da.norms", "da.selection"},
     {"da.networks"},
     {"da.adapters"},
@@ -18,7 +19,7 @@ LAYERS = [
     {"da.engine"},
     {"da.grids", "da.reports", "da.analysis", "da.benchmarks"},
     {"da.cli"},
-    {"run"},
+    {"run", "da.__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 CLI_OF_LIGHTNING = ("_lightning", "_checkpoints", "_fit_cli")
@@ -115,7 +116,7 @@ LIGHT = [
     for file in FILES
     if name_of(file)
     in (
-        *("run", "da", "da.errors", "da.discovery", "da.data_sets"),
+        *("run", "da", "da.errors", "da.installation", "da.discovery", "da.data_sets"),
         *("da.ops", "da.ops.yaml12"),
     )
     or (part_of(name_of(file)) == "da.cli" and file.stem not in CLI_OF_LIGHTNING)
@@ -141,6 +142,56 @@ def test_files_are_short_and_say_what_they_are(file):
     text = file.read_text()
     assert len(text.splitlines()) < LONG.get(name_of(file), 360)
     assert ast.get_docstring(ast.parse(text))
+
+
+#: What opens files as text unless its mode says otherwise.
+OPENING = {"open", "fdopen", "read_text", "write_text", "TemporaryFile", "NamedTemporaryFile"}
+
+
+def opened_as_text(file):
+    """The calls in a file that open text in whatever encoding the machine has."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        name = isinstance(node, ast.Call) and getattr(
+            node.func, "attr", getattr(node.func, "id", "")
+        )
+        if name not in OPENING or any(word.arg == "encoding" for word in node.keywords):
+            continue
+        owner = ast.unparse(node.func).rpartition(".")[0]
+        modes = [x.value for x in ast.walk(node) if isinstance(x, ast.Constant)]
+        binary = any(
+            isinstance(mode, str) and re.fullmatch("[rwax+]*b[rwax+]*", mode) for mode in modes
+        )
+        if not binary and owner not in NO_TEXT:
+            yield ast.unparse(node)
+
+
+#: Whose ``open`` opens something else.
+NO_TEXT = {"os", "Image", "archive", "packed", "tarfile", "_opener(asked)"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_text_is_utf_8_on_every_machine(file):
+    assert [*opened_as_text(file)] == []
+
+
+#: What Windows has not.
+OF_POSIX = {"fcntl", "grp", "pwd", "resource", "termios", "tty", "pty", "curses", "readline"}
+#: Where a module of POSIX is imported, or a device named, after a look at the system.
+ASKS_FIRST = {"da.benchmarks.peak_memory"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_nothing_needs_posix(file):
+    modules = {module.split(".")[0] for module in Imports(file).all}
+    assert not modules & OF_POSIX or name_of(file) in ASKS_FIRST
+    assert not Imports(file).top & OF_POSIX
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    texts = [x.value for x in ast.walk(tree) if isinstance(x, ast.Constant)]
+    assert not [text for text in texts if isinstance(text, str) and text.startswith("/dev/")]
+    calls = {ast.unparse(x) for x in ast.walk(tree) if isinstance(x, ast.Attribute)}
+    groups = {"os.setsid", "os.killpg", "signal.SIGKILL"}
+    assert not calls & {"os.fork", "os.geteuid", "os.getuid", "signal.SIGALRM", "signal.SIGHUP"}
+    assert not calls & groups or name_of(file) == "da.ops.process_groups"
 
 
 def test_there_is_something_to_check():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -14,6 +12,7 @@ import torch.nn.functional as F
 import torchvision.models as zoo
 from torch import Tensor, nn
 
+from da.benchmarks.peak_memory import peak_memory
 from da.errors import unknown
 from da.norms import WeightAlign, convert_pretrained
 from da.norms.folding import fold_batch_norms
@@ -192,9 +191,3 @@ def time_call(function: Callable[[], T]) -> tuple[T, float, float]:
     wall, busy = time.perf_counter(), time.process_time()
     result = function()
     return result, time.perf_counter() - wall, time.process_time() - busy
-
-
-def peak_memory() -> int:
-    """The most memory that this process has held, in bytes."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most

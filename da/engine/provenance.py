@@ -39,7 +39,7 @@ def describe_machine() -> str:
     if info.exists():
         names = [
             line.split(":")[1].strip()
-            for line in info.read_text().splitlines()
+            for line in info.read_text(encoding="utf-8", errors="replace").splitlines()
             if "model name" in line
         ]
         model = names[0] if names else model

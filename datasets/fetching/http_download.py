@@ -212,7 +212,7 @@ def _mark_of(answer: Any) -> str | None:
 def _remember(part: Path, mark: str | None) -> None:
     remove_part(part)
     if mark:
-        _note(part).write_text(json.dumps({"mark": mark}))
+        _note(part).write_text(json.dumps({"mark": mark}), encoding="utf-8")
 
 
 def remove_part(part: Path) -> None:

@@ -114,8 +114,11 @@ def _start(call: Callable[..., Any], shared: Any) -> None:
 
 def _end_with(parent: int) -> None:
     """Ends this process soon after its parent: one that is killed can't tell it to."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
+    if sys.platform == "win32" and (process := multiprocessing.parent_process()):
+        process.join()  # there a process keeps its parent's number, also when that is gone
+    else:
+        while os.getppid() == parent:
+            time.sleep(0.5)
     os._exit(1)
 
 

@@ -21,6 +21,7 @@ from da.engine.spec import RunSpec
 from da.errors import UserError
 from da.grids.executors.worker import serve
 from da.grids.store import ResultStore
+from da.ops.process_groups import end_group
 
 ATTEMPTS = 2
 """How often a cell may take its worker down before it counts as failed."""
@@ -143,8 +144,7 @@ class _Worker:
     def kill(self) -> None:
         """Ends the process and all its children."""
         if self.process.pid is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            end_group(self.process.pid)
         self.process.kill()
         self.process.join(5)
         self.connection.close()
@@ -337,7 +337,7 @@ def cores() -> int:
     except AttributeError:  # not on macOS
         allowed = os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         if quota != "max":
             allowed = min(allowed, max(1, int(quota) // int(period)))
     return allowed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ from da.data_sets import PACKAGE
 from da.engine.spec import RunSpec
 from da.errors import Diverged, UserError
 from da.ops.log_output import show_log
+from da.ops.process_groups import end_group, lead_group
 
 POOLS = (
     "OMP_NUM_THREADS",
@@ -52,7 +54,7 @@ def serve(connection: Connection, function: str, threads: int, options: dict[str
         threads: how many threads numerical libraries may use here.
         options: arguments of that function that are no part of a cell.
     """
-    os.setsid()  # Ctrl-C reaches the driver alone, and it can end us with all our children
+    lead_group()  # Ctrl-C reaches the driver alone, and it can end us with all our children
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_the_driver, daemon=True).start()
     show_log(PACKAGE)  # what a cell says goes into its log
@@ -80,7 +82,8 @@ def _die_with_the_driver() -> None:
     driver = parent_process()
     if driver is not None:
         driver.join()  # a pipe that the kernel closes, even after SIGKILL
-        os.killpg(0, signal.SIGKILL)
+        end_group(os.getpid())
+        os._exit(1)  # whatever became of the others
 
 
 def _answer(function: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -129,6 +132,9 @@ def _output_to(log: Path) -> Iterator[None]:
     """Sends file descriptors 1 and 2 to a file: what C libraries and children print, too."""
     saved = os.dup(1), os.dup(2)
     with log.open("ab", buffering=0) as file:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a log is UTF-8, whatever a terminal was
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     try:
