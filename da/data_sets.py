@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, cast
 
 from da.discovery import find_class, subclasses
 from da.errors import UserError
+from da.installation import DATA_SETS, importable_name
 
 if TYPE_CHECKING:
     from da.types import DataModule, DataSet
 
-PACKAGE = "datasets"
+PACKAGE = DATA_SETS
 """Where data sets are looked for; the only thing that this library knows of them."""
 
 
@@ -25,13 +26,16 @@ def data_sets() -> dict[str, type[DataSet]]:
 def find_data_set(name: str) -> type[DataSet]:
     """The class of a short name (``Digits``) or a dotted one, from anywhere on the path.
 
+    ``datasets.digits.Digits`` and ``da_datasets.digits.Digits`` are one class, in a checkout and
+    installed alike.
+
     Raises:
         UserError: for a name that is none, with those that are near; and for a class that lacks
             something of :class:`da.types.DataSet`, with what it lacks.
     """
     from pytorch_lightning import LightningDataModule
 
-    return as_data_set(find_class(name, PACKAGE, LightningDataModule, "data set"))
+    return as_data_set(find_class(importable_name(name), PACKAGE, LightningDataModule, "data set"))
 
 
 def as_data_set(value: type) -> type[DataSet]:

@@ -1,1 +1,1 @@
-"""One file per sub-command of run.py."""
+"""One file per sub-command, and what they share in those that begin with an underscore."""

@@ -12,7 +12,6 @@ examples:
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -20,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from da.cli._options import output_folder, parse, plain_parser
+from da.cli._options import command_line, output_folder, parse, plain_parser
 from da.data_sets import find_data_set
 from da.errors import UserError
 
@@ -53,7 +52,7 @@ def main(argv: list[str]) -> int:
     lines = [
         "# How fast images arrive",
         "",
-        f"- command: `{shlex.join(['python', 'run.py', 'bench', 'data', *argv])}`",
+        f"- command: `{command_line('bench data', argv)}`",
         f"- machine: {describe_machine()}; torch {torch.__version__}",
         f"- {options.images} images, batches of {options.batch} + {options.batch}, median of "
         f"{options.rounds} rounds",

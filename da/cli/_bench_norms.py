@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from da.cli._options import output_folder, parse, plain_parser
+from da.cli._options import command_line, output_folder, parse, plain_parser
 from da.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def main(argv: list[str]) -> int:
     head = [
         "# What a normaliser costs",
         "",
-        f"- command: `{shlex.join(['python', 'run.py', 'bench', 'norms', *argv])}`",
+        f"- command: `{command_line('bench norms', argv)}`",
         f"- machine: {where}; {torch.get_num_threads()} thread(s), torch {torch.__version__}",
         "",
         *HEADER,

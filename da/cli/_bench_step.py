@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 import statistics
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from da.cli._options import output_folder, parse, plain_parser
+from da.cli._options import command_line, output_folder, parse, plain_parser
 from da.data_sets import find_data_set
 from da.errors import UserError
 
@@ -184,7 +183,7 @@ def report(gains: Rows, shown: Rows, costs: Rows, options: Any, argv: list[str],
     lines = [
         "# What a step costs",
         "",
-        f"- command: `{shlex.join(['python', 'run.py', 'bench', 'step', *argv])}`",
+        f"- command: `{command_line('bench step', argv)}`",
         f"- machine: {where}",
     ]
     if gains:

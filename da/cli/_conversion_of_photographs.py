@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from da.cli._options import output_folder
 from da.errors import UserError, unknown
+from da.installation import program
 
 if TYPE_CHECKING:
     from da.benchmarks.conversion_of_photographs import Kept, Row
@@ -110,7 +111,7 @@ def write_report(folder: Path, rows: list[Row], arguments: str, notes: str) -> N
     folder.mkdir(parents=True, exist_ok=True)
     text = [
         "# What a conversion keeps",
-        f"`python run.py bench conversion {arguments}`",
+        f"`{program()} bench conversion {arguments}`",
         "Top-1 predictions of all classes of the weights that stay the same, with Wilson's 95 %"
         " intervals, on images that were not converted on.",
         "\n".join([*HEADER, *map(line, rows)]),

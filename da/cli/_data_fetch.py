@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da.errors import UserError
+from da.installation import program
 
 if TYPE_CHECKING:
     from da.types import DataSet
@@ -22,5 +23,5 @@ def fetch_data(kind: type[DataSet], root: str | None) -> int:
     cite = f"cite: {kind.reference}; licence: {kind.licence}"
     print(f"{kind.title} into '{folder}'; {cite}", flush=True)
     kind.fetch(folder)
-    print(f"next: python run.py data check {name} --root {folder}")
+    print(f"next: {program()} data check {name} --root {folder}")
     return 0

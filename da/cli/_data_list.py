@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from da.installation import program
+
 if TYPE_CHECKING:
     from da.types import DataSet
 
@@ -39,7 +41,7 @@ def describe(kind: type[DataSet], whole: bool = False) -> list[str]:
     lines.append(f"  {len(tasks)} tasks: {_join(tasks, whole)}")
     stated = {"cite": kind.reference, "licence": kind.licence, "published at": kind.homepage}
     lines += [f"  {label}: {' '.join(text.split())}" for label, text in stated.items() if text]
-    command = f"python run.py data fetch {kind.__name__} --root DIR"
+    command = f"{program()} data fetch {kind.__name__} --root DIR"
     origins = {
         "made here": "made from what is installed; nothing to download",
         "downloaded": command,

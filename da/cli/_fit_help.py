@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 from da.cli._fit_options import OF_THE_SPEC, OF_THE_TRAINER
+from da.installation import as_called, data_sets_folder, program
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,11 +50,11 @@ def print_help(description: str) -> int:
         "methods": class_names("da/methods", "Method"),
         "normalisers": normaliser_names(),
         "backbones": backbone_names(),
-        "data sets": class_names("datasets", "LightningDataModule"),
+        "data sets": class_names(data_sets_folder().name, "LightningDataModule"),
     }
     summary, _, more = description.partition("\n")
     lines = [
-        "usage: python run.py fit [--model METHOD] [--data SET] [options]",
+        f"usage: {program()} fit [--model METHOD] [--data SET] [options]",
         "",
         summary,
         "",
@@ -66,7 +67,7 @@ def print_help(description: str) -> int:
         "",
         "options of the trainer, --trainer.NAME:",
         *(f"  {name:<{long}}  {text}" for name, text in trainer.items()),
-        more.rstrip(),
+        as_called(more).rstrip(),
     ]
     print("\n".join(lines), flush=True)
     return 0

@@ -28,21 +28,26 @@ from da.cli._messages import (
     refuse_no_value,
 )
 from da.cli._option_names import options, refuse_unknown_options, trainer_options
+from da.cli._packaged_settings import (
+    read_settings,
+    with_importable_names,
+    with_packaged_configs,
+)
 from da.cli._published import without_grids
 from da.data_sets import as_data_module, data_sets
 from da.engine.checkpoints import settings_of
 from da.engine.components import available_methods, find_data, find_method
 from da.engine.trainer import MethodTrainer
 from da.errors import UserError
+from da.installation import DATA_SETS, as_called, importable_name
 from da.methods.base import Method
 from da.networks.backbones.base import without_weights
 from da.networks.preprocessing import adopt_preprocessing
-from da.ops import yaml12
 from da.types import DataModule
 
 #: Defaults that a run starts from; everything can be overridden.
 DEFAULT_MODEL = "da.methods.source_only.SourceOnly"
-DEFAULT_DATA = "datasets.digits.Digits"
+DEFAULT_DATA = f"{DATA_SETS}.digits.Digits"
 DEFAULT_EPOCHS = 10
 
 TOP_LEVEL = ("config", "model", "data", "trainer", "seed_everything")
@@ -78,7 +83,7 @@ class CLI(LightningCLI):
             "model": available_methods(),
             "data": data_sets(),
         }  # so that short names are known
-        set_loader("yaml", yaml12.parse_yaml, exceptions=(yaml.YAMLError,))
+        set_loader("yaml", read_settings, exceptions=(yaml.YAMLError,))
         quiet()
         try:
             super().__init__(
@@ -93,8 +98,8 @@ class CLI(LightningCLI):
                 args=args,
                 trainer_defaults=trainer_defaults,
                 parser_kwargs={
-                    "prog": prog,
-                    "description": description,
+                    "prog": as_called(f"python {prog}"),
+                    "description": as_called(description),
                     "exit_on_error": False,
                     "allow_abbrev": False,
                     "formatter_class": argparse.RawDescriptionHelpFormatter,
@@ -131,7 +136,7 @@ class CLI(LightningCLI):
             # What is no name is a file or settings, which the parser reads.
             if name and is_name(name) and not Path(name).exists():
                 find(name)
-        args = without_grids(args, value_of)
+        args = without_grids(with_importable_names(with_packaged_configs(args)), value_of)
         files = configurations(args)
         named = [*given(args), *(key for content in files for key in dotted_keys(content))]
         refuse_linked(named)
@@ -217,7 +222,7 @@ def class_named(part: str, args: list[str], files: list[dict[str, Any]]) -> str 
     for content in reversed(files):
         value = content.get(part, content.get(f"{part}.class_path"))
         named = named or (value.get("class_path") if isinstance(value, dict) else value)
-    return named if isinstance(named, str) else None
+    return importable_name(named) if isinstance(named, str) else None
 
 
 def value_of(option: str, args: list[str]) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from da.errors import UserError, unknown
+from da.installation import as_called, program
 
 if TYPE_CHECKING:
     from da.grids.grid import Grid
@@ -28,13 +29,13 @@ class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpF
 
 
 def plain_parser(command: str, description: str | None) -> Any:
-    """A parser for a sub-command of run.py; its file's docstring is the description."""
+    """A parser for a sub-command; its file's docstring is the description."""
     from jsonargparse import ArgumentParser
 
     formatter: Any = _Help
     return ArgumentParser(
-        prog=f"python run.py {command}",
-        description=(description or "").strip(),
+        prog=f"{program()} {command}",
+        description=as_called(description or "").strip(),
         formatter_class=formatter,
         exit_on_error=False,
     )
@@ -173,6 +174,7 @@ def load_grid(options: Any, check_names: bool = True) -> tuple[Path, Grid]:
 
     check_workers(options)
     config = find_config(options.config)
+    say_where_from(options.config, config)
     try:
         return config, read_grid(config, overrides(options))
     except WrongSettings as error:
@@ -182,6 +184,17 @@ def load_grid(options: Any, check_names: bool = True) -> tuple[Path, Grid]:
 
         problems = [*error.problems, *name_problems(error.settings)]
         raise WrongSettings(error.where, problems) from None
+
+
+def say_where_from(name: str, config: Path) -> None:
+    """Says which file a configuration is where it is none of this folder's.
+
+    Args:
+        name: as it was given.
+        config: the file.
+    """
+    if not Path(name).is_file():
+        print(f"{name}: no such file here; it is the library's, {config}", flush=True)
 
 
 def check_workers(options: Any) -> None:
@@ -259,5 +272,9 @@ def _file_in_the_way(folder: Path) -> Path | None:
 
 
 def command_line(name: str, argv: list[str]) -> str:
-    """The command as a user would type it again."""
-    return shlex.join(["python", "run.py", name, *argv])
+    """The command as a user would type it again.
+
+    >>> command_line("bench norms", ["--out", "my runs"])
+    "python run.py bench norms --out 'my runs'"
+    """
+    return " ".join([program(), name, *map(shlex.quote, argv)])

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from da.cli._options import check_workers, command_line, overrides, session
+from da.cli._options import check_workers, command_line, overrides, say_where_from, session
 from da.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def run_study(
 
     check_workers(options)
     config = find_config(options.config)
+    say_where_from(options.config, config)
     study, file, grid = read_study(config, overrides(options))
     named = options.trained or study.trained
     trained = Path(named or Path("runs") / file.stem)

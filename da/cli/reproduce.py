@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from da.cli._options import command_line, grid_parser, load_grid, parse, session
 from da.errors import UserError
+from da.installation import program
 
 
 def main(argv: list[str]) -> int:
@@ -43,5 +44,5 @@ def main(argv: list[str]) -> int:
     where = session(options, name, grid, None, None)
     command = command_line("reproduce", argv)
     if options.dry_run:
-        return ablation.dry_run(where, grid, command, "python run.py tune")
+        return ablation.dry_run(where, grid, command, f"{program()} tune")
     return reproduction.run(where, grid, path.stem, command)

@@ -35,6 +35,7 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
     if options.tasks:
         raise UserError("--tasks: tune uses one development task; set it as tune.task in the YAML")
     from da.grids import rate_search
+    from da.grids.grid_file import own_table
 
     config, grid = load_grid(options, check is None)
     if "lr" in grid.sweep:
@@ -42,10 +43,12 @@ def main(argv: list[str], train: str | None = None, check: str | None = None) ->
     if options.criterion is not None:
         tune = grid.tune.model_copy(update={"criterion": options.criterion})
         grid = grid.model_copy(update={"tune": tune})
-    table = options.table or grid.tuned
-    if table is None:
+    named = options.table or grid.tuned
+    if named is None:
         raise UserError(f"{config} names no table under 'tuned:'; name one with --table")
+    table = Path(named) if options.table else own_table(Path(named))
+    start = table if options.table or table.is_file() else Path(named)
     where = session(options, f"tune-{config.stem}", grid, train, check)
     if options.dry_run:
         return rate_search.dry_run(where, grid)
-    return rate_search.run(where, grid, Path(table), command_line("tune", argv))
+    return rate_search.run(where, grid, table, command_line("tune", argv), start)

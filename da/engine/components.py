@@ -10,6 +10,7 @@ import pytorch_lightning as L
 
 from da.data_sets import PACKAGE, find_data_set
 from da.discovery import find_class, short_name, subclasses
+from da.installation import stored_name
 from da.methods.base import Method
 from da.types import DataSet
 
@@ -39,7 +40,7 @@ def name_of_method(kind: type) -> str:
 
 def name_of_data(kind: type) -> str:
     """What a data set is called in specifications: the shortest name that finds it."""
-    return short_name(kind, PACKAGE, L.LightningDataModule)
+    return stored_name(short_name(kind, PACKAGE, L.LightningDataModule))
 
 
 def parameters_of(owner: type) -> dict[str, inspect.Parameter]:

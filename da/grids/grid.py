@@ -18,6 +18,7 @@ from da.grids.overrides import Override, Resolved, Steps, quick_epochs, resolve
 from da.grids.training_keys import TrainingKeys
 from da.grids.tuning_keys import Tune, combinations
 from da.grids.weights_hash import hash_weights
+from da.installation import configs_root
 
 Row = Literal["tuned", "published", "given"]
 """Where the learning rates of a part of the table come from; ``given``: from the user."""
@@ -331,5 +332,5 @@ def domain_problems(tasks: Iterable[str], domains: tuple[str, ...]) -> list[str]
 
 
 def root() -> Path:
-    """The repository: where the configurations lie."""
-    return Path(__file__).parents[2]
+    """Where the configurations lie: the repository, or the installed library."""
+    return configs_root()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,23 @@ from da.errors import UserError
 from da.grids.fields import plain_problems
 from da.grids.grid import Grid, root
 from da.grids.setting_keys import explain
+from da.installation import INSTALLED, packaged_config
 from da.ops.yaml12 import read_yaml
+
+log = logging.getLogger(__name__)
 
 
 def find_config(name: str) -> Path:
-    """A configuration by its path, from here or from the repository."""
-    for path in (Path(name), root() / name):
-        if path.is_file():
-            return path
+    """A configuration by its path from here, or its name among those that come with the library.
+
+    Raises:
+        UserError: there is neither; lists those at hand.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if file := packaged_config(name):
+        return file
     at_hand = sorted(p.relative_to(root()).as_posix() for p in root().glob("configs/[ap]*/*.yaml"))
     raise UserError(f"no such configuration: {name}; those at hand: {', '.join(at_hand)}")
 
@@ -46,7 +56,8 @@ def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:
     """A grid from its file, with what the command line replaces.
 
     Args:
-        path: the YAML file. ``tuned`` is taken from the folder in which it lies.
+        path: the YAML file. ``tuned`` is taken from the folder in which it lies; of a grid that was
+            installed with the library, first from this folder, where ``tune`` writes it.
         overrides: ``tasks``, ``methods``, ``norms``, ``seeds`` or ``lr`` to a list, ``device``,
             ``quick``, ``root`` (the data's) and ``weights`` (the backbone's); methods and
             normalisers that the file names keep the options that it gives them, and a number under
@@ -82,8 +93,20 @@ def read_grid(path: Path, overrides: dict[str, Any]) -> Grid:
         settings[key] = value
     grid = parse(Grid, settings, str(path))
     if grid.tuned is not None:
-        grid = grid.model_copy(update={"tuned": str((path.parent / grid.tuned).resolve())})
+        table = (path.parent / grid.tuned).resolve()
+        if (own := own_table(table)) != table and own.is_file():
+            log.info("tuned rates: those of this folder, %s", own)
+            table = own
+        grid = grid.model_copy(update={"tuned": str(table)})
     return grid
+
+
+def own_table(table: Path) -> Path:
+    """Where ``tune`` writes a table of rates: in this folder, in place of an installed one."""
+    library = root().resolve()
+    if INSTALLED and table.is_relative_to(library):
+        return Path(table.relative_to(library)).resolve()
+    return table
 
 
 def _without_absent(settings: dict[str, Any], norms: list[str]) -> dict[str, Any]:

@@ -57,8 +57,15 @@ def _with_task(grid: Grid) -> dict[str, object]:
     return {**settings, "tasks": [grid.tune.task]} if grid.tune.task else settings
 
 
-def run(session: Session, grid: Grid, path: Path, command: str) -> int:
+def run(session: Session, grid: Grid, path: Path, command: str, start: Path | None = None) -> int:
     """Runs the trials that have no result, then writes the table.
+
+    Args:
+        session: where and how.
+        grid: what.
+        path: of the table.
+        command: what the user typed.
+        start: the table whose entries are kept, by default that at ``path``.
 
     Returns:
         0 when every trial ended, 1 when one failed, 130 or 143 when interrupted. The table is
@@ -71,7 +78,7 @@ def run(session: Session, grid: Grid, path: Path, command: str) -> int:
         with session.store.lock(), session.pool() as pool:
             known = pool.ask(session.check, _with_task(grid))
             short, task = grid.renamed(known["names"]), _task(grid, known["development"])
-            before = rate_table.previous(path, short, task, known["data_path"])
+            before = rate_table.previous(start or path, short, task, known["data_path"])
             cells.extend(rate_table.trials(short, task, known["version"]))
             images = _images(session, grid, cells, pool.ask)
             session.run(pool, cells)

@@ -11,6 +11,7 @@ from da.grids.grid import Grid
 from da.grids.plan import Plan
 from da.grids.session import Session
 from da.grids.store import Store
+from da.installation import program
 from da.ops.files import write_atomically
 from da.reports import published_comparison as comparison
 from da.reports import published_report, report
@@ -39,7 +40,7 @@ def run(session: Session, grid: Grid, name: str, command: str) -> int:
         runs, _ = report.write(out, plan)
         return runs, f"{_write_comparison(session, plan, runs, references)}; {report.files(out)}"
 
-    return ablation.run(session, grid, command, "python run.py tune", show)
+    return ablation.run(session, grid, command, f"{program()} tune", show)
 
 
 def compare(session: Session, name: str, methods: list[str] | None) -> int:

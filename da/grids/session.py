@@ -15,6 +15,7 @@ from da.grids.executors.local import Interrupted, Outcome, Pool, Watcher, cores
 from da.grids.grid import Grid
 from da.grids.progress import STARTUP, Estimate, duration, time_shares
 from da.grids.store import PLAN, ResultStore, size
+from da.installation import program
 
 if TYPE_CHECKING:
     from da.grids.validation import Known
@@ -177,7 +178,5 @@ def interruptible(
     done = sum(session.store.result(cell) is not None for cell in planned)
     session.say(f"{what}: {done} of {len(planned)} cells are finished and stay; to go on: {again}")
     if done and (session.store.root / PLAN).is_file():
-        session.say(
-            f"what there is, as a partial report: python run.py report {session.store.root}"
-        )
+        session.say(f"what there is, as a partial report: {program()} report {session.store.root}")
     return code

@@ -16,6 +16,7 @@ from da.engine.components import (
 from da.errors import UserError, unknown
 from da.grids.grid import Grid, all_tasks, domain_problems, split_task, swept
 from da.grids.tuning_validation import Problems, tuning_problems
+from da.installation import stored_name
 
 if TYPE_CHECKING:
     from da.engine.result import ScoredImages
@@ -66,7 +67,7 @@ def check(settings: dict[str, Any]) -> Known:
         version=data.version,
         images=_published(data),
         names=names,
-        data_path=f"{data.__module__}.{data.__qualname__}",
+        data_path=stored_name(f"{data.__module__}.{data.__qualname__}"),
         scored_images=_scored_images(data, grid.data_args),
     )
 

@@ -7,7 +7,7 @@ from da.cli import ablate, tune
 from da.engine.spec import TrainerSettings
 from da.errors import UserError
 from da.grids.grid import Grid, Tune, root
-from da.grids.grid_file import WrongSettings, find_config, numbers, read_grid
+from da.grids.grid_file import WrongSettings, find_config, numbers, own_table, read_grid
 from da.grids.overrides import Override
 from da.grids.setting_keys import documented_keys
 from da.grids.statistics_study import is_study
@@ -353,3 +353,20 @@ def test_help_lists_every_key_with_its_default(capsys):
             assert f"\n{key.name}: {key.kind} (" in said
         assert "batch_size: a whole number above 0 (default: 32)\n    Images of each" in said
         assert "epochs: a whole number above 0 (must be given)" in said
+
+
+def test_rates_that_were_tuned_here_go_before_those_that_were_installed(tmp_path, monkeypatch):
+    library, here = (tmp_path / "library").resolve(), tmp_path / "here"
+    (library / "configs" / "ablations").mkdir(parents=True)
+    here.mkdir()
+    path = written(library / "configs" / "ablations", lambda text: text + "tuned: ../t.yaml\n")
+    monkeypatch.setattr("da.grids.grid_file.INSTALLED", True)
+    monkeypatch.setattr("da.grids.grid_file.root", lambda: library)
+    monkeypatch.chdir(here)
+    table, own = library / "configs" / "t.yaml", (here / "configs" / "t.yaml").resolve()
+    assert read_grid(path, {}).tuned == str(table)
+    assert own_table(table) == own  # where tune writes: never into an installed library
+    own.parent.mkdir()
+    own.write_text("", encoding="utf-8")
+    assert read_grid(path, {}).tuned == str(own)
+    assert own_table(here / "mine.yaml") == here / "mine.yaml"
