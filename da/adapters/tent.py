@@ -18,7 +18,7 @@ from da.errors import UserError
 from da.networks.network import Network
 from da.norms.surgery import Affine
 from da.norms.tracing import NORMS
-from da.norms.weight_align.layers import Aligned
+from da.norms.weight_align.layers import ComputedWeight
 from da.ops.entropy import conditional_entropy
 
 
@@ -104,14 +104,14 @@ def scales_and_shifts(network: nn.Module, exclude: Sequence[str] = ()) -> list[n
         network: whose they are.
         exclude: glob patterns of the names of layers that are left out.
     """
-    names = {Aligned: ("g", "bias"), Affine: ("weight", "bias")}
+    names = {ComputedWeight: ("g", "bias"), Affine: ("weight", "bias")}
     found: dict[int, nn.Parameter] = {}
     for title, module in network.named_modules():
         if any(fnmatchcase(title, pattern) for pattern in exclude):
             continue
         kind = next((k for k in names if isinstance(module, k)), None)
         pair = names[kind] if kind else ("weight", "bias") if isinstance(module, NORMS) else ()
-        if kind is Aligned and module._parameters.get("g") is None:
+        if kind is ComputedWeight and module._parameters.get("g") is None:
             continue  # a normaliser after it has the scale
         for name in pair:
             parameter = module._parameters.get(name)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from da.analysis.activations import normalises
 from da.methods.base import Method
 from da.methods.updates import frozen_statistics
-from da.norms.weight_align.layers import Aligned
+from da.norms.weight_align.layers import ComputedWeight
 from da.ops.files import write_atomically
 from da.types import Activations, Domains
 
@@ -131,8 +131,8 @@ class ScaleRecorder(L.Callback):
         self._now["gradient"] = nn.utils.get_total_norm(gradients).item()
         gains: list[Tensor] = []
         for part in module.modules():
-            gain = part.g if isinstance(part, Aligned) else getattr(part, "weight", None)
-            if gain is not None and (isinstance(part, Aligned) or normalises(part)):
+            gain = part.g if isinstance(part, ComputedWeight) else getattr(part, "weight", None)
+            if gain is not None and (isinstance(part, ComputedWeight) or normalises(part)):
                 gains.append(gain)
         if gains:
             self._now["gain"] = max(gain.detach().abs().max().item() for gain in gains)

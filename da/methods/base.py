@@ -185,6 +185,7 @@ class Method(StagedModule, ABC):
             self.refuse_data(self.data)
             self.refuse_accumulation()
             self._refuse_unseen_target()
+            self._refuse_cpu()
             self.data.serve_views(self.needs.source_views, self.needs.target_views)
             # What is resumed has its weights, which are read after this.
             resuming = getattr(self.trainer, "resuming", False)
@@ -217,6 +218,17 @@ class Method(StagedModule, ABC):
                 f"norm '{norm}' keeps something of the target, which {type(self).__name__} never "
                 "forwards in training: it would stay as it began; use a method that does, or "
                 "another norm"
+            )
+
+    def _refuse_cpu(self) -> None:
+        norm = self.hparams["norm"]
+        device = self._trainer.strategy.root_device if self._trainer else self.device
+        if normaliser(norm, **(self.hparams["norm_options"] or {})).needs_gpu and (
+            device.type == "cpu"
+        ):
+            raise UserError(
+                f"norm '{norm}' needs a GPU, and this training runs on the CPU; use norm 'bn', "
+                "which is the same in a single process, or --trainer.accelerator gpu"
             )
 
     def prepare(self, data: DataModule | None = None) -> None:

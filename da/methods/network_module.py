@@ -19,7 +19,7 @@ from da.networks.pretrained_conversion import (
     read_trained_backbone,
 )
 from da.networks.weight_files import WeightFile, load_weight_file
-from da.norms import Normaliser, batch_norms, normaliser, short_name
+from da.norms import Normaliser, layers_of_batch_statistics, normaliser, short_name
 from da.norms.frozen_batch_norm import FrozenBatchNorm
 from da.norms.weight_align.coverage import measure_coverage
 from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
@@ -245,11 +245,12 @@ class NetworkModule(UpdatingModule):
         ``norm_options: {single_image: true}`` allows it where every batch norm sees a map, whose
         statistics are then those of its one image, as in instance norm.
         """
-        norms = batch_norms(self, within_domain_layers=True)
+        norms = layers_of_batch_statistics(self)
         layers = {k: m for k, m in norms.items() if not isinstance(m, FrozenBatchNorm)}
         if batch_size > 1 or not layers:
             return
-        vectors = any(isinstance(layer, nn.BatchNorm1d) for layer in layers.values())
+        maps = (nn.BatchNorm2d, nn.BatchNorm3d)
+        vectors = not all(isinstance(layer, maps) for layer in layers.values())
         if vectors or not (self.hparams["norm_options"] or {}).get("single_image"):
             raise UserError(
                 f"batch_size 1 with norm '{self.hparams['norm']}': batch norm has no statistics "

@@ -322,11 +322,12 @@ def _do_nothing() -> None:
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Within this block batch norms normalise as before, and leave their running statistics alone.
 
+    So do layers that keep them of each domain.
+
     They are not told of the batches, where restoring the statistics afterwards would forbid a
     backward pass after the block: autograd holds on to them.
     """
-    layers = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    tracking = [layer for layer in layers if layer.track_running_stats]
+    tracking: list[Any] = [m for m in module.modules() if getattr(m, "track_running_stats", False)]
     for layer in tracking:
         layer.track_running_stats = False
     try:

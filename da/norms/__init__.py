@@ -7,7 +7,12 @@ from typing import Any
 from da.discovery import find_class
 from da.errors import unknown
 from da.norms.base import ActivationNormaliser, Normaliser, available_normalisers, options_of
-from da.norms.running_statistics import batch_norms, keeping_without_statistics, reestimated
+from da.norms.running_statistics import (
+    batch_norms,
+    keeping_without_statistics,
+    layers_of_batch_statistics,
+    reestimated,
+)
 from da.norms.weight_align.conversion import Conversion, LayerError, convert_pretrained
 from da.norms.weight_align.layers import align, fold, naive_align
 from da.norms.weight_align.normaliser import WeightAlign
@@ -25,9 +30,10 @@ __all__ = [
     "convert_pretrained",
     "fold",
     "keeping_without_statistics",
+    "layers_of_batch_statistics",
     "naive_align",
-    "names",
     "normaliser",
+    "normaliser_names",
     "options_of",
     "reestimated",
     "short_name",
@@ -61,13 +67,13 @@ def normaliser(name: str, **options: Any) -> Normaliser:
         return _with_options(own, name, options)
     if name not in normaliser_names():
         raise unknown("normaliser", name, normaliser_names())
-    first, _, activation = name.partition("+")
-    kind = available_normalisers()[first]
-    if issubclass(kind, WeightAlign):
-        if "activation" in options:
-            raise unknown(f"option of {name}", "activation", _without_activation(kind))
-        return kind(activation=activation or None, **options)
-    return _with_options(kind, name, options)
+    kinds = available_normalisers()
+    if name in kinds and name != WeightAlign.name:
+        return _with_options(kinds[name], name, options)
+    _, _, activation = name.partition("+")
+    if "activation" in options:
+        raise unknown(f"option of {name}", "activation", _without_activation(WeightAlign))
+    return WeightAlign(activation=activation or None, **options)
 
 
 def short_name(name: str) -> str:

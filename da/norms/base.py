@@ -23,6 +23,8 @@ from da.norms.surgery import (
 from da.norms.tracing import CONVOLUTIONS, NORMS
 from da.types import Domains
 
+DOMAINS = ("source", "target")
+
 
 class Normaliser(ABC):
     """Takes a network built with batch norm and gives it another normaliser.
@@ -34,16 +36,21 @@ class Normaliser(ABC):
         composes: whether ``wa+name`` makes sense: it normalises activations.
         single_image: whether evaluation is to normalise each image by itself, where that is a
             choice (batch norm). It is stored here and read by the module.
+        mixes_domains: whether, in training, what a sample becomes depends on samples of the other
+            domain beside it. Without, a joint forward of both domains gives what separate ones do.
         needs_target: whether it learns something of the target only where training forwards it.
         needs_pretrained: whether it is made of the statistics that come with a backbone's
             pretrained weights; trainings without such weights are refused.
+        needs_gpu: whether it can't train on a CPU.
     """
 
     name: ClassVar[str]
     composes: ClassVar[bool] = False
     single_image: bool = False
+    mixes_domains: bool = False
     needs_target: ClassVar[bool] = False
     needs_pretrained: ClassVar[bool] = False
+    needs_gpu: ClassVar[bool] = False
 
     def for_part(self, part: str) -> Normaliser | None:
         """The normaliser of a part of a method: ``"backbone"``, ``"critic"``, …
@@ -70,15 +77,54 @@ class DomainLayer(nn.Module):
 
     Attributes:
         domains: of the samples of the batch at hand, in order.
+        title: how errors name it.
     """
 
     domains: Domains = ()
+    title: ClassVar[str] = "a layer that keeps the domains apart"
+
+    def split_domains(self, x: Tensor) -> list[tuple[str, Tensor]]:
+        """The segments of a batch with their domains, in order, as the layer was told.
+
+        Args:
+            x: ``(B, ...)``.
+
+        Raises:
+            UserError: where it was told no domains, others than source and target, or another
+                number of samples.
+        """
+        if not self.domains:
+            raise UserError(
+                f"{self.title} was not told which samples are of which; call "
+                "the da.networks.network.Network that it is part of with domains, or "
+                "da.norms.base.tell_domains before each batch"
+            )
+        for domain, _ in self.domains:
+            if domain not in DOMAINS:
+                raise UserError(f"{self.title} knows {' and '.join(DOMAINS)}, not '{domain}'")
+        names, sizes = zip(*self.domains, strict=True)
+        if sum(sizes) != x.shape[0]:
+            told = " + ".join(f"{size} of {domain}" for domain, size in self.domains)
+            raise UserError(
+                f"{self.title} was told of {told} samples, and {x.shape[0]} "
+                "came; tell it the domains of every batch"
+            )
+        parts = [x] if len(sizes) == 1 else x.split(sizes)
+        return list(zip(names, parts, strict=True))
 
     def start_target_from_source(self) -> None:
         """Gives the target what the layer has learnt of the source: where a network that was
         trained on the source alone goes on to the target. A layer that keeps nothing of either
         has nothing to do.
         """
+
+    def of_domain(self, domain: str) -> nn.Module:
+        """The plain layer that computes what this one does for samples of one domain.
+
+        Args:
+            domain: ``"source"`` or ``"target"``.
+        """
+        raise NotImplementedError
 
 
 def tell_domains(model: nn.Module, domains: Domains) -> None:
@@ -148,11 +194,15 @@ class ActivationNormaliser(Normaliser):
         norms = removable_batch_norms(model)
         inserted = self.insertions(model, Flow.of(model, self.example)) if self.insert else {}
         if not norms and not inserted:
-            raise UserError(
-                f"{title_of_model(model)} has no batch norm for '{self.name}' to replace; use 'bn'"
-                " to leave it as it is, or insert=True for a normaliser after each bare convolution"
-            )
+            raise self.nothing_to_replace(model)
         return replace_modules(model, self.replacements(norms) | inserted)
+
+    def nothing_to_replace(self, model: nn.Module) -> UserError:
+        """The error for a model without batch norms."""
+        return UserError(
+            f"{title_of_model(model)} has no batch norm for '{self.name}' to replace; use 'bn'"
+            " to leave it as it is, or insert=True for a normaliser after each bare convolution"
+        )
 
 
 def available_normalisers() -> dict[str, type[Normaliser]]:

@@ -17,6 +17,11 @@ _KINDS: dict[int, type[nn.Module]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: n
 class BatchNorm(ActivationNormaliser):
     """Leaves batch norms as they are.
 
+    Statistics: in training, mean and variance of the whole batch: of both domains together in a
+    joint forward, of one in separate ones; in evaluation, the running averages of all batches, for
+    either domain. Evaluations also show the network with these re-estimated on unlabelled images of
+    the source (``source-stats``) or of the target (``target-stats``, AdaBN).
+
     Args:
         insert: put one after each convolution that has no normaliser (LeNet, plain VGG).
         single_image: evaluation normalises each image by itself; see :class:`Normaliser`.
@@ -24,6 +29,7 @@ class BatchNorm(ActivationNormaliser):
     """
 
     name: ClassVar[str] = "bn"
+    mixes_domains = True
 
     def __init__(
         self, *, insert: bool = False, single_image: bool = False, example: Tensor | None = None

@@ -8,11 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from da.errors import UserError
 from da.norms.base import ActivationNormaliser, DomainLayer, Normaliser
 from da.norms.batch_norm import BatchNorm
-
-DOMAINS = ("source", "target")
 
 
 class DomainBatchNorm(DomainLayer):
@@ -31,6 +28,8 @@ class DomainBatchNorm(DomainLayer):
         source, target: the batch norms.
     """
 
+    title: ClassVar[str] = "a batch norm of each domain (dsbn)"
+
     def __init__(self, norm: nn.Module):
         super().__init__()
         self.source = norm
@@ -41,47 +40,30 @@ class DomainBatchNorm(DomainLayer):
         """``(B, C, ...)`` to the same shape, B being that of the domains that it was told.
 
         Raises:
-            UserError: where it was told no domains, others than its own, or another number of
-                samples.
+            UserError: see :meth:`DomainLayer.split_domains`.
         """
-        domains = self.domains
-        if not domains:
-            raise UserError(
-                "a batch norm of each domain (dsbn) was not told which samples are of which; call "
-                "the da.networks.network.Network that it is part of with domains, or "
-                "da.norms.base.tell_domains before each batch"
-            )
-        for domain, _ in domains:
-            if domain not in DOMAINS:
-                raise UserError(
-                    f"a batch norm of each domain (dsbn) knows {' and '.join(DOMAINS)}, not "
-                    f"'{domain}'"
-                )
-        sizes = [size for _, size in domains]
-        if sum(sizes) != x.shape[0]:
-            told = " + ".join(f"{size} of {domain}" for domain, size in domains)
-            raise UserError(
-                f"a batch norm of each domain (dsbn) was told of {told} samples, and {x.shape[0]} "
-                "came; tell it the domains of every batch"
-            )
-        if len(domains) == 1:
-            return self._of(domains[0].domain, x)
-        parts = x.split(sizes)
-        return torch.cat(
-            [self._of(segment.domain, part) for segment, part in zip(domains, parts, strict=True)]
-        )
+        parts = [self._of(domain, part) for domain, part in self.split_domains(x)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def start_target_from_source(self) -> None:
         """Copies the source's scale, shift and running statistics to the target."""
         self.target.load_state_dict(self.source.state_dict())
 
+    def of_domain(self, domain: str) -> nn.Module:
+        """The batch norm of one domain."""
+        return self.source if domain == "source" else self.target
+
     def _of(self, domain: str, x: Tensor) -> Tensor:
-        normalised: Tensor = (self.source if domain == "source" else self.target)(x)
+        normalised: Tensor = self.of_domain(domain)(x)
         return normalised
 
 
 class DomainSpecificBatchNorm(ActivationNormaliser):
     """A batch norm of each domain in the place of each batch norm.
+
+    Statistics: in training, each domain's part of a batch is normalised by its own mean and
+    variance; in evaluation, a sample by the running averages of its domain, a single image of the
+    target by the target's.
 
     Weights are shared, scale, shift and statistics are not: a network is told of every batch which
     samples are of which domain. With it, joint and separate forwards are the same training.

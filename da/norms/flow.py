@@ -107,24 +107,27 @@ class Flow:
         return {m for m, calls in self.calls.items() if all(good[call] for call in calls)}
 
     def residual_ends(self, layers: Collection[nn.Module]) -> list[nn.Module]:
-        """The last layer of each residual branch, one entry per block.
+        """The last layer of each residual branch, one entry per block."""
+        return [branch[-1] for branch in self.residual_branches(layers)]
 
-        Of the two tensors of a sum, the branch is the one with more layers of its own; the other
+    def residual_branches(self, modules: Collection[nn.Module]) -> list[list[nn.Module]]:
+        """Those of ``modules`` in each residual branch, in order; one entry per block.
+
+        Of the two tensors of a sum, the branch is the one with more of them of its own; the other
         is the shortcut. Sums with as many on either side are no residual blocks.
         """
-        last_layers = []
+        branches = []
         for node in self.nodes:
             if node.name == "add" and len(node.inputs) == 2:
                 first, second = (_ancestors(source) for source in node.inputs)
                 own = [
-                    [n.module for n in self.nodes if n in mine and n.module in layers]
+                    [n.module for n in self.nodes if n in mine and n.module in modules]
                     for mine in (first - second, second - first)
                 ]
                 if len(own[0]) != len(own[1]):
-                    last = max(own, key=len)[-1]
-                    assert last is not None  # for the type checker: it is one of `layers`
-                    last_layers.append(last)
-        return last_layers
+                    longer = max(own, key=len)
+                    branches.append([m for m in longer if m is not None])
+        return branches
 
     def moments(self, layer: nn.Module) -> ActivationMoments:
         """The moments of what a layer takes in, given that activations take in N(0, 1).

@@ -24,6 +24,9 @@ from da.norms.surgery import (
 class Folded(Normaliser):
     """Folds each batch norm, with its running statistics, into the layer that feeds it.
 
+    Statistics: none, neither in training nor in evaluation; those of the pretrained weights are in
+    the weights at the start.
+
     The network starts from the function that its pretrained weights compute in evaluation mode, up
     to rounding, and is trained as a plain network: no normaliser of activations, no alignment of
     weights. Where no single layer feeds a batch norm (DenseNet, pre-activation), the affine that it

@@ -44,6 +44,9 @@ class FrozenBatchNorm(nn.modules.batchnorm._BatchNorm):
 class FrozenStatistics(Normaliser):
     """Batch norm in evaluation mode throughout training.
 
+    Statistics: in training and in evaluation alike, the running averages that came with the
+    pretrained weights, of the images of those; neither domain enters.
+
     The running statistics stay those of the pretrained weights; scale and shift are trained. To
     freeze batch norm in fine-tuning is common practice in detection, where batches are small (He et
     al. 2016, 1512.03385, appendix A). torchvision's ``FrozenBatchNorm2d`` freezes the scale and

@@ -24,6 +24,9 @@ def groups_for(channels: int, groups: int) -> int:
 class GroupNorm(ActivationNormaliser):
     """Group norm in the place of batch norm.
 
+    Statistics: in training and in evaluation alike, mean and variance of each group of channels of
+    the one image; no other image and no domain enters.
+
     Args:
         groups: of channels; where they don't divide, see :func:`groups_for`.
         insert: put one after each convolution that has no normaliser (LeNet, plain VGG).

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Collection, Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from da.errors import unknown
 from da.norms.base import Normaliser
 from da.norms.flow import Flow
 from da.norms.joined_layers import on_split_layers
@@ -21,10 +23,30 @@ from da.norms.surgery import (
     scalable_layers,
     sole_feeders,
 )
+from da.norms.tracing import is_layer
+
+
+class BranchScale(nn.Module):
+    """A factor of what a residual branch adds, learnt, and 0 at the start.
+
+    Args:
+        like: a parameter beside it, of whose dtype and device it is, and trained where that is.
+
+    Attributes:
+        scale: ``(1,)`` float parameter.
+    """
+
+    def __init__(self, like: Tensor):
+        super().__init__()
+        self.scale = nn.Parameter(like.new_zeros(1), requires_grad=like.requires_grad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same."""
+        return x * self.scale
 
 
 class NoNormaliser(Normaliser):
-    """Removes batch norms and puts nothing in their place.
+    """Removes batch norms and puts nothing in their place, but for a start that deep networks bear.
 
     The network then computes γ · (w * x) + β where it had γ · norm(w * x) + β, so it is the same
     family of functions without the normalising. Where a single layer feeds the batch norm, γ is
@@ -32,14 +54,30 @@ class NoNormaliser(Normaliser):
     where networks start, the weight stays as it was) and β becomes its bias. Elsewhere (DenseNet,
     pre-activation) γ and β stay as a per-channel affine. The running statistics are dropped.
 
+    Each residual branch ends in a learnt factor that starts at 0, so that activations do not grow
+    with depth: Fixup (Zhang et al. 2019, 1901.09321, section 3) sets the last layer of a branch to
+    0 and gives branches scalar factors and biases; here it is the factor that is 0, as in SkipInit
+    (De & Smith 2020, 2002.10444), so that all normalisers start from the same weights. Fixup's
+    smaller weights within a branch are left out.
+
+    Statistics: none, neither in training nor in evaluation.
+
     Args:
+        residual: ``"zero"`` for those factors, ``"one"`` for none of them.
         example: an input of the model, for networks that can't be traced.
     """
 
     name: ClassVar[str] = "none"
 
-    def __init__(self, *, example: Tensor | None = None):
-        self.example = example
+    def __init__(
+        self,
+        *,
+        residual: Literal["zero", "one"] = "zero",
+        example: Tensor | None = None,
+    ):
+        if residual not in ("zero", "one"):
+            raise unknown("residual", str(residual), ("zero", "one"))
+        self.residual, self.example = residual, example
 
     @on_split_layers
     def apply(self, model: nn.Module) -> nn.Module:
@@ -57,4 +95,22 @@ class NoNormaliser(Normaliser):
             with torch.no_grad():
                 weight.mul_(scale.to(weight).view(-1, *(1 for _ in weight.shape[1:])))
             layer.register_parameter("bias", copy_parameter(shift, weight))
-        return replace_modules(model, replacements_of_removed(norms, set(fed.values())))
+        swaps = replacements_of_removed(norms, set(fed.values()))
+        if self.residual == "zero":
+            swaps |= _scaled_ends(flow, norms, swaps)
+        return replace_modules(model, swaps)
+
+
+def _scaled_ends(
+    flow: Flow, norms: Collection[nn.Module], swaps: Mapping[nn.Module, nn.Module]
+) -> dict[nn.Module, nn.Module]:
+    """The last layer or batch norm of each residual branch, with what stands there and a factor."""
+    layers = {module for module in flow.calls if is_layer(module)}
+    scaled: dict[nn.Module, nn.Module] = {}
+    for branch in flow.residual_branches(layers | set(norms)):
+        end = branch[-1]
+        factor = BranchScale(next(end.parameters(), torch.ones((), requires_grad=True)))
+        stays = swaps.get(end, end)
+        alone = isinstance(stays, nn.Identity)
+        scaled[end] = factor if alone else nn.Sequential(stays, factor)
+    return scaled

@@ -36,6 +36,9 @@ class InstanceNormLayer(Affine):
 class InstanceNorm(ActivationNormaliser):
     """Instance norm in the place of batch norm.
 
+    Statistics: in training and in evaluation alike, mean and variance of each channel of the one
+    image; no other image and no domain enters.
+
     It is undefined for vectors (bottleneck, critic), where a scale and shift per channel remain;
     see :class:`InstanceNormLayer`. Options: see :class:`ActivationNormaliser`.
     """

@@ -12,6 +12,9 @@ from da.norms.base import ActivationNormaliser
 class LayerNorm(ActivationNormaliser):
     """Layer norm in the place of batch norm.
 
+    Statistics: in training and in evaluation alike, mean and variance of all channels of the one
+    image; no other image and no domain enters.
+
     For maps it is group norm with one group, over channels and positions, with a scale and shift
     per channel (Wu, He 2018, section 3.1), so that the affine of a batch norm carries over; for
     vectors it is the usual layer norm. Options: see :class:`ActivationNormaliser`.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.norms.base import DomainLayer
+from da.norms.domain_statistics import DomainStatistics
 from da.ops.acceleration import uncompiled
 
 
@@ -31,6 +32,13 @@ def batch_norms(
     holders = [m for m in model.modules() if isinstance(m, DomainLayer)]
     kept_per_domain = {part for holder in holders for part in holder.modules()}
     return {name: m for name, m in layers.items() if m not in kept_per_domain}
+
+
+def layers_of_batch_statistics(model: nn.Module) -> dict[str, nn.Module]:
+    """All layers of a model that normalise by statistics of a batch in training, by name."""
+    layers: dict[str, nn.Module] = dict(batch_norms(model, within_domain_layers=True))
+    own = {n: m for n, m in model.named_modules() if isinstance(m, DomainStatistics)}
+    return layers | own
 
 
 @contextmanager

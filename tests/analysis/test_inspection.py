@@ -18,6 +18,7 @@ from da.methods.dann import DANN
 from da.methods.source_only import SourceOnly
 from da.norms import batch_norms, normaliser, reestimated
 from da.norms.base import DomainLayer
+from da.norms.identity import BranchScale
 from da.ops.moments import ChannelMoments
 from da.types import Segment
 
@@ -48,7 +49,7 @@ def by_hand(module, x):
 
     def at(name, layer, norm, value):
         into = layer(value)
-        found[name] = into, norm(into)
+        found[name] = into, into if isinstance(norm, BranchScale) else norm(into)
         return norm(into)
 
     net = module.network.backbone

@@ -66,14 +66,10 @@ def naive_align(
     return unit if g is None else unit * g.view(-1, *(1 for _ in dims))
 
 
-class Aligned(nn.Module):
-    """What the aligned layers share; the layer itself comes second among the base classes.
+class ComputedWeight(nn.Module):
+    """A layer that acts with a weight which it computes from its own.
 
-    Args:
-        args, kwargs: those of the plain layer.
-        gain: see :func:`align`.
-        scale: whether g is learned; without, it is fixed at 1 and there is no parameter.
-        eps: see :func:`align`.
+    The layer itself comes second among the base classes of one that extends this.
 
     Attributes:
         weight: as in the plain layer, unconstrained; :meth:`aligned_weight` is what acts.
@@ -87,32 +83,25 @@ class Aligned(nn.Module):
     g: nn.Parameter | None
     shared: SharedWeight | None = None
 
-    def __init__(
-        self, *args: Any, gain: float = 2.0, scale: bool = True, eps: float = EPS, **kwargs: Any
-    ):
-        super().__init__(*args, **kwargs)
-        self.gain, self.eps = gain, eps
-        self.register_parameter("g", None)
-        if scale:
-            self.g = nn.Parameter(self.weight.new_ones(len(self.weight)))
-
     def aligned_weight(self) -> Tensor:
-        """ŵ, of the shape and dtype of ``weight``."""
-        return align(self.weight, self.g, self.gain, self.eps)
+        """The weight that acts, of the shape and dtype of ``weight``."""
+        raise NotImplementedError
 
     def acting_dtype(self) -> torch.dtype:
-        """Of ŵ in a forward pass: autocast's where it is on, so that it is cast once."""
+        """Of the computed weight in a forward pass: autocast's where it is on, so that it is cast
+        once."""
         device = self.weight.device.type
         if torch.is_autocast_enabled(device):
             return torch.get_autocast_dtype(device)
         return self.weight.dtype
 
     def compute_aligned_weight(self) -> Tensor:
-        """ŵ for a forward pass, its statistics in float32 whatever the dtype."""
+        """The weight for a forward pass, its statistics in float32 whatever the dtype."""
         return self.aligned_weight().to(self.acting_dtype())
 
     def acting_weight(self) -> Tensor:
-        """ŵ for a forward pass, shared with others within :func:`da.norms.aligned_once`."""
+        """The weight for a forward pass, shared with others within
+        :func:`da.norms.aligned_once`."""
         # A compiled graph computes its own: what was shared outside of it would be a constant. So
         # does a replica on another device, which has what was shared of the layer it replicates.
         shared = self.shared
@@ -125,6 +114,30 @@ class Aligned(nn.Module):
         state: dict[str, Any] = super().__getstate__()
         state.pop("shared", None)
         return state
+
+
+class Aligned(ComputedWeight):
+    """What the aligned layers share.
+
+    Args:
+        args, kwargs: those of the plain layer.
+        gain: see :func:`align`.
+        scale: whether g is learned; without, it is fixed at 1 and there is no parameter.
+        eps: see :func:`align`.
+    """
+
+    def __init__(
+        self, *args: Any, gain: float = 2.0, scale: bool = True, eps: float = EPS, **kwargs: Any
+    ):
+        super().__init__(*args, **kwargs)
+        self.gain, self.eps = gain, eps
+        self.register_parameter("g", None)
+        if scale:
+            self.g = nn.Parameter(self.weight.new_ones(len(self.weight)))
+
+    def aligned_weight(self) -> Tensor:
+        """ŵ, of the shape and dtype of ``weight``."""
+        return align(self.weight, self.g, self.gain, self.eps)
 
     def extra_repr(self) -> str:
         """What ``print`` shows of the layer."""
@@ -171,7 +184,6 @@ ALIGNED: dict[type[nn.Module], type[Aligned]] = {
     nn.Conv3d: AlignedConv3d,
     nn.Linear: AlignedLinear,
 }
-PLAIN: dict[type[nn.Module], type[nn.Module]] = {new: old for old, new in ALIGNED.items()}
 
 
 def rebuild_layer(layer: nn.Module, kind: type[nn.Module], bias: bool, **kwargs: Any) -> nn.Module:
@@ -193,21 +205,22 @@ _CONVOLUTION = (
 
 
 def fold(model: nn.Module) -> nn.Module:
-    """The plain network that computes the same as an aligned one.
+    """The plain network that computes the same as one whose layers compute their weights.
 
     Args:
         model: any network; it stays as it is.
 
     Returns:
-        A copy that shares no parameter with ``model``, in which every aligned layer is the plain
-        PyTorch layer with the aligned weight. Whatever else there is (activation normalisers, a
-        per-channel affine) is copied as it is.
+        A copy that shares no parameter with ``model``, in which every aligned, standardised or
+        weight-normalised layer is the plain PyTorch layer with the weight that acts. Whatever else
+        there is (activation normalisers, a per-channel affine) is copied as it is.
     """
     copied = copy.deepcopy(model)
     plain: dict[nn.Module, nn.Module] = {}
     for layer in copied.modules():
-        if isinstance(layer, Aligned):
-            new = rebuild_layer(layer, PLAIN[type(layer)], bias=layer.bias is not None)
+        if isinstance(layer, ComputedWeight):
+            kind = next(kind for kind in ALIGNED if isinstance(layer, kind))
+            new = rebuild_layer(layer, kind, bias=layer.bias is not None)
             with torch.no_grad():
                 weight = layer.aligned_weight()
             new.weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -14,6 +13,7 @@ from da.errors import UserError, unknown
 from da.norms.base import ActivationNormaliser, Normaliser, available_normalisers, options_of
 from da.norms.flow import Flow, normalises_outputs
 from da.norms.joined_layers import on_split_layers
+from da.norms.layer_patterns import match_patterns
 from da.norms.surgery import (
     affine_parameters,
     copy_parameter,
@@ -27,7 +27,7 @@ from da.norms.surgery import (
     sole_feeders,
     title_of_model,
 )
-from da.norms.tracing import CONVOLUTIONS, NORMS, is_layer
+from da.norms.tracing import CONVOLUTIONS, NORMS
 from da.norms.weight_align import standardised
 from da.norms.weight_align.layers import ALIGNED, Aligned, rebuild_layer
 
@@ -48,6 +48,9 @@ _FUNCTIONAL = {"batch_norm", "group_norm", "layer_norm", "instance_norm"}
 
 class WeightAlign(Normaliser):
     """Aligns the layers of a network and removes its batch norms (Shi et al. 2020, 2010.07160).
+
+    Statistics: in training and in evaluation alike, those of the weights; no image and no domain
+    enters, but for those of the normaliser of activations where there is one (``wa+bn``).
 
     Aligned are all convolutions but the gates of squeeze-and-excitation, and the linear layers
     whose output a batch norm takes. Scale and shift of that batch norm become g and b of the layer
@@ -102,6 +105,7 @@ class WeightAlign(Normaliser):
     """
 
     name: ClassVar[str] = "wa"
+    eps: ClassVar[float | None] = None  # of the variance of a filter, where a subclass has its own
 
     def __init__(
         self,
@@ -130,6 +134,7 @@ class WeightAlign(Normaliser):
         self.min_channels, self.min_weights = min_channels, min_weights
         self.activation = _activation_normaliser(activation, options)
         self.single_image = self.activation is not None and self.activation.single_image
+        self.mixes_domains = self.activation is not None and self.activation.mixes_domains
         self.gain, self.residual, self.example = gain, residual, example
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.include = (include,) if isinstance(include, str) else tuple(include)
@@ -137,8 +142,8 @@ class WeightAlign(Normaliser):
     @on_split_layers
     def apply(self, model: nn.Module) -> nn.Module:
         """See :meth:`Normaliser.apply`."""
-        excluded = _match_patterns(model, self.exclude, "exclude")
-        included = _match_patterns(model, self.include, "include", layers_only=True)
+        excluded = match_patterns(model, self.exclude, "exclude")
+        included = match_patterns(model, self.include, "include", layers_only=True)
         refuse_other_normalisers(model, self.name, excluded)
         norms = removable_batch_norms(model, excluded)
         flow = Flow.of(model, self.example)
@@ -241,7 +246,9 @@ class WeightAlign(Normaliser):
         factor = {"one": 1.0, "depth": depth, "zero": 0.0}[residual]
         aligned: dict[nn.Module, nn.Module] = {}
         for layer in layers:
-            new = _align_layer(layer, _gain_of(gain, flow, layer), scale=layer not in scaled)
+            new = _align_layer(
+                layer, self.gain_of(gain, flow, layer), layer not in scaled, self.eps
+            )
             if layer in fed:
                 g, b = affine_parameters(fed[layer])
                 new.g, new.bias = copy_parameter(g, new.weight), copy_parameter(b, new.weight)
@@ -253,23 +260,32 @@ class WeightAlign(Normaliser):
             aligned[layer] = standardised.wrap_in_padding(layer, new)
         return aligned
 
+    def gain_of(self, gain: Gain, flow: Flow, layer: nn.Module) -> float:
+        """The factor of the variance of one layer."""
+        if gain in ("auto", "balanced"):
+            moments = flow.moments(layer)
+            if gain == "auto":
+                return 1.0 / moments.second
+            return 1.0 / math.sqrt(moments.variance * moments.slope)
+        return HE if gain == "he" else VARIANCE_PRESERVING
 
-def _gain_of(gain: Gain, flow: Flow, layer: nn.Module) -> float:
-    """The factor of the variance of one layer."""
-    if gain in ("auto", "balanced"):
-        moments = flow.moments(layer)
-        if gain == "auto":
-            return 1.0 / moments.second
-        return 1.0 / math.sqrt(moments.variance * moments.slope)
-    return HE if gain == "he" else VARIANCE_PRESERVING
 
-
-def _align_layer(layer: nn.Module, gain: float, scale: bool) -> Aligned:
+def _align_layer(layer: nn.Module, gain: float, scale: bool, eps: float | None) -> Aligned:
     """The aligned layer with the weight and bias of a plain one, at g = 1; a standardised one keeps
-    its own scale."""
+    its own scale.
+
+    Args:
+        layer: the plain one.
+        gain: the factor of the variance.
+        scale: whether there is a g.
+        eps: added to the variance of a filter; None for WeightAlign's own.
+    """
     if standardised.is_standardised(layer):
         return standardised.align_standardised(layer, gain, scale)
-    new = rebuild_layer(layer, ALIGNED[type(layer)], bias=True, gain=gain, scale=scale)
+    settings: dict[str, Any] = {"gain": gain, "scale": scale}
+    if eps is not None:
+        settings["eps"] = eps * layer.get_parameter("weight")[0].numel() / gain
+    new = rebuild_layer(layer, ALIGNED[type(layer)], bias=True, **settings)
     assert isinstance(new, Aligned)  # for the type checker
     weight = layer.get_parameter("weight")
     new.weight = weight
@@ -286,30 +302,6 @@ def _smallest_filters(layers: list[Any], min_weights: int, most: int) -> set[nn.
     sizes = [(layer.weight[0].numel(), -i, layer) for i, layer in enumerate(layers)]
     narrow = sorted((one for one in sizes if one[0] < min_weights), key=lambda one: one[:2])
     return {layer for _, _, layer in narrow[: max(most, 0)]}
-
-
-def _match_patterns(
-    model: nn.Module, patterns: Sequence[str], option: str, layers_only: bool = False
-) -> set[nn.Module]:
-    """The layers and normalisers that patterns name, themselves or by a block they are in."""
-    matched: set[nn.Module] = set()
-    candidates = [
-        (name, module)
-        for name, module in model.named_modules(remove_duplicate=False)
-        if is_layer(module) or (isinstance(module, NORMS) and not layers_only)
-    ]
-    for pattern in patterns:
-        hits = {m for name, m in candidates if _pattern_matches(pattern, name)}
-        if not hits:
-            near = unknown("layer", pattern, {name for name, _ in candidates})
-            raise UserError(f"{option} matches nothing in {title_of_model(model)}: {near}")
-        matched |= hits
-    return matched
-
-
-def _pattern_matches(pattern: str, name: str) -> bool:
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[:i]), pattern) for i in range(1, len(parts) + 1))
 
 
 def _refuse_unalignable(layer: nn.Module, name: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from da.norms.weight_align.layers import Aligned
+from da.norms.weight_align.layers import ComputedWeight
 
 
 class OptimiserSteps:
@@ -41,7 +41,7 @@ class SharedWeight:
         steps: counted since sharing began.
     """
 
-    def __init__(self, layer: Aligned, micro_batches: bool, steps: OptimiserSteps):
+    def __init__(self, layer: ComputedWeight, micro_batches: bool, steps: OptimiserSteps):
         self.layer = layer
         self.micro_batches = micro_batches
         self.steps = steps
@@ -91,7 +91,7 @@ def begin_sharing(model: nn.Module, micro_batches: bool = False) -> list[SharedW
     begun: list[SharedWeight] = []
     steps: OptimiserSteps | None = None
     for layer in model.modules():
-        if isinstance(layer, Aligned) and layer.shared is None:
+        if isinstance(layer, ComputedWeight) and layer.shared is None:
             steps = steps or OptimiserSteps()
             layer.shared = SharedWeight(layer, micro_batches, steps)
             begun.append(layer.shared)
