@@ -80,6 +80,14 @@ class DomainLayer(nn.Module):
         has nothing to do.
         """
 
+    def of_domain(self, domain: str) -> nn.Module:
+        """The plain layer that computes what this one does for samples of one domain.
+
+        Args:
+            domain: ``"source"`` or ``"target"``.
+        """
+        raise NotImplementedError
+
 
 def tell_domains(model: nn.Module, domains: Domains) -> None:
     """Tells every layer that asks for it which samples of the next batch are of which domain."""

@@ -75,8 +75,12 @@ class DomainBatchNorm(DomainLayer):
         """Copies the source's scale, shift and running statistics to the target."""
         self.target.load_state_dict(self.source.state_dict())
 
+    def of_domain(self, domain: str) -> nn.Module:
+        """The batch norm of one domain."""
+        return self.source if domain == "source" else self.target
+
     def _of(self, domain: str, x: Tensor) -> Tensor:
-        normalised: Tensor = (self.source if domain == "source" else self.target)(x)
+        normalised: Tensor = self.of_domain(domain)(x)
         return normalised
 
 
