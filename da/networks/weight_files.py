@@ -145,7 +145,7 @@ def _behind(tensors: Mapping[str, Tensor], part: str, kind: str, file: str) -> d
     chosen = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
     if not chosen:
         raise UserError(
-            f"{kind}: '{file}{CHOICE}{part}' names nothing in that file, neither a key with tensors "
+            f"{kind}: '{file}{CHOICE}{part}' names nothing in that file, neither a key of tensors "
             f"nor the beginning of their names, of which the first is {next(iter(tensors))}"
         )
     return chosen
