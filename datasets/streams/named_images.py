@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from ..files.image_probe import touched
 from ..files.image_sets import EXTENSIONS
 from .augmentation import CropAndFlip, Transform
 from .loader import Loader
+
+log = logging.getLogger(__name__)
 
 
 def find_images(place: str | Path) -> tuple[Path, list[str], int]:
@@ -133,7 +136,9 @@ def named_loader(
     place: str | Path, reading: Reading, transform: Transform, batch_size: int, **options: Any
 ) -> Loader:
     """As :func:`prepared_images`, of the parts of a data module; the options are the loader's."""
-    root, paths, _ = find_images(place)
+    root, paths, others = find_images(place)
+    if others:
+        log.info("'%s': %d files that are not called like images are passed over", place, others)
     return Loader(FileBatches(root, paths, reading, transform, batch_size), transform, **options)
 
 

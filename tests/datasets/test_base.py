@@ -299,13 +299,13 @@ def test_images_in_folders_below_are_found_and_bad_ones_are_named(toy, tmp_path,
     Image.new("RGB", (9, 9)).save(tmp_path / "cats" / ".cache" / "hidden.png")
     (tmp_path / "cats" / "back").symlink_to(tmp_path)  # a link that leads to where it lies
     (tmp_path / "broken.png").write_bytes(b"no image")
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "bad.png").symlink_to(tmp_path / "nowhere.png")
     module = toy("a", "b", eval_batch_size=2, num_workers=workers)
     bad, good = module.predict_images(tmp_path)
     assert (bad.names, len(bad.images)) == ([], 0)
-    assert [*bad.unreadable] == ["broken.png", "gone.png"]
+    assert [*bad.unreadable] == ["bad.png", "broken.png"]
     assert "broken.png' can't be read: it is no image" in bad.unreadable["broken.png"]
-    assert "a link to" in bad.unreadable["gone.png"]
+    assert "a link to" in bad.unreadable["bad.png"]
     assert (good.names, good.unreadable, len(good.images)) == (["cats/a.png"], {}, 1)
     (only,) = module.predict_images(tmp_path / "cats" / "a.png")
     assert only.names == ["a.png"]
