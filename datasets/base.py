@@ -287,8 +287,7 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         Images are prepared as in evaluation; those that can't be read are named.
         """
         parts = (self.reading, self.transform, self.eval_batch_size)
-        options = {"num_workers": self.num_workers, "device": self._device()}
-        return named_loader(place, *parts, **options)
+        return named_loader(place, *parts, num_workers=self.num_workers, device=self._device())
 
     @property
     def preparation(self) -> ImagePreparation | None:

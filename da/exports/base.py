@@ -149,7 +149,7 @@ def refusing(form: ExportFormat, instead: str) -> Iterator[None]:
 
 def export_formats() -> dict[str, type[ExportFormat]]:
     """The formats on disk by name."""
-    kinds = subclasses("da.exports.formats", ExportFormat)  # type: ignore[type-abstract]
+    kinds = subclasses("da.exports.formats", ExportFormat)
     return {kind.name: kind for kind in sorted(kinds.values(), key=lambda kind: kind.name)}
 
 

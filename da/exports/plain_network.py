@@ -56,8 +56,8 @@ def plain_network(network: Network) -> Network:
     for name, layer in plain.named_modules():
         if isinstance(layer, DomainLayer):
             swaps[layer] = _of_target(layer, name)
-        elif isinstance(layer, nn.Linear) and hasattr(layer, "plain"):
-            swaps[layer] = layer.plain()
+        elif callable(plain_layer := getattr(layer, "plain", None)):
+            swaps[layer] = plain_layer()
     replace_modules(plain, swaps)
     if isinstance(plain.backbone, Backbone):
         plain.backbone = plain.backbone.library_model()

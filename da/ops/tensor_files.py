@@ -24,7 +24,7 @@ _END_BYTES = 22
 """Of the last record of a ZIP archive, without its comment."""
 
 
-PLAIN = [argparse.Namespace]
+PLAIN: list[Any] = [argparse.Namespace]
 """Classes that hold values and run nothing: training scripts keep their options beside tensors."""
 
 
