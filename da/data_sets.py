@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib import import_module
 from inspect import getattr_static, isfunction
 from typing import TYPE_CHECKING, cast
 
@@ -10,7 +12,10 @@ from da.errors import UserError
 from da.installation import DATA_SETS, importable_name
 
 if TYPE_CHECKING:
-    from da.types import DataModule, DataSet
+    import torch
+
+    from da.ops.image_preparation import ImagePreparation
+    from da.types import DataModule, DataSet, NamedImages
 
 PACKAGE = DATA_SETS
 """Where data sets are looked for; the only thing that this library knows of them."""
@@ -61,6 +66,27 @@ def as_data_module(value: object) -> DataModule:
     if lacking := [x for x in members(DataModule) if getattr_static(value, x, absent) is absent]:
         raise _no_data(type(value), "data module", lacking)
     return cast("DataModule", value)
+
+
+def prepared_images(
+    place: str,
+    preparation: ImagePreparation,
+    batch_size: int,
+    workers: int = 0,
+    device: torch.device | None = None,
+) -> Iterable[NamedImages]:
+    """Batches of the image files in a folder and below, or of one file; no data set is needed.
+
+    Args:
+        place: the folder or the file.
+        preparation: what is done with an image.
+        batch_size: files of a batch.
+        workers: processes that read them.
+        device: where images are normalised; the CPU where not given.
+    """
+    module = import_module(f"{PACKAGE}.streams.named_images")
+    batches = module.prepared_images(place, preparation, batch_size, workers, device)
+    return cast("Iterable[NamedImages]", batches)
 
 
 def members(protocol: type) -> list[str]:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from da.ops.image_preparation import ImagePreparation
+
 Role = Literal["source", "target"]
 Split = Literal["train", "validation", "test"]
 View = Literal["weak", "strong", "plain"]
@@ -108,6 +110,20 @@ class Predictions(NamedTuple):
     def deviation(self) -> float:
         """Standard deviation over the samples of the features, mean over the features."""
         return self.features.std(dim=0, unbiased=False).mean().item()
+
+
+class NamedImages(NamedTuple):
+    """Images of some files, as a network takes them.
+
+    Attributes:
+        images: ``(B, C, H, W)`` float32, normalised; B may be 0.
+        names: of their B files, relative to the folder that was named.
+        unreadable: the files of the batch that can't be read, and what is wrong with each.
+    """
+
+    images: Tensor
+    names: list[str]
+    unreadable: dict[str, str]
 
 
 Images = Tensor | list[Tensor]
@@ -230,8 +246,12 @@ class DataModule(Protocol):
     ) -> Iterable[Labelled]:
         """Batches of one split of a domain, in their own order or shuffled, not augmented."""
 
-    def predict_images(self, folder: str | Path) -> Iterable[tuple[Tensor, list[str]]]:
-        """Batches of the image files in a folder, as in evaluation, and their names."""
+    def predict_images(self, place: str | Path) -> Iterable[NamedImages]:
+        """Batches of the image files in a folder and below, or of one file, as in evaluation."""
+
+    @property
+    def preparation(self) -> ImagePreparation | None:
+        """What evaluation does with an image, as plain values; None where those can't say it."""
 
     def train_dataloader(self) -> Iterable[Batch]: ...
 

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from da.errors import UserError
+from da.ops.image_preparation import ImagePreparation
 from da.ops.seeding import derive_seed, permutation
 from da.types import Batch, Check, Labelled, Role, Split, Unlabelled, View
 
@@ -21,11 +20,12 @@ from .files.array_checking import check_arrays
 from .files.content_hashes import digest
 from .files.decoding import Reading
 from .files.domain_checks import ROLES, check_classes, check_options, check_sizes
-from .files.image_sets import FileImages, ImageSet, image_files
+from .files.image_sets import ImageSet
 from .files.set_facts import SetFacts
 from .streams.augmentation import Transform
-from .streams.batches import Chunks, ImageChunks, NamedChunks, Pairs, Steps, Stream
+from .streams.batches import Chunks, ImageChunks, Pairs, Steps, Stream
 from .streams.loader import Loader
+from .streams.named_images import named_loader, preparation_by
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -281,19 +281,18 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         size = batch_size or self.eval_batch_size
         return self._loader(Chunks(data, self.transform, size, order))
 
-    def predict_images(self, folder: str | Path) -> DataLoader[Any]:
-        """Yields ``(images, names)`` of the image files directly in a folder, sorted by name.
+    def predict_images(self, place: str | Path) -> Loader:
+        """Yields :class:`da.types.NamedImages` of the files in a folder and below, or of one file.
 
-        Images are ``(B, C, H, W)`` float32, prepared as in evaluation; names are a list of B.
+        Images are prepared as in evaluation; those that can't be read are named.
         """
-        path = Path(folder).expanduser()
-        if not path.is_dir():
-            raise UserError(f"'{folder}' is not a folder; name one that holds images")
-        names, others = image_files(path)
-        if not names:
-            raise UserError(f"folder '{folder}' holds no images (other files: {others})")
-        data = FileImages(path, names, np.zeros(len(names), np.int64), ("",), self.reading)
-        return self._loader(NamedChunks(data, self.transform, self.eval_batch_size))
+        parts = (self.reading, self.transform, self.eval_batch_size)
+        return named_loader(place, *parts, num_workers=self.num_workers, device=self._device())
+
+    @property
+    def preparation(self) -> ImagePreparation | None:
+        """What evaluation does with an image; None where a transform of one's own does it."""
+        return preparation_by(self.reading, self.transform)
 
     @property
     def reading(self) -> Reading:
@@ -314,18 +313,22 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         self, data: Dataset[Any], sampler: Sampler[int] | None = None, persistent: bool = False
     ) -> Loader:
         """A loader of batches; for a CUDA device images are normalised there, a quarter is sent."""
-        device = None if self.trainer is None else self.trainer.strategy.root_device
-        cuda = device is not None and device.type == "cuda"
+        device = self._device()
         return Loader(
             data,
             self.transform,
             sampler,
             derive_seed(self.seed, self.task, "loader"),
-            device if cuda else None,
+            device,
             num_workers=self.num_workers,
             persistent_workers=persistent and self.num_workers > 0,
-            pin_memory=cuda,
+            pin_memory=device is not None,
         )
+
+    def _device(self) -> torch.device | None:
+        """The device of the run where images are normalised on it, which is a CUDA device."""
+        device = None if self.trainer is None else self.trainer.strategy.root_device
+        return device if device is not None and device.type == "cuda" else None
 
     def _steps_done(self) -> int:
         """Steps that the run has behind it, also in another process before a resume.

@@ -17,7 +17,7 @@ LAYERS = [
     {"da.adapters"},
     {"da.methods"},
     {"da.engine"},
-    {"da.grids", "da.reports", "da.analysis", "da.benchmarks"},
+    {"da.grids", "da.reports", "da.analysis", "da.benchmarks", "da.exports"},
     {"da.cli"},
     {"run", "da.__main__"},
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from da.engine.checkpoints import (
     spec_of,
     upgrade_checkpoint,
 )
+from da.engine.components import find_method
 from da.errors import UserError
-from da.networks.backbones.base import build_backbone
+from da.networks.backbones.base import build_backbone, without_weights
 from da.networks.external_networks import map_network
 from da.networks.weight_files import unwrap_tensors
+from da.ops.files import split_choice
+from da.ops.image_preparation import ImagePreparation, preparation_of
 from da.ops.tensor_files import read_tensors, write_checkpoint
 
 ADVICE = "give the .ckpt that fit wrote, or a file of torch.save(network.state_dict(), FILE)"
@@ -62,8 +66,65 @@ class ExternalNetworkCLI(CLI):
         chosen["bottleneck"] = self.parts.width
 
 
+#: Options of data that say how image files are read: they need no data set.
+OF_IMAGES = {*ImagePreparation._fields, "eval_batch_size", "num_workers", "skip_unreadable"}
+
+
+class NetworkCLI(CLI):
+    """Builds the network of a checkpoint alone: the data that it was trained on may be elsewhere.
+
+    Attributes:
+        preparation: of images, as in training unless the command line says otherwise.
+    """
+
+    preparation: ImagePreparation
+
+    def instantiate_classes(self) -> None:
+        """Builds model and trainer; classes and task are the checkpoint's."""
+        chosen, spec = self.config["model"], self.checkpoint["spec"]
+        args = {**chosen["init_args"].as_dict()}
+        args |= {"num_classes": len(self.checkpoint["classes"]), "task": spec.task}
+        with without_weights():
+            self.model = find_method(chosen["class_path"])(**args)
+        self.datamodule = None
+        self.config_init = self.config
+        self.trainer = self.instantiate_trainer()
+
+    def option_of_images(self, name: str) -> Any:
+        """The value of an option of the data, ``"eval_batch_size"``; None where it has none."""
+        return self.config["data"]["init_args"].get(name)
+
+    def prepare_as_given(self, args: list[str], path: str) -> None:
+        """Takes the checkpoint's preparation, and over it what a command line says."""
+        saved = preparation_of(self.checkpoint["preparation"], path)
+        names = {name.rpartition(".")[2] for name in given(args) if name.startswith("data.")}
+        names &= {*saved._fields}
+        new = {name: self.option_of_images(name) for name in names}
+        new = {k: tuple(v) if isinstance(v, list) else v for k, v in new.items() if v is not None}
+        if "image_size" in new and "resize" not in new:
+            new["resize"] = round(saved.resize * new["image_size"] / saved.image_size)
+        self.preparation = saved._replace(**new)
+        if not 0 < self.preparation.image_size <= self.preparation.resize:
+            raise UserError(
+                f"image_size is {self.preparation.image_size}: it must be 1 to "
+                f"{self.preparation.resize} (resize)"
+            )
+
+
+def needs_no_data(content: dict[str, Any], args: list[str]) -> bool:
+    """Whether a checkpoint and a command line say all that a network and its images need."""
+    names = [name.split(".") for name in given(args)]
+    of_data = {parts[-1] for parts in names if parts[0] == "data"}
+    files = any(parts[0] in ("config", "print_config") for parts in names)
+    return "preparation" in content and not files and of_data <= OF_IMAGES
+
+
 def from_checkpoint(
-    args: list[str], prog: str, description: str, extra: dict[str, dict[str, Any]]
+    args: list[str],
+    prog: str,
+    description: str,
+    extra: dict[str, dict[str, Any]],
+    alone: Callable[[dict[str, Any]], bool] = lambda content: False,
 ) -> tuple[CLI, str]:
     """The model and the data of a checkpoint, its settings overridden by the command line.
 
@@ -72,6 +133,11 @@ def from_checkpoint(
 
     Args:
         args: the checkpoint's path first, then options.
+        prog: what the help calls the program.
+        description: of the help.
+        extra: options of the command's own.
+        alone: says of the content of a checkpoint of ``fit`` whether its data are left alone; then
+            there is a :class:`NetworkCLI`.
 
     Returns:
         The parsed command, its model with the checkpoint's weights on the trainer's device, and
@@ -92,12 +158,15 @@ def from_checkpoint(
         raise UserError(
             f"checkpoint: '{path}' is a folder; give the file, such as {path}/last.ckpt"
         )
-    content = read_tensors("checkpoint", path, ADVICE)
+    content = read_tensors("checkpoint", split_choice(path)[0], ADVICE)
     cli: CLI
-    if is_own_checkpoint(content):
+    if is_own_checkpoint(content) and split_choice(path)[1] is None:
         content = upgrade_checkpoint(content, path)
         defaults = {**TRAINER, "precision": content["spec"].precision}  # as in training
-        cli = CLI(args[1:], prog, description, content, extra, defaults)
+        kind = NetworkCLI if alone(content) else CLI
+        cli = kind(args[1:], prog, description, content, extra, defaults)
+        if isinstance(cli, NetworkCLI):
+            cli.prepare_as_given(args[1:], path)
         load_weights(cli.model, content, path)
     else:
         cli = ExternalNetworkCLI(
@@ -140,6 +209,9 @@ def save_network(path: Path, cli: CLI, statistics: str | None) -> None:
         "spec": spec.model_dump(mode="json"),
         "state_dict": {k: v.cpu() for k, v in cli.model.state_dict().items()},
     }
+    content.pop("preparation", None)
+    if (preparation := cli.data.preparation) is not None:
+        content["preparation"] = preparation.as_dict()
     if before is None or (spec.data, spec.data_args, spec.task) != (
         before.data,
         before.data_args,

@@ -10,6 +10,8 @@ import pytorch_lightning as L
 
 from da.data_sets import PACKAGE, find_data_set
 from da.discovery import find_class, short_name, subclasses
+from da.engine.spec import RunSpec
+from da.errors import UserError
 from da.installation import stored_name
 from da.methods.base import Method
 from da.types import DataSet
@@ -60,3 +62,29 @@ def defaults_of(owner: type) -> dict[str, Any]:
     """The defaults of those arguments, as settings keep them: lists for tuples."""
     values = {n: p.default for n, p in parameters_of(owner).items() if p.default is not p.empty}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def build_method(spec: RunSpec, num_classes: int, task: str) -> Method:
+    """The method of a specification.
+
+    Args:
+        spec: what to train.
+        num_classes: of the data.
+        task: its name, part of the seed of the initial weights.
+
+    Raises:
+        UserError: for names and options that don't exist.
+    """
+    try:
+        return find_method(spec.method)(
+            num_classes=num_classes,
+            task=task,
+            seed=spec.seed,
+            norm=spec.norm,
+            norm_options=spec.norm_options,
+            lr=spec.lr,
+            **spec.model_args,
+            **spec.method_args,
+        )
+    except TypeError as error:
+        raise UserError(f"{spec.method}: {error}") from error

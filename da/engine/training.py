@@ -17,7 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from da.engine.alarms.watch import Watch
 from da.engine.checkpoint_io import VerifiedCheckpointIO
 from da.engine.checkpoints import KeepRun, read_run
-from da.engine.components import find_data, find_method
+from da.engine.components import build_method, find_data
 from da.engine.evaluation import Recorder
 from da.engine.last_evaluation import LastEvaluation
 from da.engine.monitors import (
@@ -156,6 +156,8 @@ class Training:
         refuse_callbacks(callbacks)
         refuse_unknown_monitors(callbacks, self.module, self.data)
         content = {"spec": spec.model_dump(mode="json"), "classes": list(self.data.classes)}
+        if (preparation := self.data.preparation) is not None:
+            content["preparation"] = preparation.as_dict()
         own: list[L.Callback] = [
             KeepRun({**content, **self.images}),
             self.recorder,
@@ -293,20 +295,8 @@ def build_method_and_data(spec: RunSpec, root: str | None = None) -> tuple[Metho
     Raises:
         UserError: for names and options that don't exist.
     """
-    data, method = build_data(spec, root), find_method(spec.method)
-    try:
-        module = method(
-            num_classes=data.num_classes,
-            task=data.task,
-            seed=spec.seed,
-            norm=spec.norm,
-            norm_options=spec.norm_options,
-            lr=spec.lr,
-            **spec.model_args,
-            **spec.method_args,
-        )
-    except TypeError as error:
-        raise UserError(f"{spec.method}: {error}") from error
+    data = build_data(spec, root)
+    module = build_method(spec, data.num_classes, data.task)
     adopt_preprocessing(data, module.hparams["backbone"], module.hparams["weights"])
     return module, data
 

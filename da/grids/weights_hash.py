@@ -7,13 +7,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from da.ops.files import split_choice
+
 
 def hash_weights(weights: Any) -> str | None:
-    """SHA-256 of a file of weights; None where the weights are no file (``imagenet``)."""
-    if not isinstance(weights, str) or not (file := Path(weights).expanduser()).is_file():
+    """SHA-256 of a file of weights; None where the weights are no file (``imagenet``).
+
+    Of a part of a file, ``FILE::state_dict_ema``, the part is in it, too.
+    """
+    if not isinstance(weights, str):
+        return None
+    name, part = split_choice(weights)
+    file = Path(name).expanduser()
+    if not file.is_file():
         return None
     state = file.stat()
-    return _hash_file(file, state.st_mtime_ns, state.st_size)
+    whole = _hash_file(file, state.st_mtime_ns, state.st_size)
+    return whole if part is None else hashlib.sha256(f"{whole} {part}".encode()).hexdigest()
 
 
 @cache

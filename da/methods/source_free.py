@@ -32,7 +32,16 @@ class WeightNormLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Features ``(B, F)`` to logits ``(B, K)``."""
-        return F.linear(input, self.g[:, None] * F.normalize(self.weight, dim=1), self.bias)
+        return F.linear(input, self._normalised(), self.bias)
+
+    def _normalised(self) -> Tensor:
+        return self.g[:, None] * F.normalize(self.weight, dim=1)
+
+    def plain(self) -> nn.Linear:
+        """The layer of PyTorch that computes the same."""
+        layer = nn.Linear(self.in_features, self.out_features, device="meta")
+        layer.weight, layer.bias = nn.Parameter(self._normalised().detach()), self.bias
+        return layer
 
 
 class SourceFree(Method):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from da.errors import UserError
 from da.networks.weight_files import count_prefixes
+from da.ops.files import CHOICE, split_choice
 
 #: What a batch norm keeps beside its parameters; other normalisers have none of it.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -101,7 +102,8 @@ def _find_backbone(
     if len(matching) > 1:
         raise UserError(
             f"checkpoint: '{file}' holds {network} {len(matching)} times "
-            f"({', '.join(_describe_prefix(p) for p in sorted(matching))}); save one of them alone"
+            f"({', '.join(_describe_prefix(p) for p in sorted(matching))}); name one of them: "
+            f"{split_choice(file)[0]}{CHOICE}{max(matching).removesuffix('.')}"
         )
     if not matching and named:
         wrong = [k for k, v in needed.items() if tensors[named[0] + k].shape != v.shape]

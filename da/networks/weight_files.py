@@ -11,10 +11,17 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from da.errors import UserError
+from da.ops.files import CHOICE, split_choice
 from da.ops.tensor_files import read_tensors
 
 #: Where training scripts put a network's tensors beside their optimiser's and their epoch.
 WRAPPERS = ("state_dict", "model", "net", "model_state_dict")
+
+#: Where they put an average of its weights: it is taken where a file has nothing else, or by name.
+AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "teacher")
+
+#: Parts of names that wrappers of modules put wherever they stand.
+OF_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 
 ADVICE = "give a .pth, .pt or .safetensors file with a state dict, a checkpoint, or 'imagenet'"
 
@@ -53,7 +60,7 @@ def read_weight_file(path: str) -> WeightFile:
     Raises:
         UserError: where it can't be read, or holds no tensors by name.
     """
-    content = read_tensors("weights", path, ADVICE)
+    content = read_tensors("weights", split_choice(path)[0], ADVICE)
     norm, options, args = _normaliser_of(content)
     backbone = content.get("backbone") if isinstance(content, dict) else None
     name = backbone if isinstance(backbone, str) else None  # a file from elsewhere may hold tensors
@@ -98,24 +105,50 @@ def unwrap_tensors(content: Any, kind: str, path: str, advice: str) -> dict[str,
     >>> list(unwrap_tensors(file, "weights", "a.pth", ADVICE))
     ['fc.weight']
     """
+    file, part = split_choice(path)
+    if part is not None and isinstance(content, dict) and isinstance(content.get(part), dict):
+        content, part = content[part], None
     for _ in range(len(WRAPPERS)):
         if not isinstance(content, dict):
             break
         if content and all(isinstance(value, Tensor) for value in content.values()):
-            return {str(name): value for name, value in content.items()}
+            tensors = {plain_name(str(name)): value for name, value in content.items()}
+            return tensors if part is None else _behind(tensors, part, kind, file)
         inside = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
-        if len(inside) > 1:
+        averages = [key for key in AVERAGES if isinstance(content.get(key), dict)]
+        if len(inside or averages) > 1:
+            either = inside or averages
             raise UserError(
-                f"{kind}: '{path}' holds {' and '.join(inside)}, either could be the network; "
-                "save one of them alone"
+                f"{kind}: '{path}' holds {' and '.join(either)}, either could be the network; "
+                f"name one: {file}{CHOICE}{either[0]}"
             )
         if inside and (others := _other_weights(content, inside[0])):
             _warn_once(
                 f"{kind}: '{path}' holds {inside[0]} beside {' and '.join(others)}, and "
-                f"{inside[0]} is taken; to have the other, save it alone"
+                f"{inside[0]} is taken; to have the other, name it: {file}{CHOICE}{others[0]}"
             )
-        content = content[inside[0]] if inside else None
+        content = next((content[key] for key in (*inside, *averages)), None)
     raise UserError(f"{kind}: '{path}' holds no state dict of tensors; {advice}")
+
+
+def plain_name(name: str) -> str:
+    """The name of a tensor without what torch.compile and others that wrap modules put into it.
+
+    >>> plain_name("backbone._orig_mod.conv1.weight")
+    'backbone.conv1.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in OF_WRAPPERS)
+
+
+def _behind(tensors: Mapping[str, Tensor], part: str, kind: str, file: str) -> dict[str, Tensor]:
+    """The tensors behind a prefix that the user names."""
+    chosen = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(f"{part}.")}
+    if not chosen:
+        raise UserError(
+            f"{kind}: '{file}{CHOICE}{part}' names nothing in that file, neither a key of tensors "
+            f"nor the beginning of their names, of which the first is {next(iter(tensors))}"
+        )
+    return chosen
 
 
 def _other_weights(content: Mapping[str, Any], taken: str) -> list[str]:
@@ -239,8 +272,8 @@ def _prefix_of(file: WeightFile, needed: Collection[str], network: str) -> str:
     if len(whole) > 1:
         places = ", ".join(f"'{prefix}…'" for prefix in whole)
         raise UserError(
-            f"weights: '{file.path}' holds {network} {len(whole)} times ({places}); save one of "
-            "them alone"
+            f"weights: '{file.path}' holds {network} {len(whole)} times ({places}); name one of "
+            f"them: {split_choice(file.path)[0]}{CHOICE}{whole[0].removesuffix('.')}"
         )
     best = counts.most_common(1)
     return whole[0] if whole else best[0][0] if best else ""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+CHOICE = "::"
+"""Between a file and the part of it that is meant."""
 SPARE = 2**28
 """Bytes that are left free on a disk by what fills it on purpose."""
 _STALE = 3600.0
@@ -21,6 +23,18 @@ def cache_folder() -> Path:
     """The project's folder in the user's cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "da"
+
+
+def split_choice(path: str) -> tuple[str, str | None]:
+    """A file and the part of it that is meant, ``None`` for whichever it is about.
+
+    >>> split_choice("timm.pth.tar::state_dict_ema")
+    ('timm.pth.tar', 'state_dict_ema')
+    """
+    if CHOICE not in path or Path(path).expanduser().exists():
+        return path, None
+    file, _, part = path.rpartition(CHOICE)
+    return file, part
 
 
 @contextmanager

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class _Standard(logging.Handler):
@@ -25,3 +28,16 @@ def show_log(*packages: str) -> None:
         if not any(isinstance(handler, _Standard) for handler in log.handlers):
             log.addHandler(_Standard())
             log.setLevel(logging.INFO)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """A block in which other libraries say nothing below an error; what they raise tells all."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

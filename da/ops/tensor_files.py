@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import os
@@ -21,6 +22,10 @@ _SEAL = b"sha256:"
 _SEAL_BYTES = len(_SEAL) + 64
 _END_BYTES = 22
 """Of the last record of a ZIP archive, without its comment."""
+
+
+PLAIN: list[Any] = [argparse.Namespace]
+"""Classes that hold values and run nothing: training scripts keep their options beside tensors."""
 
 
 class Damaged(ValueError):
@@ -78,7 +83,8 @@ def read_tensors(kind: str, path: str, advice: str) -> Any:
         with place.open("rb") as file:  # the same file is verified and read, whatever is renamed
             verify_checksums(file)
             file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(PLAIN):
+                return torch.load(file, map_location="cpu", weights_only=True)
     except Damaged as error:
         raise UserError(f"{kind}: '{path}' is damaged: {error}; {advice}") from error
     except pickle.UnpicklingError as error:

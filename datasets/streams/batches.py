@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 from da.ops.seeding import derive_seed, permutation, uniforms
 from da.types import Batch, Labelled, Unlabelled, View
 
-from ..files.image_sets import FileImages, Images, ImageSet
+from ..files.image_sets import Images, ImageSet
 from .augmentation import Transform
 
 _order = lru_cache(maxsize=128)(permutation)
@@ -241,14 +241,3 @@ class ImageChunks(Chunks):
 
     def __getitem__(self, item: int) -> torch.Tensor:  # type: ignore[override]
         return self.transform.prepare(self.data.images(self.indices(item)))
-
-
-class NamedChunks(Chunks):
-    """As :class:`Chunks`, with the names of the files in place of the labels."""
-
-    data: FileImages
-
-    def __getitem__(self, item: int) -> tuple[torch.Tensor, list[str]]:  # type: ignore[override]
-        indices = self.indices(item)
-        images = self.transform.prepare(self.data.images(indices))
-        return images, [self.data.paths[i] for i in indices]

@@ -278,8 +278,9 @@ def test_images_to_predict(toy, tmp_path):
     (tmp_path / ".hidden.png").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("")
     parts = list(module.predict_images(tmp_path))
-    assert [names for _, names in parts] == [["a.JPG", "b.png"], ["c.png"]]
-    images = torch.cat([part for part, _ in parts])
+    assert [part.names for part in parts] == [["a.JPG", "b.png"], ["c.png"]]
+    assert [part.unreadable for part in parts] == [{}, {}]
+    images = torch.cat([part.images for part in parts])
     assert images.shape == (3, 3, 8, 8)
     assert images.mean((1, 2, 3)).tolist() == [-1, 1, 1]
 
@@ -291,10 +292,24 @@ def test_a_folder_without_images_is_refused(toy, tmp_path):
     assert "is not a folder" in refused(lambda: module.predict_images(tmp_path / "none"))
 
 
-def test_an_image_that_cannot_be_read_is_named(toy, tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_in_folders_below_are_found_and_bad_ones_are_named(toy, tmp_path, workers):
+    (tmp_path / "cats" / ".cache").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "cats" / "a.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "cats" / ".cache" / "hidden.png")
+    (tmp_path / "cats" / "back").symlink_to(tmp_path)  # a link that leads to where it lies
     (tmp_path / "broken.png").write_bytes(b"no image")
-    loader = toy("a", "b").predict_images(tmp_path)
-    assert "broken.png' can't be read" in refused(lambda: list(loader))
+    (tmp_path / "bad.png").symlink_to(tmp_path / "nowhere.png")
+    module = toy("a", "b", eval_batch_size=2, num_workers=workers)
+    bad, good = module.predict_images(tmp_path)
+    assert (bad.names, len(bad.images)) == ([], 0)
+    assert [*bad.unreadable] == ["bad.png", "broken.png"]
+    assert "broken.png' can't be read: it is no image" in bad.unreadable["broken.png"]
+    assert "a link to" in bad.unreadable["bad.png"]
+    assert (good.names, good.unreadable, len(good.images)) == (["cats/a.png"], {}, 1)
+    (only,) = module.predict_images(tmp_path / "cats" / "a.png")
+    assert only.names == ["a.png"]
+    assert torch.equal(only.images, good.images)
 
 
 def test_the_base_class_is_abstract():

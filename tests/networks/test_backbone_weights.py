@@ -1,5 +1,6 @@
 """Backbones and their weights: local files, torchvision's, and those that are refused."""
 
+import argparse
 import os
 from pathlib import Path
 
@@ -102,8 +103,42 @@ def test_which_weights_are_taken_beside_their_average_is_said(
     (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert said == (
         f"weights: '{path}' holds {key} beside {average}, and {key} is taken; to have the other, "
-        "save it alone"
+        f"name it: {path}::{average}"
     )
+    chosen = build_backbone("resnet18", f"{path}::{average}")
+    assert torch.equal(chosen.network.conv1.weight, 2 * resnet18.conv1.weight)
+    assert "names nothing in that file" in refusal(f"{path}::other")
+
+
+def test_an_average_alone_one_network_of_two_and_options_in_a_namespace(resnet18, tmp_path):
+    state = resnet18.state_dict()
+    path = tmp_path / "a.pth"
+    torch.save({"model_ema": state, "args": argparse.Namespace(lr=0.1, name="x")}, path)
+    model = build_backbone("resnet18", str(path))
+    assert torch.equal(model.network.conv1.weight, resnet18.conv1.weight)
+    both = {f"module.encoder_q.{k}": v for k, v in state.items()}
+    both |= {f"module.encoder_k.{k}": v * 3 for k, v in state.items()}
+    torch.save({"state_dict": both}, path)
+    assert f"name one of them: {path}::module.encoder_" in refusal(path)
+    model = build_backbone("resnet18", f"{path}::module.encoder_k")
+    assert torch.equal(model.network.conv1.weight, 3 * resnet18.conv1.weight)
+    torch.save({"net": {f"m._orig_mod.{k}": v for k, v in state.items()}}, path)
+    model = build_backbone("resnet18", str(path))
+    assert torch.equal(model.network.conv1.weight, resnet18.conv1.weight)
+
+
+class Running(argparse.Namespace):
+    """A namespace by name alone: what it is rebuilt by runs."""
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def test_a_namespace_lets_nothing_run(resnet18, tmp_path):
+    marker = str(tmp_path / "ran")
+    torch.save({"model": resnet18.state_dict(), "args": Running(marker=marker)}, tmp_path / "a.pth")
+    refusal(tmp_path / "a.pth")
+    assert not Path(marker).exists()
 
 
 def refusal(path, name="resnet18"):

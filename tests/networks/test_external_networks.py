@@ -184,7 +184,7 @@ def test_files_without_tensors_by_name_are_refused(content):
 
 
 def test_two_networks_in_one_file_are_ambiguous():
-    with pytest.raises(UserError, match="holds model and net, either could be the network; save"):
+    with pytest.raises(UserError, match="holds model and net, either could be the network; name"):
         tensors_by_name({"model": STATE, "net": STATE}, "a.pth")
     state = resnet().state_dict()
     twice = {f"student.{k}": v for k, v in state.items()}

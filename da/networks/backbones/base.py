@@ -47,11 +47,15 @@ class Backbone(nn.Module, ABC):
         prefix: of the names of networks that come from another library, which lists them itself;
             ``"timm/"``. Such a family refuses an unknown name when it is built.
         num_features: the width of the output. Nothing else is assumed of a backbone.
+        library: where a user without this project has the network from; this project by default.
+        head: what its classifier is called there, ``"fc"`` or ``"classifier.6"``.
     """
 
     names: ClassVar[tuple[str, ...]] = ()
     prefix: ClassVar[str] = ""
     num_features: int
+    library: ClassVar[str] = "da"
+    head: str = "classifier"
 
     def __init__(self, name: str, weights: str | None = None):
         super().__init__()
@@ -60,6 +64,18 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, num_features)`` of images ``(B, 3, H, W)``."""
         raise TypeError(f"{type(self).__name__} must define forward")
+
+    def library_model(self) -> nn.Module:
+        """The network as its library has it, without its classifier; by default this module."""
+        return self
+
+    @classmethod
+    def build_library_model(cls, name: str) -> nn.Module:
+        """A new network with random weights, as a user of its library alone would build it.
+
+        The place of its classifier, ``head``, is empty.
+        """
+        return cls(name).library_model()
 
     @classmethod
     def preprocessing(cls, name: str) -> Preprocessing | None:

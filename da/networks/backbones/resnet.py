@@ -29,6 +29,9 @@ class ResNet(Backbone):
         "wide_resnet101_2",
     )
 
+    library = "torchvision"
+    head = "fc"
+
     def __init__(self, name: str, weights: str | None = None):
         super().__init__(name, weights)
         self.network = build_torchvision_model(name, weights, head="fc.")
@@ -38,6 +41,10 @@ class ResNet(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, num_features)`` of images ``(B, 3, H, W)``."""
         return self.network(images)
+
+    def library_model(self) -> nn.Module:
+        """See :meth:`Backbone.library_model`."""
+        return self.network
 
     @classmethod
     def preprocessing(cls, name: str) -> Preprocessing | None:

@@ -35,6 +35,7 @@ class TimmModel(Backbone):
     """
 
     prefix = "timm/"
+    library = "timm"
 
     def __init__(self, name: str, weights: str | None = None):
         super().__init__(name, weights)
@@ -54,6 +55,7 @@ class TimmModel(Backbone):
                 load_weights(network, weights, heads, lambda: _find_twin(timm, model, network))
         self.size: tuple[int, ...] = tuple(network.pretrained_cfg["input_size"])
         self.num_features = _measure_width(name, network, self.size)
+        self.head = next((name.removesuffix(".") for name in _classifier_prefixes(network)), "")
         self.network = split_joined_layers(network)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -66,6 +68,18 @@ class TimmModel(Backbone):
                 f"backbone '{self.name}' does not take images of {got} ({_first_line(error)}); "
                 f"its own size is {own}: give images of that"
             ) from error
+
+    def library_model(self) -> nn.Module:
+        """See :meth:`Backbone.library_model`."""
+        return self.network
+
+    @classmethod
+    def build_library_model(cls, name: str) -> nn.Module:
+        """See :meth:`Backbone.build_library_model`; timm's joined layers are joined."""
+        model: nn.Module = _import_timm(name).create_model(
+            name.removeprefix(cls.prefix), num_classes=0
+        )
+        return model
 
     @classmethod
     def preprocessing(cls, name: str) -> Preprocessing | None:

@@ -23,6 +23,9 @@ class VGG(Backbone):
 
     names = ("vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")
 
+    library = "torchvision"
+    head = "classifier.6"
+
     def __init__(self, name: str, weights: str | None = None):
         super().__init__(name, weights)
         self.network = build_torchvision_model(name, weights, head="classifier.6.")
@@ -33,6 +36,10 @@ class VGG(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, num_features)`` of images ``(B, 3, H, W)``."""
         return self.network(images)
+
+    def library_model(self) -> nn.Module:
+        """See :meth:`Backbone.library_model`."""
+        return self.network
 
     @classmethod
     def preprocessing(cls, name: str) -> Preprocessing | None:

@@ -1,0 +1,1 @@
+"""Formats of exported files, one per file: found on disk by name."""
