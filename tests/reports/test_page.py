@@ -121,7 +121,7 @@ def unlabelled(cell, result):
 
 
 def test_a_sweep_is_drawn_against_each_value_of_the_rest(page):
-    text = page(sweep={"batch_size": (1, 16, 64), "model.scope": ("all", "backbone")})
+    text = page(seeds=(0,), sweep={"batch_size": (1, 16), "model.scope": ("all", "backbone")})
     for scope in ("all", "backbone"):
         for domain in ("target", "source"):
             assert f"{domain} accuracy in percent against batch size, scope {scope}," in text
