@@ -101,7 +101,3 @@ def table_rows(shown: Sequence[Table]) -> list[dict[str, Any]]:
 
 def _scaled(value: float | None) -> float | None:
     return None if value is None else round(100 * value, 4)
-
-
-def _scaled(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 4)

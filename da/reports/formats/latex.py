@@ -48,8 +48,8 @@ def _letter(letter: str) -> str:
     if letter in _ESCAPES:
         return _ESCAPES[letter]
     # Letters with an accent are there in every font; what may not be is written by its number.
-    base, *accents = unicodedata.normalize("NFD", letter)
-    if letter in _LETTERS or (base.isascii() and _OGONEK not in accents):
+    parts = unicodedata.normalize("NFD", letter)
+    if letter in _LETTERS or (parts[0].isascii() and _OGONEK not in parts):
         return letter
     return rf"\texttt{{U+{ord(letter):04X}}}"
 

@@ -138,7 +138,7 @@ def mark(shape: str, x: float, y: float, size: float = 4.5, **attributes: Any) -
     """A marker: ``circle``, ``triangle``, ``square``, ``diamond`` or ``cross``."""
     if shape == "circle":
         return element("circle", {"cx": x, "cy": y, "r": size * 0.85, **attributes})
-    around = {
+    around: dict[str, list[tuple[float, float]]] = {
         "triangle": [(0, -1.1), (1, 0.8), (-1, 0.8)],
         "square": [(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)],
         "diamond": [(0, -1.15), (1, 0), (0, 1.15), (-1, 0)],

@@ -202,8 +202,8 @@ def _intervals(table: Table, number: int) -> list[Interval]:
 def _interval(label: str, paired: Paired | None, kind: str) -> Interval:
     if paired is None:
         return Interval(label, None, None, None, kind, "–")
-    ends = (100 * end if end is not None else None for end in (paired.low, paired.high))
-    return Interval(label, 100 * paired.difference, *ends, kind, paired_text(paired))
+    low, high = (None if end is None else 100 * end for end in (paired.low, paired.high))
+    return Interval(label, 100 * paired.difference, low, high, kind, paired_text(paired))
 
 
 def styles(columns: Sequence[Column]) -> dict[Column, tuple[str, str]]:
