@@ -44,8 +44,8 @@ def main(argv: list[str]) -> int:
     from rich.console import Console
 
     from da.engine.provenance import describe_machine
+    from da.ops.csv_text import csv_text
     from da.ops.files import write_atomically
-    from da.reports.report import csv_text
 
     out = output_folder(options.out)
     rows = measure(options, workers)

@@ -99,8 +99,8 @@ def _write(
 
     from da.benchmarks.error_rates import SEED_DEVIATION, TASK_DEVIATION
     from da.cli._options import command_line
+    from da.ops.csv_text import csv_text
     from da.ops.files import write_atomically
-    from da.reports.report import csv_text
     from da.reports.texts import grid_table
 
     text = ["# How often the intervals of a report are wrong", ""]

@@ -231,10 +231,10 @@ def show_report(session: Session, plan: Plan) -> tuple[list[Run], str]:
     """Writes and prints the report; gives the runs, and the files in words."""
     from da.reports import report, terminal
 
-    out = session.store.root
-    runs, tables = report.write(out, plan)
-    terminal.show(terminal.console(), out, plan, runs, tables)
-    return runs, report.files(out)
+    built = report.build(session.store.root, plan)
+    report.write(built)
+    terminal.show(terminal.console(), built)
+    return built.runs, report.files(built.out)
 
 
 def output_folder(name: str) -> Path:

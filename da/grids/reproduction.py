@@ -12,12 +12,14 @@ from da.grids.plan import Plan
 from da.grids.session import Session
 from da.grids.store import Store
 from da.installation import program
+from da.ops.csv_text import csv_text
 from da.ops.files import write_atomically
 from da.reports import published_comparison as comparison
 from da.reports import published_report, report
 from da.reports.published_ranges import ranges
 from da.reports.references import AVERAGE, Reference, methods_named, read, same_task
 from da.reports.runs import Run, load_runs
+from da.reports.texts import missing
 
 
 def run(session: Session, grid: Grid, name: str, command: str) -> int:
@@ -37,8 +39,10 @@ def run(session: Session, grid: Grid, name: str, command: str) -> int:
 
     def show(session: Session, plan: Plan) -> tuple[list[Run], str]:
         out = session.store.root
-        runs, _ = report.write(out, plan)
-        return runs, f"{_write_comparison(session, plan, runs, references)}; {report.files(out)}"
+        built = report.build(out, plan)
+        report.write(built)
+        compared = _write_comparison(session, plan, built.runs, references)
+        return built.runs, f"{compared}; {report.files(out)}"
 
     return ablation.run(session, grid, command, f"{program()} tune", show)
 
@@ -71,14 +75,14 @@ def _write_comparison(
     text = published_report.markdown(plan, lines, by_class, other, shown)
     write_atomically(out / "reproduce.md", text)
     rows = published_report.csv_rows(lines, by_class)
-    write_atomically(out / "reproduce.csv", report.csv_text(rows))
+    write_atomically(out / "reproduce.csv", csv_text(rows))
     range_rows = published_report.range_rows(shown)
-    write_atomically(out / "reproduce_ranges.csv", report.csv_text(range_rows))
+    write_atomically(out / "reproduce_ranges.csv", csv_text(range_rows))
     for line in [
         *published_report.tables(lines, by_class),
         *published_report.range_tables(shown),
         *published_report.notes(plan.grid, lines, other),
-        *(f"  {text}" for text in report.missing((r for r in runs if r.reason), f"{out}/")),
+        *(f"  {text}" for text in missing((r for r in runs if r.reason), f"{out}/")),
     ]:
         session.say(line)
     return f"{out}/reproduce.md, reproduce.csv, reproduce_ranges.csv"

@@ -9,9 +9,9 @@ from typing import get_args
 
 from da.engine.alarms.record import Alarm, AlarmName
 from da.grids.grid import Row
+from da.reports.model import Section
 from da.reports.runs import Run
 from da.reports.tables import point_text
-from da.reports.texts import grid_table
 
 HEADER = ["alarm", "rates", "method", "normaliser", "runs", "first step", "which"]
 
@@ -77,14 +77,14 @@ def _first(run: Run, name: AlarmName) -> Alarm | None:
     return next((alarm for alarm in alarms if alarm.name == name), None)
 
 
-def markdown(runs: Sequence[Run]) -> list[str]:
+def sections(runs: Sequence[Run]) -> list[Section]:
     """The section of a report; none where no run watched itself."""
     number = len(watched(runs))
     if not number:
         return []
     found, lost = raised_alarms(runs), _diverged(runs)
     if not found:
-        return ["## Alarms", "", f"None, in {number} finished runs.{lost}", ""]
+        return [Section("Alarms", f"None, in {number} finished runs.{lost}")]
     meanings = {one.name: MEANING[one.name] for one in found}
     rows = [
         [
@@ -95,16 +95,12 @@ def markdown(runs: Sequence[Run]) -> list[str]:
         ]
         for one in found
     ]
-    return [
-        "## Alarms",
-        "",
+    text = (
         f"What {number} finished runs said of themselves: "
         f"{'; '.join(f'{name}, {meaning}' for name, meaning in meanings.items())}. Each run that "
-        f"raised one is named with the step; its numbers are in its log.txt and result.json.{lost}",
-        "",
-        *grid_table(HEADER, rows, left=(0, 1, 2, 3, 6)),
-        "",
-    ]
+        f"raised one is named with the step; its numbers are in its log.txt and result.json.{lost}"
+    )
+    return [Section("Alarms", text, HEADER, rows, left=(0, 1, 2, 3, 6))]
 
 
 def _diverged(runs: Sequence[Run]) -> str:

@@ -6,58 +6,76 @@ A cross at the foot of a panel stands for runs that diverged or are missing.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from da.grids.plan import Plan
 from da.ops.files import write_atomically
+from da.ops.shown_text import shorten, visible
 from da.reports.runs import Column
-from da.reports.statistics import Summary, summary
-from da.reports.tables import Table, means_over_tasks
+from da.reports.statistics import Summary
+from da.reports.swept_averages import average_over, common_tasks
+from da.reports.tables import Line, Table, point_text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 
 MARKERS = {"": "o", "source-stats": "^", "target-stats": "s"}
 CROSS = "x"
+KINDS = ("png", "svg", "pdf")
+METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+"""What is left out of files, so that the same results give the same bytes."""
+
+NAME = 28
+"""Characters of a name in a figure."""
 
 
 def save(out: Path, plan: Plan, shown: list[Table]) -> None:
-    """Writes ``figure.png`` and ``figure.svg`` of the last epoch."""
+    """Writes ``figure.png``, ``.svg`` and ``.pdf`` of the last epoch."""
     headline = [t for t in shown if t.selection == "last" and t.has_labels]
     if not headline:  # the target has no labels
-        for kind in ("png", "svg"):
+        for kind in KINDS:
             (out / f"figure.{kind}").unlink(missing_ok=True)
         return
     figure = _sweep(plan, headline) if _swept(plan) else _tasks(plan, headline)
     if any(line.get_marker() == CROSS for axis in figure.axes for line in axis.get_lines()):
         figure.suptitle("× at the foot: diverged or missing", fontsize="small")
-    write(figure, out / "figure")
+    write(figure, out / "figure", kinds=KINDS)
 
 
-def write(figure: Any, path: Path, dpi: int = 150) -> list[Path]:
-    """Writes a figure as PNG and SVG, each absent, old or whole at any moment.
+def write(
+    figure: Any, path: Path, dpi: int = 150, kinds: Sequence[str] = ("png", "svg")
+) -> list[Path]:
+    """Writes a figure in several formats, each absent, old or whole at any moment.
 
     Args:
         figure: of matplotlib.
         path: of the files, without their ending.
         dpi: pixels of the PNG per inch.
+        kinds: endings of the files: ``png``, ``svg``, ``pdf``.
     """
     import matplotlib
 
-    files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
+    files = [path.with_name(f"{path.name}.{kind}") for kind in kinds]
     for file in files:
         kind = file.suffix[1:]
         buffer = io.BytesIO()
         # Fixed identifiers and no date: the same results give the same files.
         with (
             texts_as_written(figure),
-            matplotlib.rc_context({"svg.hashsalt": "da", "svg.fonttype": "none"}),
+            matplotlib.rc_context(
+                {"svg.hashsalt": "da", "svg.fonttype": "none", "pdf.fonttype": 42}
+            ),
         ):
-            metadata = {"Date": None} if kind == "svg" else {"Software": None}
-            figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches="tight")
+            figure.savefig(
+                buffer, format=kind, dpi=dpi, metadata=METADATA[kind], bbox_inches="tight"
+            )
         write_atomically(file, buffer.getvalue())
     return files
 
@@ -73,6 +91,7 @@ def texts_as_written(figure: Any) -> Iterator[None]:
 
     for text in figure.findobj(Text):
         text.set_parse_math(False)
+        text.set_text(visible(text.get_text(), keep="\n"))
     with matplotlib.rc_context({"text.parse_math": False}):  # of labels that drawing makes
         yield
 
@@ -113,34 +132,53 @@ def column_styles(columns: list[Column]) -> dict[Column, dict[str, Any]]:
 
 
 def _tasks(plan: Plan, tables: list[Table]) -> Any:
-    """One panel per method (and row of learning rates), tasks along x."""
+    """One panel per method (and row of learning rates), tasks along x, and their average last."""
     from matplotlib.figure import Figure
 
     tables = [table for table in tables if table.stream == "target/test"]
-    labels = [line.label for line in tables[0].lines if not line.is_average]
-    size = (2.0 + 0.95 * len(labels), 0.8 + 2.9 * len(tables))
+    columns = [shorten(_name_of(line, len(plan.tasks)), NAME) for line in tables[0].lines]
+    size = (2.0 + 0.95 * len(columns), 0.8 + 2.9 * len(tables))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(tables), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axis, table in zip(axes, tables, strict=True):
-        lines = [line for line in table.lines if not line.is_average]
         for index, (column, style) in enumerate(column_styles(table.columns).items()):
             offset = 0.8 * ((index + 0.5) / len(table.columns) - 0.5)
-            found = [line.fields[column].summary for line in lines]
-            xs, means, stds = _series(found, [x + offset for x in range(len(lines))])
+            fields = [line.fields[column] for line in table.lines]
+            xs, means, stds = _series(
+                [one.summary for one in fields], [x + offset for x in range(len(fields))]
+            )
             axis.errorbar(xs, means, stds, ls="none", capsize=2, ms=5, label=str(column), **style)
-            absent = [
-                x + offset for x, line in enumerate(lines) if not line.fields[column].complete
-            ]
+            absent = [x + offset for x, one in enumerate(fields) if not one.complete]
             _crosses(axis, absent, style)
-        for x in range(1, len(lines)):
-            axis.axvline(x - 0.5, color="0.9", lw=0.8, zorder=0)
-        axis.set_title(f"{table.method}, {table.row} learning rate, last epoch")
+        for x, line in enumerate(table.lines[1:], start=1):
+            shade = "0.45" if line.is_average else "0.9"
+            axis.axvline(x - 0.5, color=shade, lw=0.8, zorder=0)
+        axis.set_title(f"{table.method}\n{table.row} learning rate, last epoch", fontsize="medium")
         axis.set_ylabel("target accuracy (%)")
         axis.grid(axis="y", color="0.9")
-    axes[-1].set_xticks(range(len(labels)), labels, rotation=20, ha="right")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    axes[-1].set_xticks(
+        range(len(columns)), columns, rotation=25, ha="right", rotation_mode="anchor"
+    )
+    _add_legend(figure, axes[0])
     return figure
+
+
+def _name_of(line: Line, tasks: int) -> str:
+    """A task, or the average and over how many tasks it is where these are not all."""
+    if not line.is_average:
+        return line.label
+    name = "average" if len(line.tasks) == tasks else f"average of {len(line.tasks)}"
+    return f"{name}, {point_text(line.point)}" if line.point else name
+
+
+def _add_legend(figure: Any, axis: Any) -> None:
+    """Below the panels, in as many columns as fit the longest name."""
+    handles, names = axis.get_legend_handles_labels()
+    longest = max(map(len, names), default=1)
+    fitting = int(figure.get_size_inches()[0] / (0.55 + 0.085 * longest))
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(4, len(names), max(1, fitting))
+    )
 
 
 def _sweep(plan: Plan, tables: list[Table]) -> Any:
@@ -158,10 +196,10 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
     for table in tables:
         row = groups.index((table.method, table.row))
         axis = axes[row, 0 if table.stream == "source/test" else 1]
-        tasks, common = _common_tasks(table)
+        tasks, common = common_tasks(table)
         for column, style in column_styles(table.columns).items():
             values = [point[name] for point in plan.grid.points()]
-            found = [_average(table, column, point, common) for point in plan.grid.points()]
+            found = [average_over(table, column, point, common) for point in plan.grid.points()]
             xs, means, stds = _series(found, values)
             line_style = ":" if column.form else "-"
             axis.errorbar(
@@ -175,38 +213,19 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
             _crosses(axis, sorted(absent), style)
         axis.set_xscale("log", base=2)
         number_plainly(axis.xaxis)
-        axis.set_xticks(list(plan.grid.sweep[name]), [str(v) for v in plan.grid.sweep[name]])
+        places = plan.grid.sweep[name]
+        upright = {"rotation": 45, "ha": "right"} if len(places) > 6 else {}
+        axis.set_xticks(list(places), [f"{v:g}" for v in places], **upright)
         domain = table.stream.partition("/")[0]
         over = "" if common == tasks else f", {len(common)} of {len(tasks)} tasks"
-        axis.set_title(f"{table.method}, {table.row} learning rate, last epoch{over}")
+        axis.set_title(
+            f"{table.method}\n{table.row} learning rate, last epoch{over}", fontsize="medium"
+        )
         axis.set_ylabel(f"{domain} accuracy (%)")
         axis.set_xlabel(name.removeprefix("model.").replace("_", " "))
         axis.grid(color="0.9")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+    _add_legend(figure, axes[0, 0])
     return figure
-
-
-def _common_tasks(table: Table) -> tuple[list[str], list[str]]:
-    """All tasks, and those that are complete at every point, as far as any is there."""
-    tasks = list(dict.fromkeys(line.task for line in table.lines if line.task))
-    averages = [line.tasks for line in table.lines if line.is_average]
-    of_points = [set(complete) for complete in averages if complete]
-    if not of_points:  # one task, or nothing is complete
-        return tasks, tasks
-    return tasks, [task for task in tasks if all(task in complete for complete in of_points)]
-
-
-def _average(
-    table: Table, column: Column, point: dict[str, Any], tasks: list[str]
-) -> Summary | None:
-    """Over seeds, of the mean over some tasks; None where a task is not complete."""
-    values = [
-        line.fields[column].values
-        for line in table.lines
-        if line.task in tasks and line.point == point
-    ]
-    return summary(means_over_tasks(values)) if values and all(values) else None
 
 
 def _crosses(axis: Any, xs: list[float], style: dict[str, Any]) -> None:

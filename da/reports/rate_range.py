@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from da.grids.plan import Plan
+from da.reports.model import Section
 from da.reports.runs import Column
 from da.reports.stability import REFERENCE, TOLERANCE
 from da.reports.tables import Field, Line, Table
-from da.reports.texts import grid_table
 
 HEADER = ["task", "method", "normaliser", "from", "to", "factor", "but not at", "diverged"]
 
@@ -95,7 +95,7 @@ def _works(one: Field, best: float) -> bool:
     return one.summary is not None and round(one.summary.mean - best + TOLERANCE, 9) >= 0
 
 
-def markdown(ranges: Sequence[RateRange]) -> list[str]:
+def sections(ranges: Sequence[RateRange]) -> list[Section]:
     """The section of a report; nothing where no rate was swept."""
     if not ranges:
         return []
@@ -111,13 +111,9 @@ def markdown(ranges: Sequence[RateRange]) -> list[str]:
             missing = f"missing at {', '.join(f'{rate:g}' for rate in one.missing)}"
             diverged = f"{diverged}; {missing}" if failed else missing
         rows.append([one.task, one.method, one.norm, *texts, gaps, diverged])
-    return [
-        "## Rates that work",
-        "",
+    text = (
         f"No run diverged, and the mean accuracy on the source's test images is within "
         f"{100 * TOLERANCE:g} points of the highest that source-only reached with the same "
-        "normaliser (of the method itself where the grid has no source-only).",
-        "",
-        *grid_table(HEADER, rows, left=(0, 1, 2)),
-        "",
-    ]
+        "normaliser (of the method itself where the grid has no source-only)."
+    )
+    return [Section("Rates that work", text, HEADER, rows, left=(0, 1, 2))]

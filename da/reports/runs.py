@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from da.engine.result import (
@@ -47,6 +49,8 @@ class Run:
     result: Result | None = None
     score: str = DEFAULT_SCORE
     """The label-free score that picks the epoch."""
+    folder: str = ""
+    """Where its files lie, from the report's folder on."""
 
     def selected(self, form: str, selection: Selection) -> Evaluation | None:
         """The evaluation that a selection picks, None where it can't tell."""
@@ -62,15 +66,29 @@ class Run:
         return None if chosen is None else chosen.forms[form][stream].accuracy
 
 
-def load_runs(store: Store, plan: Plan) -> list[Run]:
-    """Every place of the grid with its result, in the order of the plan."""
+def load_runs(store: Store, plan: Plan, out: Path | None = None) -> list[Run]:
+    """Every place of the grid with its result, in the order of the plan.
+
+    Args:
+        store: the folder of the results.
+        plan: what was to be trained.
+        out: where the runs' folders are named from, by default the same.
+    """
     loaded: dict[str, tuple[State, str, Result | None]] = {}
     for cell in plan.cells:
         result = store.result(cell)
         failure = None if result else store.failure(cell)
         state: State = "done" if result else failure.state if failure else "pending"
         loaded[cell.id] = (state, failure.reason if failure else "", result)
-    return [Run(entry, *loaded[entry.cell.id], plan.grid.score) for entry in plan.entries]
+    return [
+        Run(
+            entry,
+            *loaded[entry.cell.id],
+            score=plan.grid.score,
+            folder=Path(os.path.relpath(store.directory(entry.cell), out or store.root)).as_posix(),
+        )
+        for entry in plan.entries
+    ]
 
 
 def columns(runs: list[Run], norms: list[str]) -> list[Column]:
@@ -126,6 +144,7 @@ def _settings(run: Run) -> dict[str, Any]:
     cell = run.entry.cell
     row: dict[str, Any] = {
         "cell": cell.id,
+        "folder": None if run.state == "pending" else run.folder,
         "state": run.state,
         "lr_row": run.entry.row,
         "task": cell.task,

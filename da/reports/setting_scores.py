@@ -10,9 +10,10 @@ from typing import Any
 
 from da.engine.result import validation_scores
 from da.grids.plan import Plan
+from da.reports.model import Section
 from da.reports.runs import Run
 from da.reports.tables import point_text
-from da.reports.texts import grid_table
+from da.reports.texts import Strong
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def _mean(runs: Sequence[Run], score: str) -> float | None:
     return fmean(known) if known and len(known) == len(values) else None
 
 
-def markdown(found: Sequence[SettingScores], score: str) -> list[str]:
+def sections(found: Sequence[SettingScores], score: str) -> list[Section]:
     """The section of a report; nothing where nothing is swept."""
     if not found:
         return []
@@ -117,21 +118,23 @@ def markdown(found: Sequence[SettingScores], score: str) -> list[str]:
             start = [one.row] if several else []
             rows.append([*start, one.method, point_text(one.point), *texts])
     start = ["row"] if several else []
-    return [
-        "## Swept settings by a score without target labels",
-        "",
+    text = (
         f"{score} at the last epoch, the mean over tasks and seeds; higher is better. Bold is the "
         "highest of a method's column; *together* is the mean over normalisers, which chooses one "
-        "setting for all of them.",
-        "",
-        *grid_table(
-            [*start, "method", "setting", *norms, "together"], rows, left=range(len(start) + 2)
-        ),
-        "",
+        "setting for all of them."
+    )
+    return [
+        Section(
+            "Swept settings by a score without target labels",
+            text,
+            [*start, "method", "setting", *norms, "together"],
+            rows,
+            left=range(len(start) + 2),
+        )
     ]
 
 
 def _text(value: float | None, best: float | None, diverged: int) -> str:
     if value is None:
         return f"{diverged} diverged" if diverged else "–"
-    return f"**{value:.3f}**" if value == best else f"{value:.3f}"
+    return Strong(f"{value:.3f}") if value == best else f"{value:.3f}"

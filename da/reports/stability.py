@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from da.grids.grid import Row
+from da.reports.model import Section
 from da.reports.runs import Run
-from da.reports.texts import grid_table
 
 TOLERANCE = 0.02
 """Accuracy on the source may be so much below source-only's with the same normaliser."""
@@ -92,7 +92,7 @@ def _source_accuracies(runs: list[Run]) -> dict[tuple[str, int, str], float]:
     return found
 
 
-def markdown(found: Sequence[Stability]) -> list[str]:
+def sections(found: Sequence[Stability]) -> list[Section]:
     """The section of a report."""
     rows = [
         [
@@ -106,17 +106,13 @@ def markdown(found: Sequence[Stability]) -> list[str]:
         ]
         for one in found
     ]
-    return [
-        "## Trainings",
-        "",
+    text = (
         "Over tasks, seeds and swept settings: accuracy on the source's test images at the last "
         "epoch, how it differs from source-only's with the same normaliser (in points), and in "
         "which share of the steps the gradient was clipped. ! marks what diverged or is more than "
-        f"{100 * TOLERANCE:g} points behind source-only.",
-        "",
-        *grid_table(HEADER, rows, left=(0, 1, 2, 8)),
-        "",
-    ]
+        f"{100 * TOLERANCE:g} points behind source-only."
+    )
+    return [Section("Trainings", text, HEADER, rows, left=(0, 1, 2, 8))]
 
 
 def warnings(found: Sequence[Stability]) -> list[str]:

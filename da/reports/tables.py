@@ -288,6 +288,11 @@ class _Values:
         return line, [c for c in shown if c not in present]
 
 
+def averages(table: Table) -> list[Line]:
+    """The averages of a table; of a single task its own lines."""
+    return [line for line in table.lines if line.is_average] or table.lines
+
+
 def means_over_tasks(values: Sequence[Sequence[float]]) -> list[float]:
     """One number per seed, out of each task's; none without a task.
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from da.grids.statistics_run import StudyPlan
 from da.grids.statistics_study import REESTIMATED, Question
+from da.ops.csv_text import csv_text
 from da.ops.files import write_atomically
-from da.reports.report import csv_text
 from da.reports.statistics import Summary
 from da.reports.target_statistics_answers import Answers, load
 from da.reports.texts import grid_table, percent
@@ -67,7 +67,11 @@ def field_text(field: Summary | None) -> str:
 def markdown(answers: Answers) -> str:
     """The whole report."""
     study = answers.study
-    lines = ["# When do target statistics fail?", "", *_facts(answers), ""]
+    said = [
+        f"- {name}: `{text}`" if name == "command" else f"- {name}: {text}"
+        for name, text in facts(answers)
+    ]
+    lines = ["# When do target statistics fail?", "", *said, ""]
     tasks = f"{len(answers.tasks)} of {len(study.plan.tasks)} tasks"
     lines += [LEGEND.format(tasks=tasks, reestimated=REESTIMATED), ""]
     if not all(answers.is_defined(c, w) for c in answers.columns for w in study.questions.ways):
@@ -81,7 +85,7 @@ def markdown(answers: Answers) -> str:
             lines += [f"## {TITLES[asked]}", "", f"![{TITLES[asked].lower()}]({asked}.png)", ""]
         question = asked
         lines += [f"Along the lines: {axis(asked, other)}.", ""]
-        lines += [*_table(answers, asked, other, values), ""]
+        lines += [*grid_table(*table(answers, asked, other, values)), ""]
         lines += [f"- {text}" for text in flips(answers, asked, other, values)] + [""]
     if answers.left_out:
         lines += [f"Complete in no task, so left out: {', '.join(answers.left_out)}.", ""]
@@ -96,26 +100,31 @@ def axis(question: Question, other: str) -> str:
     return AXES[question].format(other=OTHERS.get(other, other))
 
 
-def _facts(answers: Answers) -> list[str]:
+def facts(answers: Answers) -> list[tuple[str, str]]:
+    """What has to be known of a study, each under its name."""
     study, plan = answers.study, answers.study.plan
     asked = study.questions
     found = [answer.measurements for answer in answers.all if answer.measurements]
-    facts = [
-        f"- command: `{plan.command}`",
-        f"- networks: {plan.grid.data}, {', '.join(plan.tasks)}; "
-        f"{', '.join(plan.grid.methods)}; seeds {', '.join(map(str, plan.grid.seeds))}; "
-        f"model {plan.grid.model or 'default'}; {len(found)} of {len(answers.all)} measured",
-        f"- streams: batches of {asked.batch_size}, statistics of {asked.statistics_images} "
-        f"training images (fewer where a domain has fewer) where their number is not what is "
-        f"asked, {asked.draws} draws",
+    said = [
+        ("command", plan.command),
+        (
+            "networks",
+            f"{plan.grid.data}, {', '.join(plan.tasks)}; "
+            f"{', '.join(plan.grid.methods)}; seeds {', '.join(map(str, plan.grid.seeds))}; "
+            f"model {plan.grid.model or 'default'}; {len(found)} of {len(answers.all)} measured",
+        ),
+        (
+            "streams",
+            f"batches of {asked.batch_size}, statistics of {asked.statistics_images} "
+            f"training images (fewer where a domain has fewer) where their number is not what is "
+            f"asked, {asked.draws} draws",
+        ),
     ]
     options = [f"{name} {options or ''}".strip() for name, options in asked.adapters.items()]
-    facts += [f"- adapters: {', '.join(options)}"] if options else []
+    said += [("adapters", ", ".join(options))] if options else []
     images = {m.spec.target: m.images for m in found}
-    facts += [
-        "- images of the target: "
-        + ", ".join(f"{d} {n['train']} in training, {n['test']} tested" for d, n in images.items())
-    ]
+    counts = [f"{d} {n['train']} in training, {n['test']} tested" for d, n in images.items()]
+    said.append(("images of the target", ", ".join(counts)))
     code = {m.versions.get("code", "") for m in found}
     for name, values in {
         "machine": {m.machine for m in found},
@@ -125,17 +134,20 @@ def _facts(answers: Answers) -> list[str]:
         },
     }.items():
         note = " (they differ: WARNING)" if len(values) > 1 and name != "machine" else ""
-        facts.append(f"- {name}: {'; '.join(sorted(values))}{note}")
-    return facts
+        said.append((name, f"{'; '.join(sorted(values))}{note}"))
+    return said
 
 
-def _table(answers: Answers, question: Question, other: str, values: tuple[str, ...]) -> list[str]:
+def table(
+    answers: Answers, question: Question, other: str, values: tuple[str, ...]
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of one question: a row for each way and network."""
     rows = []
     for way in answers.study.questions.ways:
         for column in answers.columns:
             fields = [answers.average(column, question, other, value, way) for value in values]
             rows.append([f"{column}, {way}", *map(field_text, fields)])
-    return grid_table(["network, way", *values], rows)
+    return ["network, way", *values], rows
 
 
 def flips(answers: Answers, question: Question, other: str, values: tuple[str, ...]) -> list[str]:
@@ -215,11 +227,14 @@ def write_report(out: Path, study: StudyPlan) -> tuple[Answers, str]:
         What they show, and the files in words.
     """
     from da.reports.target_statistics_figures import save_figures
+    from da.reports.target_statistics_page import html
 
     answers = load(out, study)
+    write_atomically(out / "report.html", html(answers))
     write_atomically(out / "report.md", markdown(answers))
     write_atomically(out / "table.csv", csv_text(table_rows(answers)))
     write_atomically(out / "runs.csv", csv_text(tidy(answers)))
     pictures = save_figures(out, answers)
     names = [path.name for path in pictures if path.suffix == ".png"]
-    return answers, f"{out}/report.md, {', '.join(['table.csv', 'runs.csv', *names])}"
+    texts = ["report.html", "report.md", "table.csv", "runs.csv"]
+    return answers, f"{out}/{', '.join([*texts, *names])}"

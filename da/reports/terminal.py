@@ -1,20 +1,26 @@
-"""The tables of a report on a terminal."""
+"""A report on a terminal: one screen, or all of its tables."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import shlex
 
-from da.grids.plan import Plan
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from da.ops.shown_text import visible
 from da.reports import alarms, stability
-from da.reports.runs import Column, Run
-from da.reports.tables import Table
+from da.reports.model import Report
+from da.reports.runs import Column
+from da.reports.tables import Line, Table, averages, point_text
 from da.reports.texts import (
     difference_rows,
     field_text,
     left_out_texts,
     missing,
     notes,
+    paired_text,
     partial,
     percent,
     title,
@@ -22,12 +28,14 @@ from da.reports.texts import (
 )
 from da.reports.verdicts import verdict
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
 WIDE = 150
 """Columns where output goes to a file or a pipe, so that no line is folded."""
+
+MOST_AVERAGES = 16
+"""Lines of averages on the one screen."""
+
+WAITING, FEW = 20, 3
+"""Runs still to come that are named, of all tables; of each kind on the one screen."""
 
 ROOMY, TIGHT = 120, 98
 """Seven columns fit from these widths on: ``59.5 ± 7.0``, ``59.5±7.0``, else in two lines."""
@@ -35,21 +43,50 @@ ROOMY, TIGHT = 120, 98
 
 def console() -> Console:
     """A console that folds lines only on a real terminal."""
-    from rich.console import Console
-
     screen = Console(highlight=False)
     return screen if screen.is_terminal else Console(highlight=False, width=WIDE)
 
 
-def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Table]) -> None:
-    """Prints every table, the verdicts and what is missing, with its logs in ``out``."""
-    incomplete = partial(runs)
+def show(target: Console, report: Report, full: bool = False) -> None:
+    """Prints a report: one screen of averages and where to read on, or every table.
+
+    Args:
+        target: where it is printed.
+        report: what is printed; its files are named as in its folder.
+        full: every table of every method, and all that is missing.
+    """
+    incomplete = partial(report.runs)
     if incomplete:
         target.print(incomplete, style="bold", markup=False)
+    if full:
+        _show_tables(target, report)
+    else:
+        _show_averages(target, report)
+    went_badly = stability.warnings(stability.stabilities(report.runs))
+    for text in went_badly if full else went_badly[:FEW]:
+        target.print(visible(f"trainings: {text}"), style="bold", markup=False, soft_wrap=True)
+    if not full and len(went_badly) > FEW:
+        target.print(f"trainings: and {len(went_badly) - FEW} more like these", style="bold")
+    if text := alarms.summary(report.runs):
+        target.print(visible(f"alarms: {text}"), style="bold", markup=False, soft_wrap=True)
+    if incomplete and full:  # again, below what may have scrolled by
+        target.print(incomplete, style="bold", markup=False)
+    _show_missing(target, report, full)
+    if not full:
+        target.print(
+            f"all tables: {report.out}/report.html in a browser, or python run.py report "
+            f"{shlex.join(map(str, report.folders))} --full",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _show_tables(target: Console, report: Report) -> None:
+    plan = report.plan
     for row in plan.grid.rows:
         for method in plan.grid.methods:
-            mine = [t for t in shown if t.row == row and t.method == method]
-            target.rule(f"{method}, {row} learning rate", align="left")
+            mine = [t for t in report.tables if t.row == row and t.method == method]
+            target.rule(Text(visible(f"{method}, {row} learning rate")), align="left")
             for text in unlabelled_notes(mine):
                 target.print(text, markup=False, soft_wrap=True)
             for table in mine:
@@ -59,36 +96,79 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Ta
                 if table.stream == "target/test" and table.lines and table.lines[0].differences:
                     target.print(_differences(table))
                     for text in notes(table):
-                        target.print(text, markup=False)
+                        target.print(visible(text), markup=False)
                 for text in left_out_texts(table):
-                    target.print(text, markup=False)
+                    target.print(visible(text), markup=False)
                 target.print()
             for table in mine:
                 if table.stream == "target/test" and table.has_labels:
-                    target.print(verdict(table), markup=False)
+                    target.print(visible(verdict(table)), markup=False)
             target.print()
-    for text in stability.warnings(stability.stabilities(runs)):
-        target.print(f"trainings: {text}", style="bold", markup=False, soft_wrap=True)
-    if text := alarms.summary(runs):
-        target.print(f"alarms: {text}", style="bold", markup=False, soft_wrap=True)
-    if incomplete:  # again, below what may have scrolled by
-        target.print(incomplete, style="bold", markup=False)
-    for text in plan.refused:
-        target.print(f"refused: {text}", markup=False, soft_wrap=True)
-    absent = missing((run for run in runs if run.reason), f"{out}/")
-    waiting = missing(run for run in runs if run.state == "pending")
-    if absent or waiting:
-        target.print(f"missing: {len(absent) + len(waiting)} of {len(runs)} runs", style="bold")
-    for text in [*absent, *waiting[:20]]:
-        target.print(f"  {text}", markup=False, soft_wrap=True)
-    if len(waiting) > 20:
-        target.print(f"  and {len(waiting) - 20} more that were not run, see report.md")
+
+
+def _show_averages(target: Console, report: Report) -> None:
+    """Two tables: accuracies and differences, of the last epoch and of the label-free one."""
+    shown = [t for t in report.tables if t.stream == "target/test" and t.selection != "oracle"]
+    if not any(table.has_labels for table in shown):
+        for text in unlabelled_notes(shown):
+            target.print(text, markup=False, soft_wrap=True)
+        return
+    lines = [(table, line) for table in shown if table.has_labels for line in averages(table)]
+    if not lines:
+        return
+    tasks = len(report.plan.tasks)
+    what = report.plan.tasks[0] if tasks == 1 else f"average over {tasks} tasks"
+    accuracies = _table(f"target accuracy in %, {what}", "method", "epoch", fold=True)
+    for column in shown[0].columns:
+        accuracies.add_column(_header(column), justify="right", no_wrap=True)
+    question = "difference in points on these tasks, 95 % intervals; ▲ ▼: it excludes 0"
+    differences = _table(question, "method", "epoch", fold=True)
+    for difference in lines[0][1].differences:
+        differences.add_column(Text(visible(difference.name)), justify="right", no_wrap=True)
+    names = [_name_of_average(report, table, line) for table, line in lines]
+    room = (target.width - max(map(len, names)) - 14) / len(shown[0].columns)
+    between = " ± " if room >= 13 else "±" if room >= 10 else "\n±"
+    for name, (table, line) in list(zip(names, lines, strict=True))[:MOST_AVERAGES]:
+        first = [Text(name), Text(table.selection)]
+        if table.selection == "last" or "\n" not in between:  # in two lines each it is no screen
+            accuracies.add_row(*first, *_fields(table, line, between))
+        texts = [paired_text(difference.these) for difference in line.differences]
+        differences.add_row(*first, *map(Text, texts))
+    target.print(accuracies)
+    if lines[0][1].differences:
+        target.print(differences)
+    if len(lines) > MOST_AVERAGES:
+        target.print(f"and {len(lines) - MOST_AVERAGES} lines more", markup=False)
+
+
+def _name_of_average(report: Report, table: Table, line: Line) -> str:
+    """The method, with what is swept, and of how many tasks an average is that is not of all."""
+    parts = [table.method, *([table.row] if len(report.plan.grid.rows) > 1 else [])]
+    parts += [point_text(line.point)] if line.point else []
+    fewer = ""
+    if line.is_average and len(line.tasks) < len(report.plan.tasks):
+        fewer = f" ({len(line.tasks)} of {len(report.plan.tasks)})"
+    return visible(f"{', '.join(parts)}{fewer}")
+
+
+def _show_missing(target: Console, report: Report, full: bool) -> None:
+    """What failed, with its log, and what is still to come; on the one screen some of both."""
+    for text in report.plan.refused:
+        target.print(visible(f"refused: {text}"), markup=False, soft_wrap=True)
+    absent = missing((run for run in report.runs if run.reason), f"{report.out}/")
+    waiting = missing(run for run in report.runs if run.state == "pending")
+    number = len(absent) + len(waiting)
+    if number:
+        target.print(f"missing: {number} of {len(report.runs)} runs", style="bold")
+    shown = [*absent, *waiting[:WAITING]] if full else [*absent[:FEW], *waiting[:FEW]]
+    for text in shown:
+        target.print(f"  {visible(text)}", markup=False, soft_wrap=True)
+    if number > len(shown):
+        target.print(f"  and {number - len(shown)} more, see report.md")
 
 
 def show_rows(target: Console, title: str, header: list[str], rows: list[list[str]]) -> None:
     """Prints a plain table; its columns are folded where the terminal is narrow."""
-    from rich.text import Text
-
     drawn = _table(title, header[0])
     for name in header[1:]:
         drawn.add_column(name, overflow="fold")
@@ -98,7 +178,7 @@ def show_rows(target: Console, title: str, header: list[str], rows: list[list[st
 
 
 def _accuracies(table: Table, width: int) -> RichTable:
-    between = " ± " if width >= ROOMY else "±" if width >= TIGHT else "\n±"
+    between = _between(width)
     drawn = _table(f"accuracy in %, {title(table)}")
     for column in table.columns:
         drawn.add_column(_header(column), justify="right", overflow="fold")
@@ -106,15 +186,30 @@ def _accuracies(table: Table, width: int) -> RichTable:
     for line in table.lines:
         if line.is_average:
             drawn.add_section()
-        texts = []
-        for column in table.columns:
-            text = field_text(line.fields[column], line.is_average).replace(" (", "\n(")
-            text = text.replace(" ± ", between)
-            texts.append(f"[bold]{text}[/bold]" if column in line.best else text)
         error = "" if line.sampling_error is None else percent(line.sampling_error)
         label = _folded(line.label) if line.is_average else line.label
-        drawn.add_row(label, *texts, error, end_section=line.is_average)
+        drawn.add_row(
+            Text(visible(label, keep="\n")),
+            *_fields(table, line, between),
+            error,
+            end_section=line.is_average,
+        )
     return drawn
+
+
+def _between(width: int) -> str:
+    """What stands between mean and deviation, so that seven columns fit."""
+    return " ± " if width >= ROOMY else "±" if width >= TIGHT else "\n±"
+
+
+def _fields(table: Table, line: Line, between: str) -> list[Text]:
+    """The accuracies of a line, the best of them bold."""
+    texts = []
+    for column in table.columns:
+        text = field_text(line.fields[column], line.is_average).replace(" (", "\n(")
+        style = "bold" if column in line.best else ""
+        texts.append(Text(text.replace(" ± ", between), style))
+    return texts
 
 
 def _differences(table: Table) -> RichTable:
@@ -124,12 +219,12 @@ def _differences(table: Table) -> RichTable:
         f"intervals of {lines}, of the average alone"
     )
     for difference in table.lines[0].differences:
-        drawn.add_column(difference.name, justify="right")
+        drawn.add_column(Text(visible(difference.name)), justify="right")
     for label, texts, is_average in difference_rows(table):
         if is_average:
             drawn.add_section()
             label = _folded(label)
-        drawn.add_row(label, *(text.replace("[", r"\[") for text in texts))
+        drawn.add_row(Text(visible(label, keep="\n")), *map(Text, texts))
     return drawn
 
 
@@ -138,28 +233,26 @@ def _folded(label: str) -> str:
     return label.replace(" (", "\n(").replace(", on", ",\non")
 
 
-def _table(title: str, first: str = "task") -> RichTable:
+def _table(title: str, *first: str, fold: bool = False) -> RichTable:
     """A table without vertical lines, which cost a tenth of a terminal."""
-    from rich import box
-    from rich.table import Table as RichTable
-
     drawn = RichTable(
-        title=title,
+        title=Text(visible(title)),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    drawn.add_column(first, no_wrap=True)
+    for name in first or ("task",):
+        drawn.add_column(name, no_wrap=not fold, overflow="fold")
     return drawn
 
 
-def _header(column: Column) -> str:
+def _header(column: Column) -> Text:
     """A column's name in up to three short lines.
 
-    >>> _header(Column("wa+bn", "target-stats")).split()
+    >>> _header(Column("wa+bn", "target-stats")).plain.split()
     ['wa+bn', '@target', '-stats']
     """
     name, at, form = str(column).partition("@")
-    return name + (at and f"\n@{form.replace('-', chr(10) + '-')}")
+    return Text(visible(name) + (at and f"\n@{form.replace('-', chr(10) + '-')}"))

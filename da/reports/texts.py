@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 
@@ -9,7 +10,7 @@ from da.engine.result import ScoredImages
 from da.reports.differences import Difference, Spread
 from da.reports.runs import Run
 from da.reports.statistics import Paired
-from da.reports.tables import Field, Table, point_text
+from da.reports.tables import Field, Line, Table, point_text
 
 LEGEND = (
     "Accuracy in percent, mean ± standard deviation over {seeds} seeds; bold: the highest mean of "
@@ -58,6 +59,19 @@ def field_text(field: Field, average: bool = False) -> str:
     if field.unscored:
         return f"no score ({field.unscored} of {field.planned})"
     return f"– ({field.done} of {field.planned})" if field.done else "–"
+
+
+class Strong(str):
+    """A field in bold: the best of its row or column."""
+
+
+def accuracy_texts(table: Table, line: Line) -> list[str]:
+    """The accuracies of a line, the best of them strong."""
+    texts = [field_text(line.fields[column], line.is_average) for column in table.columns]
+    return [
+        Strong(text) if column in line.best else text
+        for column, text in zip(table.columns, texts, strict=True)
+    ]
 
 
 def paired_text(paired: Paired | None) -> str:
@@ -195,12 +209,13 @@ def unlabelled_notes(shown: list[Table]) -> list[str]:
 def missing(runs: Iterable[Run], out: str = "") -> list[str]:
     """One line per place of the grid without a result; logs are named from ``out``."""
     words = {"pending": "not run", "failed": "failed", "diverged": "diverged"}
-    return [
-        f"{run.entry.cell} [{run.entry.row}]: {words[run.state]}"
-        + (f" ({run.reason}; log: {out}cells/{run.entry.cell.id}/log.txt)" if run.reason else "")
-        for run in runs
-        if run.state != "done"
-    ]
+    lines = []
+    for run in runs:
+        if run.state != "done":
+            log = posixpath.normpath(f"{out}{run.folder}/log.txt")
+            why = f" ({run.reason}; log: {log})" if run.reason else ""
+            lines.append(f"{run.entry.cell} [{run.entry.row}]: {words[run.state]}{why}")
+    return lines
 
 
 def grid_table(

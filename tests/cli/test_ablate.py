@@ -100,7 +100,7 @@ def test_a_whole_grid_then_again(bench):
     b = bench({})
     code, said = b.run()
     assert code == 0, said
-    assert "WA beats bn" in said
+    assert "target accuracy in %" in said
     assert "wa - bn" in said
     assert said.splitlines()[-1].startswith("wall time ")
     assert "everything else" in said.splitlines()[-1]

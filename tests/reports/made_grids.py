@@ -1,6 +1,6 @@
 """Small grids with made-up results in a folder, for tests of what a report says of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,11 @@ from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.plan import Plan
 from da.grids.store import Store
+from da.reports import report
+from da.reports.formats.markdown import Markdown, section_lines
+from da.reports.model import Report, Section
 from da.reports.runs import Run, load_runs
+from da.reports.tables import Table
 
 TASKS = ("a->b", "b->a", "a->c", "c->a")
 
@@ -67,3 +71,20 @@ def noisy(cell: Any) -> float:
     number = TASKS.index(cell.task)
     ahead = 0.1 + 0.01 * ((cell.seed + number) % 3) if cell.norm == "wa" else 0.0
     return round(0.5 + 0.02 * cell.seed + 0.05 * number + ahead, 6)
+
+
+def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
+    """The text of report.md."""
+    return Markdown().render(Report(plan, runs, shown))
+
+
+def written(folder: Path, plan: Plan) -> Report:
+    """The report of a folder, which is written there."""
+    built = report.build(folder, plan)
+    report.write(built)
+    return built
+
+
+def lines_of(sections: Sequence[Section]) -> list[str]:
+    """Sections as they stand in report.md."""
+    return [line for section in sections for line in section_lines(section)]

@@ -1,9 +1,9 @@
 import pytest
-from made_grids import TASKS, fill, made_grid
+from made_grids import TASKS, fill, lines_of, made_grid, written
 
 from da.engine.alarms.record import Alarm
-from da.reports.alarms import markdown, raised_alarms, summary
-from da.reports.report import csv_text, write
+from da.ops.csv_text import csv_text
+from da.reports.alarms import raised_alarms, sections, summary
 from da.reports.runs import tidy
 
 
@@ -32,7 +32,7 @@ def test_a_report_says_which_runs_raised_which_alarm_and_when(found):
     perfect, collapsed = raised_alarms(runs)
     assert (perfect.name, perfect.watched, perfect.first_step) == ("critic-perfect", 6, 250)
     assert (collapsed.name, collapsed.norm, collapsed.first_step) == ("one-class", "wa", 60)
-    text = "\n".join(markdown(runs))
+    text = "\n".join(lines_of(sections(runs)))
     assert text.startswith("## Alarms\n\nWhat 12 finished runs said of themselves: critic-perfect,")
     assert (
         "| one-class | published | M | wa | 2 of 6 | 60 | a->b seed 0 at 120; a->b seed 1 at 60 |"
@@ -45,7 +45,7 @@ def test_a_report_says_which_runs_raised_which_alarm_and_when(found):
 
 def test_the_section_stands_in_the_report_and_the_column_in_the_runs(found, tmp_path):
     plan, runs = found
-    write(tmp_path, plan)
+    written(tmp_path, plan)
     assert "## Alarms" in (tmp_path / "report.md").read_text()
     columns = {(row["norm"], row["task"], row["seed"]): row["alarms"] for row in tidy(runs)}
     assert columns["wa", TASKS[0], 1] == "one-class@60 critic-perfect@250"
@@ -61,7 +61,7 @@ def test_swept_settings_are_named(tmp_path):
 
     _, runs = fill(tmp_path, grid, lambda cell: 0.9, change=change)
     assert "a->b seed 0, batch_size 8 at 5; b->a seed 0, batch_size 8 at 5" in "\n".join(
-        markdown(runs)
+        lines_of(sections(runs))
     )
 
 
@@ -72,10 +72,10 @@ def test_runs_without_alarms_say_so_and_those_of_before_say_nothing(tmp_path):
         result.alarms = [] if cell.norm == "wa" else None
 
     _, runs = fill(tmp_path, grid, lambda cell: 0.9, change=change)
-    assert markdown(runs) == ["## Alarms", "", "None, in 2 finished runs.", ""]
+    assert lines_of(sections(runs)) == ["## Alarms", "", "None, in 2 finished runs.", ""]
     assert summary(runs) == ""
     _, runs = fill(tmp_path / "before", grid, lambda cell: 0.9)
-    assert markdown(runs) == []
+    assert lines_of(sections(runs)) == []
     assert {row["alarms"] for row in tidy(runs)} == {None}
     assert "None" not in csv_text(tidy(runs))
 
@@ -91,6 +91,6 @@ def test_runs_that_diverged_are_counted_beside_those_that_finished(tmp_path):
         _, runs = fill(
             tmp_path / name, grid, lambda cell: 0.9, lambda cell: cell.norm == "wa", change
         )
-        text = "\n".join(markdown(runs))
+        text = "\n".join(lines_of(sections(runs)))
         assert "4 finished runs" in text
         assert "4 runs diverged: what was said there is in log.txt alone." in text

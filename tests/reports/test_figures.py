@@ -15,7 +15,7 @@ def drawn(tmp_path, monkeypatch):
 
     def draw(grid, diverged):
         kept = []
-        monkeypatch.setattr(figures, "write", lambda figure, path: kept.append(figure))
+        monkeypatch.setattr(figures, "write", lambda figure, path, kinds: kept.append(figure))
         plan, runs = fill(tmp_path, grid, noisy, diverged)
         figures.save(tmp_path, plan, tables(plan, runs))
         return kept[0]

@@ -1,12 +1,12 @@
 import pytest
 from fake_cells import made
-from made_grids import fill, made_grid
+from made_grids import fill, lines_of, made_grid
 
 from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.store import Store
 from da.reports.runs import load_runs
-from da.reports.setting_scores import markdown, setting_scores
+from da.reports.setting_scores import sections, setting_scores
 
 SCORES = {("bn", 0.1): (1.0, 2.0), ("bn", 1): (1.0, 1.2), ("wa", 0.1): (0.5, 0.7)}
 
@@ -52,7 +52,7 @@ def test_the_mean_of_the_last_epoch_over_seeds_by_setting_and_normaliser(found):
     assert points[1].scores == {"bn": pytest.approx(1.1), "wa": None}
     assert points[1].together is None
     assert points[1].diverged == {"wa": 1}
-    text = "\n".join(markdown(points, plan.grid.score))
+    text = "\n".join(lines_of(sections(points, plan.grid.score)))
     assert "| M | method.trade_off 0.1 | **1.500** | **0.600** | **1.050** |" in text
     assert "| method | setting | bn | wa | together |\n|---|---|--:|--:|--:|" in text
     assert "| M | method.trade_off 1 | 1.100 | 1 diverged | – |" in text
@@ -66,7 +66,7 @@ def test_rows_of_learning_rates_are_not_averaged_together(tmp_path):
             scores.label_free = dict.fromkeys(scores.label_free, cell.lr)
 
     plan, runs = fill(tmp_path, grid, lambda cell: 0.5, change=change)
-    text = "\n".join(markdown(setting_scores(plan, runs), grid.score))
+    text = "\n".join(lines_of(sections(setting_scores(plan, runs), grid.score)))
     assert "| row | method | setting | bn | wa | together |" in text
     assert "|---|---|---|--:|--:|--:|" in text
     for row, score in (("published", "**0.010**"), ("given", "**0.500**")):
@@ -77,4 +77,4 @@ def test_nothing_where_nothing_is_swept(found):
     plan, _ = found
     still = plan.model_copy(update={"grid": plan.grid.model_copy(update={"sweep": {}})})
     assert setting_scores(still, []) == []
-    assert markdown([], "any") == []
+    assert sections([], "any") == []

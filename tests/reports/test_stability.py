@@ -1,13 +1,14 @@
 import pytest
 from fake_cells import made
+from made_grids import lines_of
 
 from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.store import Store
-from da.reports.rate_range import markdown as range_lines
-from da.reports.rate_range import rate_ranges
+from da.reports.rate_range import rate_ranges, sections
 from da.reports.runs import load_runs
-from da.reports.stability import markdown, stabilities, warnings
+from da.reports.stability import sections as stability_sections
+from da.reports.stability import stabilities, warnings
 from da.reports.tables import tables
 
 RATES = (0.01, 0.1, 1.0, 10.0)
@@ -65,7 +66,7 @@ def test_a_rate_works_where_the_source_is_learnt_and_nothing_diverged(found):
     assert ranges["DANN", "bn"].missing == (10.0,)
     assert ranges["DANN", "wa"].diverged == {1.0: 2, 10.0: 2}
     assert [ranges[key].factor for key in works] == pytest.approx([10, 10, 100, 1])
-    text = "\n".join(range_lines(list(ranges.values())))
+    text = "\n".join(lines_of(sections(list(ranges.values()))))
     assert "| a->b | DANN | bn | 0.01 | 1 | 100 | 0.1 | missing at 10 |" in text
     assert "| a->b | DANN | wa | 0.1 | 0.1 | 1 |  | 2 at 1, 2 at 10 |" in text
 
@@ -74,7 +75,7 @@ def test_no_range_where_no_rate_is_swept(found):
     plan, _, shown = found
     grid = plan.grid.model_copy(update={"sweep": {"batch_size": (1, 2)}})
     assert rate_ranges(plan.model_copy(update={"grid": grid}), shown) == []
-    assert range_lines([]) == []
+    assert sections([]) == []
 
 
 def test_what_diverged_or_lost_the_source_is_marked(found):
@@ -90,7 +91,7 @@ def test_what_diverged_or_lost_the_source_is_marked(found):
     assert wa.clipped == 0.25
     assert named["SourceOnly", "bn"].is_well
     assert not wa.is_well
-    text = "\n".join(markdown(list(named.values())))
+    text = "\n".join(lines_of(stability_sections(list(named.values()))))
     assert "| given | SourceOnly | bn | 8 of 8 | 0 | 86.2 | +0.0 | – |  |" in text
     assert "| given | DANN | wa | 4 of 8 | 4 | 53.5 | -30.5 | 25 % | ! |" in text
     assert warnings([wa]) == [

@@ -3,13 +3,16 @@ import io
 
 import pytest
 from fake_cells import made
-from made_grids import fill, made_grid, noisy
+from made_grids import fill, made_grid, markdown, noisy, written
 from rich.console import Console
 
 from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.store import Store
-from da.reports import report, terminal
+from da.ops.csv_text import csv_text
+from da.reports import terminal
+from da.reports.formats.csv_tables import table_rows
+from da.reports.model import Report
 from da.reports.runs import load_runs, scores, tidy
 from da.reports.tables import tables
 from da.reports.verdicts import verdict
@@ -81,7 +84,7 @@ def filled(tmp_path, grid, without=()):
 def test_the_tables_read_as_they_should(tmp_path, grid):
     store, plan = filled(tmp_path, grid)
     runs = load_runs(store, plan)
-    text = report.markdown(plan, runs, tables(plan, runs))
+    text = markdown(plan, runs, tables(plan, runs))
     assert LAST in text
     assert text.count(LAST) == 3  # the same at every epoch, so in every selection
     assert (
@@ -112,14 +115,14 @@ def test_the_tables_read_as_they_should(tmp_path, grid):
 def test_a_target_without_validation_images_of_its_own_is_called_so(tmp_path, grid, images, words):
     store, plan = filled(tmp_path, grid)
     runs = load_runs(store, plan)
-    text = report.markdown(plan, runs, tables(plan, runs))
+    text = markdown(plan, runs, tables(plan, runs))
     assert (
         "### label-free: the epoch with the highest InformationMaximisation on unlabelled target "
         "validation images\n" in text
     )
     assert "label-free selection" not in text
     plan.scored_images = images
-    text = report.markdown(plan, runs, tables(plan, runs))
+    text = markdown(plan, runs, tables(plan, runs))
     assert (
         f"### label-free: the epoch with the highest InformationMaximisation on {words}\n" in text
     )
@@ -134,7 +137,7 @@ def test_missing_cells_are_shown_and_never_averaged_over(tmp_path, grid):
     store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
     runs = load_runs(store, plan)
     found = tables(plan, runs)
-    text = report.markdown(plan, runs, found)
+    text = markdown(plan, runs, found)
     assert "| b->a | 72.0 ± 2.0 | 72.0 ± 2.0 | 82.0 ± 2.0 | – (2 of 3) |" in text  # no winner
     assert "| average (1 of 2 tasks) | 81.0 ± 1.0 |" in text
     assert "## Missing: 1 of 12 runs" in text
@@ -150,7 +153,7 @@ def test_a_diverged_cell_is_called_so_and_loses(tmp_path, grid):
     cell = next(c for c in plan.cells if (c.task, c.norm, c.seed) == ("b->a", "wa", 2))
     store.fail(cell, "diverged", "loss is nan")
     runs = load_runs(store, plan)
-    text = report.markdown(plan, runs, tables(plan, runs))
+    text = markdown(plan, runs, tables(plan, runs))
     assert "| **82.0 ± 2.0** | diverged (1 of 3) |" in text
     assert "diverged (loss is nan; log: cells/" in text
     assert "artial" not in text  # nothing is still to come
@@ -169,7 +172,7 @@ def test_no_header_or_number_is_cut_on_a_terminal(tmp_path, grid, width):
         store.finish(cell, made(cell, 0.6 + 0.05 * cell.seed, forms), keep=False)
     runs = load_runs(store, plan)
     console = Console(width=width, file=io.StringIO(), highlight=False)
-    terminal.show(console, tmp_path, plan, runs, tables(plan, runs))
+    terminal.show(console, Report(plan, runs, tables(plan, runs), tmp_path), full=True)
     said = console.file.getvalue()
     assert "…" not in said
     assert said.count("±5.0") + said.count("± 5.0") == 3 * 7
@@ -180,7 +183,7 @@ def test_a_partial_table_says_so_on_the_terminal(tmp_path, grid):
     store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
     runs = load_runs(store, plan)
     console = Console(width=150, file=io.StringIO(), highlight=False)
-    terminal.show(console, tmp_path, plan, runs, tables(plan, runs))
+    terminal.show(console, Report(plan, runs, tables(plan, runs), tmp_path), full=True)
     said = console.file.getvalue()
     assert said.startswith("partial: 11 of 12 runs finished, 1 missing; ")
     assert said.count("partial: ") == 2
@@ -191,7 +194,7 @@ def test_a_partial_table_says_so_on_the_terminal(tmp_path, grid):
 def test_nothing_finished_is_a_report_too(tmp_path, grid):
     everything = {(task, norm, seed) for task, norm in ACCURACIES for seed in range(3)}
     _, plan = filled(tmp_path, grid, without=everything)
-    _, found = report.write(tmp_path, plan)
+    found = written(tmp_path, plan).tables
     assert "average (0 of 2 tasks)" in (tmp_path / "report.md").read_text()
     assert "WA and bn cannot be compared: on no task did all seeds of both finish" in verdict(
         found[0]
@@ -201,19 +204,17 @@ def test_nothing_finished_is_a_report_too(tmp_path, grid):
 def test_tidy_rows_and_table_csv(tmp_path, grid):
     store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
     runs = load_runs(store, plan)
-    rows = list(csv.DictReader(io.StringIO(report.csv_text(tidy(runs)))))
+    rows = list(csv.DictReader(io.StringIO(csv_text(tidy(runs)))))
     assert len({row["cell"] for row in rows}) == len(rows) == 12
     assert float(rows[0]["last"]) == float(rows[0]["oracle"]) == 0.80
     assert float(rows[0]["last@target-stats"]) == 0.90
     assert [row["last"] for row in rows if row["state"] == "pending"] == [""]
     # 6 bn runs in 3 forms and 5 wa runs in 1, each under 3 selections.
     assert len(scores(runs)) == 6 * 3 * 3 + 5 * 3
-    first = next(csv.DictReader(io.StringIO(report.csv_text(scores(runs)))))
+    first = next(csv.DictReader(io.StringIO(csv_text(scores(runs)))))
     assert (first["normaliser"], first["selection"], first["seed"]) == ("bn", "last", "0")
     assert float(first["target_test_accuracy"]) == 0.80
-    lines = list(
-        csv.DictReader(io.StringIO(report.csv_text(report.table_rows(tables(plan, runs)))))
-    )
+    lines = list(csv.DictReader(io.StringIO(csv_text(table_rows(tables(plan, runs))))))
     assert float(lines[0]["wa mean"]) == pytest.approx(91.1667)
     assert lines[1]["wa mean"] == ""
     assert float(lines[0]["wa - bn on these tasks low"]) == pytest.approx(9.4495, abs=1e-3)
@@ -226,12 +227,12 @@ def test_results_of_other_data_or_code_are_warned_of(tmp_path, grid):
     for run in runs:
         run.result.data_manifest = {"a->b": "f" * 64, "b->a": "0" * 64}[run.entry.cell.task]
         run.result.versions = {"code": "c", "torch": "2.6"}
-    text = report.markdown(plan, runs, tables(plan, runs))
+    text = markdown(plan, runs, tables(plan, runs))
     assert "- data manifest: a->b ffffffffffff; b->a 000000000000\n" in text
     assert "WARNING" not in text
     runs[0].result.data_manifest = "1" * 64
     runs[0].result.versions = {"code": "c", "torch": "2.7"}
-    text = report.markdown(plan, runs, tables(plan, runs))
+    text = markdown(plan, runs, tables(plan, runs))
     assert "a->b 111111111111 and ffffffffffff; b->a 000000000000 (they differ within" in text
     assert "- versions: torch 2.6; torch 2.7 (they differ: WARNING)" in text
 
@@ -242,22 +243,23 @@ def test_seeds_that_hold_out_images_of_their_own_are_no_other_data(tmp_path, gri
     runs = load_runs(Store(tmp_path), plan)
     for run in runs:
         run.result.data_manifest = f"{run.entry.cell.seed}{run.entry.cell.task[0]}" * 32
-    text = report.markdown(plan, runs, tables(plan, runs))
+    text = markdown(plan, runs, tables(plan, runs))
     assert "2b2b2b2b2b2b (each seed holds out images of its own)\n" in text
     assert "WARNING" not in text
     runs[0].result.data_manifest = "f" * 64
-    assert "(they differ within a task: WARNING)" in report.markdown(plan, runs, tables(plan, runs))
+    assert "(they differ within a task: WARNING)" in markdown(plan, runs, tables(plan, runs))
 
 
 def test_a_report_is_rebuilt_byte_for_byte(tmp_path, grid):
     _, plan = filled(tmp_path, grid)
     plans.write(tmp_path, plan)
-    report.write(tmp_path, plan)
-    names = ("report.md", "table.csv", "runs.csv", "scores.csv", "figure.png", "figure.svg")
+    written(tmp_path, plan)
+    names = [path.name for path in tmp_path.iterdir() if path.is_file() and path.stem != "grid"]
+    assert {"report.html", "report.tex", "figure.pdf"} < set(names)
     before = {name: (tmp_path / name).read_bytes() for name in names}
     for name in names:
         (tmp_path / name).unlink()
-    report.write(tmp_path, plans.read(tmp_path))
+    written(tmp_path, plans.read(tmp_path))
     assert {name: (tmp_path / name).read_bytes() for name in names} == before
 
 
@@ -268,20 +270,21 @@ def test_a_rule_that_was_not_applied_is_not_said_to_have_been(tmp_path):
     ):
         grid = made_grid(norms={name: {} for name in norms}, stop_at=2)
         plan, runs = fill(tmp_path / norms[0], grid, noisy)
-        assert words in report.markdown(plan, runs, tables(plan, runs))
+        assert words in markdown(plan, runs, tables(plan, runs))
 
 
 def test_all_lengths_of_training_are_said(tmp_path):
     longer = [{"tasks": ["b->a"], "epochs": 50}]
     plan, runs = fill(tmp_path, made_grid(overrides=longer), noisy)
-    text = report.markdown(plan, runs, tables(plan, runs))
+    text = markdown(plan, runs, tables(plan, runs))
     assert "- training: M 3 epochs x 10 steps or 50 epochs x 10 steps, batch 32 per" in text
 
 
 def test_a_sweep_has_a_line_per_value_and_the_source_beside_the_target(tmp_path, grid):
     swept = grid.model_copy(update={"tasks": ("a->b",), "sweep": {"batch_size": (1, 64)}})
     _, plan = filled(tmp_path, swept)
-    runs, found = report.write(tmp_path, plan)
+    built = written(tmp_path, plan)
+    runs, found = built.runs, built.tables
     assert [table.stream for table in found] == ["target/test"] * 3 + ["source/test"]
     assert [line.label for line in found[0].lines] == ["a->b, batch_size 1", "a->b, batch_size 64"]
     assert {row["batch_size"] for row in tidy(runs)} == {1, 64}

@@ -1,9 +1,8 @@
 """What is said in a sentence, and of whom it is not said."""
 
 import pytest
-from made_grids import TASKS, fill, made_grid, noisy
+from made_grids import TASKS, fill, made_grid, markdown, noisy
 
-from da.reports import report
 from da.reports.tables import tables
 from da.reports.verdicts import verdict
 
@@ -57,17 +56,17 @@ def test_a_score_that_is_no_number_is_named(tmp_path, without_scores):
         "label-free: WA and bn cannot be compared: InformationMaximisation is not a number in 2 "
         "runs; WA and bn@target-stats cannot be compared: "
     )
-    assert "no score" not in report.markdown(plan, runs, [last])
-    assert "| no score (1 of 3) |" in report.markdown(plan, runs, [by_score])
+    assert "no score" not in markdown(plan, runs, [last])
+    assert "| no score (1 of 3) |" in markdown(plan, runs, [by_score])
 
 
 def test_a_sweep_says_at_which_value_a_normaliser_is_complete_nowhere(tmp_path):
     grid = made_grid(sweep={"batch_size": (1, 64)})
     plan, runs = fill(tmp_path, grid, noisy, lambda cell: (cell.norm, cell.batch_size) == ("wa", 1))
-    text = report.markdown(plan, runs, tables(plan, runs))
+    text = markdown(plan, runs, tables(plan, runs))
     line = "- complete in no task with batch_size 1, so left out of that average: wa\n"
     assert text.count(line) == 4  # three selections, and the source's table
     assert "batch_size 64, so" not in text
     still, runs = fill(tmp_path / "still", made_grid(), noisy, lambda cell: cell.norm == "wa")
-    text = report.markdown(still, runs, tables(still, runs))
+    text = markdown(still, runs, tables(still, runs))
     assert "- complete in no task, so left out of the average: wa\n" in text

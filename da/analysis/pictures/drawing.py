@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from da.ops.csv_text import csv_text
 from da.ops.files import write_atomically
 from da.reports.figures import COLOURS, write
-from da.reports.report import csv_text
 from da.types import Role
 
 DOMAINS: dict[Role, dict[str, Any]] = {

@@ -1,0 +1,1 @@
+"""What report.html is made of: template, style and script, the charts, and what the page shows."""

@@ -1,0 +1,264 @@
+"""What the page shows of the comparison: a table and its forest plots per method and selection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from da.engine.result import SELECTIONS
+from da.reports.model import Report
+from da.reports.page.charts import COLOURS, Axis, Interval, Line, chart, forest
+from da.reports.runs import Column
+from da.reports.statistics import Paired
+from da.reports.swept_averages import average_over, common_tasks
+from da.reports.tables import Line as TableLine
+from da.reports.tables import Table, point_text
+from da.reports.texts import (
+    Strong,
+    accuracy_texts,
+    left_out_texts,
+    notes,
+    paired_text,
+    percent,
+    title,
+)
+from da.reports.verdicts import verdict
+
+SHAPES = {"": "circle", "source-stats": "triangle", "target-stats": "square"}
+"""Markers of the forms; any other is a diamond."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A field of a table: its text, what it is sorted by, and its classes."""
+
+    text: str
+    value: float | str | None = None
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table; ``interval`` is the question that it answers, of an average."""
+
+    label: str
+    cells: list[Cell]
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A selection of epochs that can be switched to."""
+
+    key: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One table with its plots."""
+
+    key: str
+    caption: str
+    header: list[str]
+    rows: list[Row]
+    averages: list[Row]
+    plots: list[tuple[str, Markup]]
+    remarks: list[str]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """All that is shown of one method in one row of learning rates."""
+
+    id: str
+    title: str
+    tables: list[Shown]
+    sweeps: list[tuple[str, Markup]] = field(default_factory=list)
+
+
+def key_of(table: Table) -> str:
+    """What a table's selection is called on the page; each score has one of its own."""
+    return (
+        f"{table.selection} {table.score}" if table.selection == "label-free" else table.selection
+    )
+
+
+def choices(report: Report) -> list[Choice]:
+    """The selections of epochs, the headline first."""
+    scores = [report.plan.grid.score, *dict.fromkeys(t.score for t in report.by_other_scores)]
+    labels = {"last": [Choice("last", "last epoch")], "oracle": [Choice("oracle", "oracle")]}
+    labels["label-free"] = [Choice(f"label-free {s}", f"label-free by {s}") for s in scores]
+    return [choice for selection in SELECTIONS for choice in labels[selection]]
+
+
+def methods(report: Report) -> Iterator[Method]:
+    """One for each row of rates and method; of a target without labels, without any table."""
+    every = [*report.tables, *report.by_other_scores]
+    order = [choice.key for choice in choices(report)]
+    for row in report.plan.grid.rows:
+        for method in report.plan.grid.methods:
+            mine = [t for t in every if (t.row, t.method) == (row, method) and t.has_labels]
+            of_target = [t for t in mine if t.stream == "target/test"]
+            yield Method(
+                f"method-{row}-{list(report.plan.grid.methods).index(method)}",
+                f"{method}, {row} learning rate",
+                [_shown(t) for t in sorted(of_target, key=lambda t: order.index(key_of(t)))],
+                _sweeps(report, [t for t in mine if t.selection == "last"]),
+            )
+
+
+def _shown(table: Table) -> Shown:
+    settings = list(table.lines[0].point) if table.lines else []
+    differences = [d.name for d in table.lines[0].differences] if table.lines else []
+    tasks = [line for line in table.lines if not line.is_average]
+    averages = [line for line in table.lines if line.is_average]
+    header = ["task", *(name.removeprefix("model.") for name in settings)]
+    return Shown(
+        key_of(table),
+        f"Target accuracy in percent, {title(table)}",
+        [*header, *map(str, table.columns), *differences, "sampling error (n)"],
+        [_row(table, line) for line in tasks],
+        [row for line in averages for row in _average_rows(table, line)],
+        _plots(table, differences),
+        [*notes(table), *left_out_texts(table)],
+        verdict(table),
+    )
+
+
+def _plots(table: Table, names: Sequence[str]) -> list[tuple[str, Markup]]:
+    """A forest plot for each baseline that anything is known against."""
+    found = [(name, _intervals(table, number)) for number, name in enumerate(names)]
+    return [
+        (name, forest(name, intervals))
+        for name, intervals in found
+        if any(one.middle is not None for one in intervals)
+    ]
+
+
+def _row(table: Table, line: TableLine) -> Row:
+    error = "–" if line.sampling_error is None else f"{percent(line.sampling_error)} ({line.n})"
+    these = [_difference(difference.these) for difference in line.differences]
+    cells = [*_settings(line), *_accuracies(table, line), *these, Cell(error, line.sampling_error)]
+    return Row(line.task or "", cells)
+
+
+def _average_rows(table: Table, line: TableLine) -> Iterator[Row]:
+    """An average has two: its differences answer two questions."""
+    label = f"average ({len(line.tasks)} of {len({x.task for x in table.lines if x.task})} tasks)"
+    these = [_difference(difference.these) for difference in line.differences]
+    question = ", on these tasks" if these else ""
+    cells = [*_settings(line), *_accuracies(table, line), *these, Cell("")]
+    yield Row(f"{label}{question}", cells, "these" if these else "")
+    if these:
+        like = [_difference(difference.like) for difference in line.differences]
+        empty = [Cell("") for _ in table.columns]
+        yield Row(
+            f"{label}, on tasks like these",
+            [*_settings(line), *empty, *like, Cell("")],
+            "like",
+        )
+
+
+def _settings(line: TableLine) -> list[Cell]:
+    return [Cell(str(v), v if isinstance(v, (int, float)) else str(v)) for v in line.point.values()]
+
+
+def _accuracies(table: Table, line: TableLine) -> list[Cell]:
+    texts = accuracy_texts(table, line)
+    found = []
+    for column, text in zip(table.columns, texts, strict=True):
+        whole = line.fields[column].summary
+        style = "best" if isinstance(text, Strong) else "" if whole else "absent"
+        found.append(Cell(text, whole.mean if whole else None, style))
+    return found
+
+
+def _difference(paired: Paired | None) -> Cell:
+    if paired is None:
+        return Cell("–", None, "absent")
+    style = {1: "up", -1: "down", 0: "even"}[paired.sign]
+    return Cell(paired_text(paired), paired.difference, style)
+
+
+def _intervals(table: Table, number: int) -> list[Interval]:
+    """The lines of a forest plot: tasks, then averages with both questions."""
+    found = []
+    for line in table.lines:
+        difference = line.differences[number]
+        if not line.is_average:
+            found.append(_interval(line.label, difference.these, "task"))
+            continue
+        where = f", {point_text(line.point)}" if line.point else ""
+        found.append(_interval(f"average{where}", difference.these, "these"))
+        found.append(_interval(f"like these{where}", difference.like, "like"))
+    return found
+
+
+def _interval(label: str, paired: Paired | None, kind: str) -> Interval:
+    if paired is None:
+        return Interval(label, None, None, None, kind, "–")
+    low, high = (None if end is None else 100 * end for end in (paired.low, paired.high))
+    return Interval(label, 100 * paired.difference, low, high, kind, paired_text(paired))
+
+
+def styles(columns: Sequence[Column]) -> dict[Column, tuple[str, str]]:
+    """Class and marker of every column: a colour per normaliser, a marker per form."""
+    norms = list(dict.fromkeys(column.norm for column in columns))
+    return {
+        column: (
+            f"c{norms.index(column.norm) % COLOURS}{' open' if column.form else ''}",
+            SHAPES.get(column.form, "diamond"),
+        )
+        for column in columns
+    }
+
+
+def _sweeps(report: Report, tables: Sequence[Table]) -> list[tuple[str, Markup]]:
+    """Accuracy against each swept setting, in a chart for each value of the others."""
+    found = []
+    for name, values in report.plan.grid.sweep.items():
+        points = report.plan.grid.points()
+        others = [{k: v for k, v in point.items() if k != name} for point in points]
+        for rest in {str(other): other for other in others}.values():
+            found += [_sweep(table, name, list(values), rest) for table in tables]
+    return found
+
+
+def _sweep(table: Table, name: str, values: list[Any], rest: dict[str, Any]) -> tuple[str, Markup]:
+    tasks, common = common_tasks(table)
+    styled = styles(table.columns)
+    lines = []
+    for column in table.columns:
+        of_points = [average_over(table, column, {**rest, name: v}, common) for v in values]
+        known = [(i, whole) for i, whole in enumerate(of_points) if whole is not None]
+        style, shape = styled[column]
+        lines.append(
+            Line(
+                str(column),
+                style,
+                [(i, 100 * whole.mean) for i, whole in known],
+                shape,
+                deviations=[100 * (whole.std or 0.0) for _, whole in known],
+                absent=[
+                    i for i, v in enumerate(values) if _lacks(table, column, {**rest, name: v})
+                ],
+            )
+        )
+    domain = table.stream.partition("/")[0]
+    where = f", {point_text(rest)}" if rest else ""
+    over = "" if common == tasks else f", {len(common)} of {len(tasks)} tasks"
+    short = name.removeprefix("model.").replace("_", " ")
+    heading = f"{domain} accuracy in percent against {short}{where}, last epoch{over}"
+    labels = [(i, f"{v:g}" if isinstance(v, float) else str(v)) for i, v in enumerate(values)]
+    return heading, chart(heading, lines, Axis(short, labels, (0, len(values) - 1)))
+
+
+def _lacks(table: Table, column: Column, point: dict[str, Any]) -> bool:
+    """Whether runs of a point diverged or are missing, on any task."""
+    lines = [x for x in table.lines if x.point == point and not x.is_average]
+    return not all(line.fields[column].complete for line in lines)
