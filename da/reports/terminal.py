@@ -13,8 +13,9 @@ from da.ops.shown_text import visible
 from da.reports import alarms, stability
 from da.reports.model import Report
 from da.reports.runs import Column
-from da.reports.tables import Line, Table, averages, point_text
+from da.reports.tables import Line, Table, averages
 from da.reports.texts import (
+    average_name,
     difference_rows,
     field_text,
     left_out_texts,
@@ -125,7 +126,7 @@ def _show_averages(target: Console, report: Report) -> None:
     differences = _table(question, "method", "epoch", fold=True)
     for difference in lines[0][1].differences:
         differences.add_column(Text(visible(difference.name)), justify="right", no_wrap=True)
-    names = [_name_of_average(report, table, line) for table, line in lines]
+    names = [visible(average_name(report.plan, table, line)) for table, line in lines]
     room = (target.width - max(map(len, names)) - 14) / len(shown[0].columns)
     between = " ± " if room >= 13 else "±" if room >= 10 else "\n±"
     for name, (table, line) in list(zip(names, lines, strict=True))[:MOST_AVERAGES]:
@@ -139,16 +140,6 @@ def _show_averages(target: Console, report: Report) -> None:
         target.print(differences)
     if len(lines) > MOST_AVERAGES:
         target.print(f"and {len(lines) - MOST_AVERAGES} lines more", markup=False)
-
-
-def _name_of_average(report: Report, table: Table, line: Line) -> str:
-    """The method, with what is swept, and of how many tasks an average is that is not of all."""
-    parts = [table.method, *([table.row] if len(report.plan.grid.rows) > 1 else [])]
-    parts += [point_text(line.point)] if line.point else []
-    fewer = ""
-    if line.is_average and len(line.tasks) < len(report.plan.tasks):
-        fewer = f" ({len(line.tasks)} of {len(report.plan.tasks)})"
-    return visible(f"{', '.join(parts)}{fewer}")
 
 
 def _show_missing(target: Console, report: Report, full: bool) -> None:

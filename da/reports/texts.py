@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from da.engine.result import ScoredImages
+from da.grids.plan import Plan
 from da.reports.differences import Difference, Spread
 from da.reports.runs import Run
 from da.reports.statistics import Paired
@@ -98,6 +99,16 @@ def difference_rows(table: Table) -> Iterator[tuple[str, list[str], bool]]:
         yield f"{line.label}, on these tasks", these, True
         like = [paired_text(difference.like) for difference in line.differences]
         yield f"{line.label}, on tasks like these", like, True
+
+
+def average_name(plan: Plan, table: Table, line: Line) -> str:
+    """The method, with what is swept, and of how many tasks an average is that is not of all."""
+    parts = [table.method, *([table.row] if len(plan.grid.rows) > 1 else [])]
+    parts += [point_text(line.point)] if line.point else []
+    fewer = ""
+    if line.is_average and len(line.tasks) < len(plan.tasks):
+        fewer = f" ({len(line.tasks)} of {len(plan.tasks)})"
+    return f"{', '.join(parts)}{fewer}"
 
 
 def notes(table: Table) -> list[str]:

@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 
 import pytest
 from fake_cells import made
@@ -296,3 +297,18 @@ def test_a_sweep_has_a_line_per_value_and_the_source_beside_the_target(tmp_path,
         "- wa - bn, batch_size 1, on these tasks: deviation over seeds 0.3, 2 degrees of freedom; "
         "detectable " in text
     )
+
+
+def test_the_averages_of_several_methods_stand_side_by_side_as_in_their_own_tables(tmp_path):
+    plan, runs = fill(tmp_path / "two", made_grid(methods={"M": {}, "N": {}}), noisy)
+    text = markdown(plan, runs, tables(plan, runs))
+    shown = text.split("## Averages over 2 tasks, and differences on these\n")[1].split("\n## ")[0]
+    assert shown.count("### ") == 3
+    last = shown.split("### last: the last epoch\n")[1].split("\n### ")[0]
+    own = text.split("## N, published learning rate\n")[1].split("\n### ")[1]
+    average = r"^\| average \(2 of 2 tasks\)"
+    [accuracies] = re.findall(rf"{average} \|(.*)\|  \|$", own, re.MULTILINE)
+    [differences] = re.findall(rf"{average}, on these tasks \|(.*)$", own, re.MULTILINE)
+    assert f"| N |{accuracies}|{differences}" in last
+    plan, runs = fill(tmp_path / "one", made_grid(), noisy)
+    assert "## Averages" not in markdown(plan, runs, tables(plan, runs))

@@ -9,16 +9,18 @@ from typing import ClassVar
 from da.ops.shown_text import visible
 from da.reports.model import Report, Section, rates
 from da.reports.renderer import Renderer
-from da.reports.tables import Table
+from da.reports.tables import Table, averages
 from da.reports.texts import (
     LEGEND,
     Strong,
     accuracy_texts,
+    average_name,
     difference_rows,
     grid_table,
     left_out_texts,
     missing,
     notes,
+    paired_text,
     partial,
     percent,
     title,
@@ -67,6 +69,7 @@ class Markdown(Renderer):
             lines += [paragraph.format(seeds=len(plan.grid.seeds), comparisons=comparisons), ""]
         if report.has_labels:
             lines += ["![accuracy by task and normaliser](figure.png)", ""]
+        lines += _averages(report)
         for row in plan.grid.rows:
             for method in plan.grid.methods:
                 mine = [t for t in shown if t.row == row and t.method == method]
@@ -79,6 +82,32 @@ class Markdown(Renderer):
             lines += ["## Refused", "", *_list(plan.refused), ""]
         lines += ["## Learning rates", "", *_grid(*rates(runs)), ""]
         return "\n".join(lines)
+
+
+def _averages(report: Report) -> list[str]:
+    """The averages of all methods side by side, where there are several of both."""
+    if len(report.plan.grid.methods) < 2 or len(report.plan.tasks) < 2:
+        return []
+    lines = []
+    of_target = [t for t in report.tables if t.stream == "target/test" and t.has_labels]
+    for selection in dict.fromkeys(table.selection for table in of_target):
+        mine = [table for table in of_target if table.selection == selection]
+        rows = [
+            [
+                average_name(report.plan, table, line),
+                *accuracy_texts(table, line),
+                *(paired_text(difference.these) for difference in line.differences),
+            ]
+            for table in mine
+            for line in averages(table)
+        ]
+        differences = mine[0].lines[0].differences if mine[0].lines else []
+        header = ["method", *map(str, mine[0].columns), *(each.name for each in differences)]
+        lines += [f"### {title(mine[0])}", "", *_grid(header, rows), ""]
+    number = len(report.plan.tasks)
+    return (
+        [f"## Averages over {number} tasks, and differences on these", "", *lines] if lines else []
+    )
 
 
 def _method(tables: list[Table]) -> list[str]:
