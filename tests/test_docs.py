@@ -150,6 +150,8 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
         "office_caltech10_controls",
         "depthwise",
         "learning_rate",
+        "methods",
+        "selection",
         "target_statistics",
         "target_statistics_office_caltech10",
         "batch_size",
