@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from da.engine.trainer import MethodTrainer
 from da.methods.base import Method
 from da.methods.stages import stage_of
+from da.norms import normaliser, normaliser_names
 from datasets.digits import Digits
 
 CLASSES = 10
@@ -19,6 +21,22 @@ SHORT_FIT = [
 ]
 """Options of ``fit``: two steps of a small network."""
 MOST_EPOCHS = 20
+
+KINDS_OF_NORMALISERS = (
+    *("bn", "bn-frozen", "dsbn", "transnorm", "gn", "none", "folded", "wa", "wa+bn", "wn"),
+)
+"""One normaliser of each kind: of the batch, frozen, of each domain, of both, of the image, none,
+of the weights, and two at once."""
+
+
+def some_normalisers() -> list[Any]:
+    """One of each kind, as parameters of a test; the others that a CPU trains in the long tests."""
+    long = [
+        pytest.param(name, marks=pytest.mark.long)
+        for name in normaliser_names()
+        if name not in KINDS_OF_NORMALISERS and not normaliser(name).needs_gpu
+    ]
+    return [*KINDS_OF_NORMALISERS, *long]
 
 
 def digits(**options: Any) -> Digits:

@@ -7,13 +7,17 @@ from functools import cache
 
 import pytest
 import torch
+from short_runs import digits, fit, small
 from torch import nn
 
 from da.errors import UserError
+from da.methods.source_only import SourceOnly
 from da.networks.backbones.base import Backbone, build_backbone
-from da.norms import batch_norms, normaliser
+from da.norms import batch_norms, normaliser, normaliser_names
+from da.norms.base import tell_domains
 from da.norms.weight_align.layers import Aligned
 from da.ops.seeding import seeded
+from da.types import Segment
 
 timm = pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")
 
@@ -62,6 +66,20 @@ def test_features_have_their_width_and_every_parameter_moves(name: str, norm: st
     assert not still
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("norm", normaliser_names())
+@pytest.mark.parametrize("name", BATCH_NORM)
+def test_every_normaliser_takes_the_place_of_batch_norm(name: str, norm: str) -> None:
+    model = normaliser(norm).apply(copy.deepcopy(built(name)))
+    with seeded(0, "images"):
+        images = torch.randn(4, 3, 64, 64)
+    tell_domains(model, (Segment("source", 2), Segment("target", 2)))
+    model(images).square().mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    tell_domains(model, (Segment("target", 1),))
+    assert model.eval()(images[:1]).isfinite().all()
+
+
 @pytest.mark.parametrize("name", BATCH_NORM)
 def test_batch_norms_are_torchs_own_and_start_at_one(name: str) -> None:
     norms = batch_norms(built(name)).values()
@@ -82,6 +100,16 @@ def test_other_normalisers_are_named_and_left(name: str, kind: str) -> None:
     model = build_backbone(f"timm/{name}")
     with pytest.raises(UserError, match=rf"another normaliser.*'network\..*' is a {kind}.*'bn'"):
         normaliser("wa").apply(model)
+
+
+@pytest.mark.long
+def test_a_backbone_of_layer_norm_trains_with_adamw() -> None:
+    module = small(SourceOnly, backbone="timm/convnext_atto", optimizer="adamw", lr=1e-3)
+    before = copy.deepcopy(module.network.backbone.state_dict())
+    fit(module, digits(steps_per_epoch=2))
+    after = module.network.backbone.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(value, before[key]) for key, value in after.items())
 
 
 def test_a_model_that_cannot_be_traced_is_run_on_its_own_example() -> None:

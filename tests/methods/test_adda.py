@@ -4,14 +4,14 @@ import math
 import pytest
 import pytorch_lightning as L
 import torch
-from short_runs import digits, fit, small
+from short_runs import digits, fit, small, some_normalisers
 from sklearn.metrics import log_loss
 from torch import nn
 
 from da.errors import UserError
 from da.methods.adda import ADDA, inverted_loss
 from da.methods.source_only import SourceOnly
-from da.norms import batch_norms, normaliser_names
+from da.norms import batch_norms
 from da.norms.dsbn import DomainBatchNorm
 
 OBJECTIVES = ("reversal", "inverted")
@@ -92,7 +92,7 @@ def test_the_source_stage_is_source_only_training(mode, norm):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@pytest.mark.parametrize("norm", normaliser_names())
+@pytest.mark.parametrize("norm", some_normalisers())
 def test_the_adaptation_moves_the_targets_features_and_the_critic_alone(norm, objective, start):
     module = built(norm=norm, objective=objective, **start(norm))
     kept = at_the_adaptation(module)
