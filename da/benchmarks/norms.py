@@ -17,23 +17,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from da.errors import UserError
 from da.networks.backbones.base import build_backbone
-from da.norms import fold, normaliser
+from da.norms import fold, normaliser, normaliser_names
+from da.norms.base import tell_domains
 from da.norms.weight_align import layers
+from da.types import Segment
 
 Precision = Literal["float32", "bfloat16"]
 
-#: What is compared: the normaliser of each variant, and whether its alignment is the naive one.
-#: ``none`` is the floor: the same network, nothing normalised.
+#: What can be compared: the normaliser of each variant, and whether its alignment is the naive one.
+#: ``none`` is the floor: the same network, nothing normalised and no factor in its place.
 VARIANTS: dict[str, tuple[str, bool]] = {
-    "bn": ("bn", False),
-    "none": ("none", False),
-    "wa": ("wa", False),
+    **{name: (name, False) for name in normaliser_names()},
     "wa naive": ("wa", True),
-    "wa+bn": ("wa+bn", False),
-    "gn": ("gn", False),
 }
-FOLDED = ("bn", "none", "wa")
+OPTIONS = {"none": {"residual": "one"}}
 WARM_UP = 1
 CLASSES = 10
 
@@ -74,7 +73,7 @@ class Classifier(nn.Module):
     def __init__(self, network: str, norm: str):
         super().__init__()
         torch.manual_seed(0)
-        self.backbone = normaliser(norm).apply(build_backbone(network))
+        self.backbone = normaliser(norm, **OPTIONS.get(norm, {})).apply(build_backbone(network))
         self.classifier = nn.Linear(self.backbone.num_features, CLASSES)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -129,10 +128,15 @@ class Variant:
     def _folded(self, name: str) -> nn.Module:
         if name == "bn":
             return fuse(self.model.eval())
-        return fold(self.model) if name in FOLDED else self.model
+        computed = any(isinstance(m, layers.ComputedWeight) for m in self.model.modules())
+        return fold(self.model) if computed else self.model
 
     def loss(self) -> Tensor:
-        """The cross-entropy of a forward pass, with its graph."""
+        """The cross-entropy of a forward pass, with its graph; half of the images are the source's,
+        for layers that keep the domains apart."""
+        half = self.case.batch // 2
+        halves = (Segment("source", half), Segment("target", self.case.batch - half))
+        tell_domains(self.model, tuple(segment for segment in halves if segment.size))
         with naive_alignment(self.naive), autocast_where_asked(self.device, self.case.precision):
             logits = self.model(self.images)
         return F.cross_entropy(logits.float(), self.labels)
@@ -145,8 +149,9 @@ class Variant:
         self.optimiser.step()
 
     def infer(self) -> None:
-        """One forward pass in evaluation mode."""
+        """One forward pass in evaluation mode, of images of the target."""
         self.folded.eval()
+        tell_domains(self.folded, (Segment("target", self.case.batch),))
         with naive_alignment(self.naive), autocast_where_asked(self.device, self.case.precision):
             self.folded(self.images)
 
@@ -207,7 +212,7 @@ def measure_case(
         try:
             measured[name] = measured[name]._replace(kept=variant.bytes_for_backward())
             able[name] = variant
-        except ValueError as error:  # PyTorch's: more than one value per channel is needed
+        except (ValueError, UserError) as error:  # PyTorch's, or that of a layer of each domain
             if "more than 1 value per channel" not in str(error):
                 raise
     for kind, names, share in (("training", list(able), 0.75), ("inference", variants, 0.25)):

@@ -6,6 +6,7 @@ examples:
   python run.py bench norms --networks digits_resnet@32 --batches 64 --threads 1
   python run.py bench norms --networks resnet50@224 --batches 1,8,32 --precisions bfloat16
   python run.py bench norms --device cuda --compile --out runs/bench/gpu
+  python run.py bench norms --norms all --networks resnet50@224 --batches 32
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from da.errors import UserError, unknown
 if TYPE_CHECKING:
     from da.benchmarks.norms import Case, Measured
 
+DEFAULT = "bn,none,wa,wa naive,gn"
 NETWORKS = "resnet18@224,resnet50@224,resnet18@32,digits_resnet@32"
 
 
@@ -31,7 +33,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--networks", type=str, default=NETWORKS, help="backbone@size, …")
     parser.add_argument("--batches", type=str, default="1,2,8,32,64", help="images in a step")
     parser.add_argument("--precisions", type=str, default="float32,bfloat16", help="or one of them")
-    parser.add_argument("--norms", type=str, default="bn,none,wa,wa naive,gn", help="or wa+bn")
+    parser.add_argument("--norms", type=str, default=DEFAULT, help="or others, or all")
     parser.add_argument("--seconds", type=float, default=20.0, help="time for a row, at least")
     parser.add_argument("--threads", type=int, help="of PyTorch, by default one per core")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to run")
@@ -69,8 +71,10 @@ def main(argv: list[str]) -> int:
             found = measure_case(case, norms, options.seconds, options.device, options.compile)
         rows.append(row(case, found))
         console.print(line(rows[-1]), soft_wrap=True)
-        write_atomically(out / "report.md", "\n".join([*head, *map(line, rows), ""]))
+        each = every_normaliser(rows, norms)
+        write_atomically(out / "report.md", "\n".join([*head, *map(line, rows), *each, ""]))
         write_atomically(out / "table.csv", as_csv(rows))
+    console.print("\n".join(each), soft_wrap=True)
     console.print(f"written: {out / 'report.md'}, {out / 'table.csv'}")
     return 0
 
@@ -109,6 +113,8 @@ def norms_of(options: Any) -> list[str]:
     from da.grids.grid_file import names
 
     found = names(options.norms) or []
+    if found == ["all"]:
+        found = list(VARIANTS)
     for name in found:
         if name not in VARIANTS:
             raise unknown("variant", name, VARIANTS)
@@ -163,6 +169,32 @@ def line(cells: dict[str, Any]) -> str:
         else:
             shown.append(f"{values[0] / (values[1] if len(values) > 1 else 1):.2f}")
     return "| " + " | ".join(shown) + " |"
+
+
+#: What the second table holds of each normaliser, by the keys of :func:`row`.
+RATIOS = ("training / bn", "training / none", "inference / bn", "inference / none")
+
+
+def every_normaliser(rows: list[dict[str, Any]], norms: list[str]) -> list[str]:
+    """A table with a row for each case and normaliser; nothing where the first one shows all.
+
+    Args:
+        rows: of :func:`row`.
+        norms: the variants.
+    """
+    if set(norms) <= {*DEFAULT.split(","), "wa+bn"}:
+        return []
+    titles = ["network", "precision", "batch", "normaliser", *RATIOS, "kept / bn"]
+    lines = ["", f"| {' | '.join(titles)} |", "|---|---|--:|---|" + "--:|" * (len(titles) - 4)]
+    for cells in rows:
+        case = [f"{cells['network']}@{cells['size']}", cells["precision"], str(cells["batch"])]
+        for name in norms:
+            found = [cells[f"{name} {key}"] for key in RATIOS]
+            kept, of_bn = cells[f"{name} kept MB"], cells["bn kept MB"]
+            found.append(kept / of_bn if kept and of_bn else None)
+            shown = ["–" if value is None else f"{value:.2f}" for value in found]
+            lines.append(f"| {' | '.join([*case, name, *shown])} |")
+    return lines
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:

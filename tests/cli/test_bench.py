@@ -13,6 +13,7 @@ from da.benchmarks.norms import Case, Variant, naive_alignment
 from da.cli import bench
 from da.norms.weight_align import layers
 
+ALL = list(bench_norms.VARIANTS)
 TINY = "--networks digits_resnet@16 --batches 2 --precisions float32 --seconds 0.1"
 
 
@@ -45,6 +46,16 @@ def test_bench_norms_prints_and_saves_a_row_per_case(capsys, tmp_path):
         assert int(line["wa rounds"]) >= 3
 
 
+def test_bench_norms_has_a_row_for_every_normaliser(tmp_path):
+    words = f"bench norms {TINY} --seconds 0.01 --norms".split()
+    assert run.main([*words, "all", "--out", str(tmp_path)]) == 0
+    report = (tmp_path / "report.md").read_text()
+    second = report.split("| normaliser |")[1].splitlines()
+    rows = [[cell.strip() for cell in line.split("|")] for line in second if line.startswith("| d")]
+    assert [row[4] for row in rows] == ["bn", "none", *(n for n in ALL if n not in ("bn", "none"))]
+    assert all(float(cell) > 0 for row in rows for cell in row[5:-1])
+
+
 def saved_bytes(case, name):
     return Variant(name, case, "cpu", compiled=False).bytes_for_backward()
 
@@ -69,7 +80,7 @@ def test_wa_keeps_little_more_than_half_of_what_batch_norm_keeps(network, most):
     assert saved_bytes(case, "wa") / saved_bytes(case, "bn") <= most
 
 
-@pytest.mark.parametrize("name", list(bench_norms.VARIANTS))
+@pytest.mark.parametrize("name", ["bn", "none", "wa", "wa naive", "wa+bn", "gn"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_variant_infers_what_it_was_trained_to(name, precision):
     variant = Variant(name, Case("digits_resnet", 16, precision, 4), "cpu", compiled=False)

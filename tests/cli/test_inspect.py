@@ -134,7 +134,7 @@ def test_what_is_wrong_is_said_in_one_line(refused, trained, pair, tmp_path):
     assert "'text.ckpt'" in refused("activations", bn, "text.ckpt")
     said = refused("activations", "--norms", "bn,wb", *pair)
     assert said.startswith(
-        "unknown normaliser 'wb'; did you mean 'wa+bn'? One of: bn, bn-frozen, dsbn, "
+        "unknown normaliser 'wb'; did you mean 'wa+bn'? One of: adabn, autodial, bn, "
     )
     assert "unknown normaliser 'wb'" in refused("activations", "--model.norm", "wb", *pair)
     said = refused("activations", bn, "--norms", "wa")
