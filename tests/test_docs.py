@@ -126,7 +126,7 @@ def test_the_training_from_python_runs_as_printed(tmp_path):
 
 @pytest.mark.long
 def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
-    names = "MaximumSquares or frn or plain or Bars or maximum_squares or filter_response or bars"
+    names = "MaximumSquares or rms or plain or Bars or maximum_squares or root_mean_square or bars"
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-k", names),
@@ -225,6 +225,19 @@ def test_every_method_score_and_adapter_has_its_line():
         _, *lines = rows(section)
         named = [name for line in lines for name in re.findall(r"`(\w+)`", line[0])]
         assert sorted(named) == sorted(known), title
+
+
+def test_every_normaliser_has_its_line_and_its_paragraph():
+    from da.norms import normaliser, normaliser_names
+
+    page = (ROOT / "docs/normalisers.md").read_text(encoding="utf-8")
+    _, *lines = rows(page.split("## Whose statistics\n")[1].split("\n## ")[0])
+    table = {name: line for line in lines for name in re.findall(r"`([^`]+)`", line[0])}
+    assert sorted(table) == sorted(normaliser_names())
+    for name, line in table.items():
+        assert "+" in name or f"\n`{name}`" in page.split("\n## Of the batch")[1], name
+        if line[3] in ("yes", "no"):
+            assert (line[3] == "no") == normaliser(name).mixes_domains, name
 
 
 def test_the_keys_of_a_grid_are_documented():
