@@ -172,15 +172,16 @@ def test_predict_takes_images_of_any_size_and_mode(tmp_path, command):
     (folder / "notes.txt").write_text("no image")
     command("predict", "run/last.ckpt", "--images", "images", "--out", "p.csv")
     rows = list(csv.reader((tmp_path / "p.csv").open()))
-    assert rows[0] == ["file", "class", "probability"]
+    assert rows[0] == ["file", "class", "probability", *map(str, range(10))]
     assert [row[0] for row in rows[1:]] == ["a.jpg", "b.png", "c.png", "d.gif"]
     (folder / "e.png").write_bytes(b"not an image")
     before = (tmp_path / "p.csv").read_bytes()
     arguments = ["predict", "run/last.ckpt", "--images", "images", "--out", "p.csv"]
-    _, err = command(*arguments, code=2)
-    assert err.startswith("error: ")
+    out, err = command(*arguments, code=1)
+    assert err.startswith("left out: ")
     assert "e.png" in err
     assert err.count("\n") == 1
+    assert out.splitlines()[-1] == "written: p.csv (4 images; 1 left out, as they can't be read)"
     assert (tmp_path / "p.csv").read_bytes() == before
 
 

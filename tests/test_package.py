@@ -84,7 +84,7 @@ def python(code: str, *path: Path, cwd: Path) -> str:
 
 def test_the_wheel_carries_the_library_the_data_sets_and_the_configurations(site):
     wanted = {f"da/{configs}" for configs in files_of("configs", "*")}
-    wanted |= {*files_of("da", "*.py")}
+    wanted |= {*files_of("da", "*.py"), *files_of("da/reports/page", "*")}
     wanted |= {f"da_{path}" for path in files_of("datasets", "*.py")}
     carried = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     assert {path for path in carried if ".dist-info/" not in path} == wanted

@@ -60,7 +60,13 @@ def test_what_a_method_evaluates_is_what_is_exported(kind):
     torch.testing.assert_close(logits(PlainClassifier(plain)), logits(module), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["bn", "wa", "wa+bn", "dsbn", "none"])
+def test_factors_of_residual_branches_have_no_place_in_a_library_s_network():
+    network = plain_network(trained(backbone="resnet18", norm="none").evaluated())
+    with pytest.raises(UserError, match=r"'layer1.0.bn2' .* export it as onnx or torch-export"):
+        library_network(network, "resnet18")
+
+
+@pytest.mark.parametrize("norm", ["bn", "wa", "wa+bn", "dsbn"])
 def test_torchvision_loads_a_network_whatever_it_was_trained_with(norm):
     module = trained(backbone="resnet18", norm=norm)
     named = library_network(plain_network(module.evaluated()), "resnet18")

@@ -50,7 +50,7 @@ def test_the_random_map_is_the_formula_and_keeps_inner_products_of_the_product()
     found = mapping(features, predictions).numpy()
     r_f, r_g = mapping.of_features.numpy(), mapping.of_predictions.numpy()
     for row, f, g in zip(found, features.numpy(), predictions.numpy(), strict=True):
-        np.testing.assert_allclose(row, (r_f.T @ f) * (r_g.T @ g) / 200, rtol=1e-10)
+        np.testing.assert_allclose(row, (r_f.T @ f) * (r_g.T @ g) / 200, rtol=1e-9)
     product = multilinear_map(features, predictions).numpy()
     np.testing.assert_allclose(found @ found.T, product @ product.T, atol=0.1)
 
