@@ -158,7 +158,7 @@ def place_of(run: Run) -> Place:
 def _difference(one: RunSpec, other: RunSpec) -> str:
     """The first setting in which two cells differ, seeds aside: ``lr 0.1 and 0.3``."""
     here, there = one.identity(), other.identity()
-    for name in here.keys() | there.keys():
+    for name in sorted(here.keys() | there.keys()):
         if name != "seed" and here.get(name) != there.get(name):
             return f"{name} {_short(here.get(name))} and {_short(there.get(name))}"
     return ""

@@ -35,8 +35,8 @@ WIDE = 150
 MOST_AVERAGES = 16
 """Lines of averages on the one screen."""
 
-WAITING, FEW = 20, 3
-"""Runs still to come that are named, of all tables; of each kind on the one screen."""
+MANY, FEW = 20, 3
+"""Runs that failed, and of those still to come, that are named on the one screen."""
 
 ROOMY, TIGHT = 120, 98
 """Seven columns fit from these widths on: ``59.5 ± 7.0``, ``59.5±7.0``, else in two lines."""
@@ -119,6 +119,8 @@ def _show_averages(target: Console, report: Report) -> None:
         return
     tasks = len(report.plan.tasks)
     what = report.plan.tasks[0] if tasks == 1 else f"average over {tasks} tasks"
+    if len(report.plan.grid.rows) == 1:
+        what += f", {report.plan.grid.rows[0]} learning rate"
     accuracies = _table(f"target accuracy in %, {what}", "method", "epoch", fold=True)
     for column in shown[0].columns:
         accuracies.add_column(_header(column), justify="right", no_wrap=True)
@@ -143,7 +145,7 @@ def _show_averages(target: Console, report: Report) -> None:
 
 
 def _show_missing(target: Console, report: Report, full: bool) -> None:
-    """What failed, with its log, and what is still to come; on the one screen some of both."""
+    """What failed, with its log, and some of what is still to come."""
     for text in report.plan.refused:
         target.print(visible(f"refused: {text}"), markup=False, soft_wrap=True)
     absent = missing((run for run in report.runs if run.reason), f"{report.out}/")
@@ -151,7 +153,7 @@ def _show_missing(target: Console, report: Report, full: bool) -> None:
     number = len(absent) + len(waiting)
     if number:
         target.print(f"missing: {number} of {len(report.runs)} runs", style="bold")
-    shown = [*absent, *waiting[:WAITING]] if full else [*absent[:FEW], *waiting[:FEW]]
+    shown = [*absent, *waiting[:MANY]] if full else [*absent[:MANY], *waiting[:FEW]]
     for text in shown:
         target.print(f"  {visible(text)}", markup=False, soft_wrap=True)
     if number > len(shown):

@@ -137,17 +137,15 @@ def test_each_misfortune_costs_its_cell_alone(bench):
     code, said = b.run()
     assert code == 1
     assert b.results() == 2  # seed 0, and the one that was killed once
-    assert "and 3 more, see report.md" in said
-    told = (b.folder / "out" / "report.md").read_text()
     for text in (
-        "seed 1 (batch 32, lr 0.01) [published]: failed (ValueError: boom; log: cells/",
+        "seed 1 (batch 32, lr 0.01) [published]: failed (ValueError: boom; log: out/cells/",
         "failed (its process ended with exit code 7, 2 times",
         "failed (its process was killed by SIGKILL (out of memory?), 2 times",
         "diverged (loss is nan at step 3",
         "failed (batch norm needs two samples",
         "failed (invalid result: the result is of cell",
     ):
-        assert text in told
+        assert text in said
     starts = sorted(b.claims().values())
     assert starts == [1, 1, 1, 1, 1, 2, 2, 2]  # only crashes are tried again, once
     logs = [path.read_text() for path in (b.folder / "out").glob("cells/*/log.txt")]
@@ -267,8 +265,8 @@ def test_a_rate_that_the_user_chose_is_called_given(bench):
     b = bench({})
     code, said = b.run("--lr", "0.02")
     assert code == 0, said
+    assert ", given learning rate" in said
     assert "published" not in said
-    assert "M, given learning rate" in (b.folder / "out" / "report.md").read_text()
     assert "| given | M | bn | 32 | 0.02 |" in (b.folder / "out" / "report.md").read_text()
     code, said = b.run("--lr", "fast")
     assert code == 2
@@ -486,7 +484,7 @@ def test_tune_then_ablate_with_the_tuned_rates(bench):
     assert "WARNING: on the edge" in said
     code, said = b.run()
     assert code == 0, said
-    assert "M, tuned learning rate" in (b.folder / "out" / "report.md").read_text()
+    assert ", tuned learning rate" in said
 
 
 def test_a_normaliser_that_no_rate_works_for_costs_its_cells_alone(bench):

@@ -180,6 +180,23 @@ def test_no_header_or_number_is_cut_on_a_terminal(tmp_path, grid, width):
     assert max(map(len, said.splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_one_screen_shows_the_averages_and_where_to_read_on(tmp_path, grid, width):
+    store, plan = filled(tmp_path, grid)
+    runs = load_runs(store, plan)
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    terminal.show(console, Report(plan, runs, tables(plan, runs), tmp_path, (tmp_path,)))
+    said = console.file.getvalue()
+    first = " ".join(said.split())  # a title may be folded
+    assert first.startswith("target accuracy in %, average over 2 tasks, published learning rate")
+    assert "+5.1 [+1.4, +8.8] ▲" in said
+    assert "…" not in said
+    *tables_shown, last = said.splitlines()
+    assert len(tables_shown) < 20
+    assert max(map(len, tables_shown)) <= width
+    assert last.startswith(f"all tables: {tmp_path}/report.html in a browser, or python run.py ")
+
+
 def test_a_partial_table_says_so_on_the_terminal(tmp_path, grid):
     store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
     runs = load_runs(store, plan)
