@@ -227,13 +227,13 @@ def session(
     )
 
 
-def show_report(session: Session, plan: Plan) -> tuple[list[Run], str]:
-    """Writes and prints the report; gives the runs, and the files in words."""
+def show_report(session: Session, plan: Plan, full: bool = False) -> tuple[list[Run], str]:
+    """Writes the report and prints it, averages or all of it; gives the runs, and the files."""
     from da.reports import report, terminal
 
     built = report.build(session.store.root, plan)
     report.write(built)
-    terminal.show(terminal.console(), built)
+    terminal.show(terminal.console(), built, full)
     return built.runs, report.files(built.out)
 
 

@@ -10,6 +10,7 @@ statistics of few target images, of mixed domains and of label-shifted streams. 
 
 examples:
   python run.py ablate                                        the whole comparison on digits
+  python run.py ablate --full                                 and every table at its end
   python run.py ablate configs/ablations/digits_small.yaml    a first look
   python run.py ablate --lr tuned,published --dry-run         both rates; what it would cost
   python run.py ablate --tasks "rendered->optical" --norms bn,wa,gn --seeds 0,1
@@ -20,6 +21,8 @@ examples:
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from da.cli._options import command_line, grid_parser, load_grid, parse, session, show_report
 from da.errors import UserError
@@ -60,6 +63,7 @@ def main(
         help="with --dry-run: what the grid could detect if paired differences deviate by so many "
         "points over seeds; between tasks, too: 5,8; or the folder of an earlier grid",
     )
+    parser.add_argument("--full", action="store_true", help="print every table, not averages alone")
     options = parse(parser, argv)
     if options.deviation is not None and not options.dry_run:
         raise UserError("--deviation: only with --dry-run; a report says what its own results tell")
@@ -70,8 +74,8 @@ def main(
     if is_study(find_config(options.config)):
         from da.cli._statistics_study import run_study
 
-        if options.stop_at is not None or options.deviation is not None:
-            raise UserError("--stop-at and --deviation are for grids; a study trains nothing")
+        if options.stop_at is not None or options.deviation is not None or options.full:
+            raise UserError("--stop-at, --deviation and --full are for grids; this is a study")
         return run_study(options, argv, train, check, measure)
     if options.trained is not None:
         raise UserError(
@@ -84,4 +88,5 @@ def main(
     command, tune = command_line("ablate", argv), command_line("tune", [options.config])
     if options.dry_run:
         return ablation.dry_run(where, grid, command, tune, options.deviation)
-    return ablation.run(where, grid, command, tune, show_report)
+    show = partial(show_report, full=options.full)
+    return ablation.run(where, grid, command, tune, show)

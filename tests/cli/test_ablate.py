@@ -102,6 +102,8 @@ def test_a_whole_grid_then_again(bench):
     assert code == 0, said
     assert "target accuracy in %" in said
     assert "wa - bn" in said
+    assert "WA beats bn" not in said  # of every table
+    assert "WA beats bn" in b.run("--full")[1]
     assert said.splitlines()[-1].startswith("wall time ")
     assert "everything else" in said.splitlines()[-1]
     assert "\x1b" not in said  # piped: plain lines
