@@ -16,7 +16,8 @@ from .base import Split
 from .fetching.archives import unpack_archive
 from .files.file_data import FileData
 from .files.image_sets import EXTENSIONS
-from .files.layout import Line, Listing, read_list, require_root, resolve_paths, split_line
+from .files.layout import Listing, require_root
+from .files.list_files import Line, read_list, resolve_paths, split_line
 
 _PLACES = ("", "image_list", "lists", "list")
 Pairs = frozenset[tuple[int, str]]

@@ -15,7 +15,6 @@ from ..fetching.downloads import Download, fetch_files
 from .file_data import FileData
 from .layout import (
     Listing,
-    NoSuchFiles,
     find_class_places,
     find_file,
     find_folder,
@@ -24,9 +23,8 @@ from .layout import (
     map_spellings,
     name_from_common_folder,
     normalise_name,
-    read_list,
-    resolve_paths,
 )
+from .list_files import NoSuchFiles, read_list, resolve_paths
 
 
 class Benchmark(FileData):

@@ -8,10 +8,9 @@ from datasets.files.layout import (
     list_class_folders,
     match_folders,
     normalise_name,
-    read_list,
     require_root,
-    resolve_paths,
 )
+from datasets.files.list_files import read_list, resolve_paths
 
 CLASSES = {"back_pack": [], "bike helmet": ["helmet"]}
 
