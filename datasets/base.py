@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from da.errors import UserError
+from da.ops.domain_names import split_sources
 from da.ops.seeding import derive_seed, permutation
 from da.types import Batch, Check, Labelled, Role, Split, Unlabelled, View
 
@@ -21,7 +20,8 @@ from .files.array_checking import check_arrays
 from .files.content_hashes import digest
 from .files.decoding import Reading
 from .files.domain_checks import ROLES, check_classes, check_options, check_sizes
-from .files.image_sets import FileImages, ImageSet, image_files
+from .files.image_sets import ImageSet, join_sets
+from .files.remarks import images_of_folder
 from .files.set_facts import SetFacts
 from .streams.augmentation import Transform
 from .streams.batches import Chunks, ImageChunks, NamedChunks, Pairs, Steps, Stream
@@ -37,7 +37,7 @@ class DomainData(SetFacts, LightningDataModule, ABC):
     are augmented; everything else is here.
 
     Args:
-        source: the labelled domain.
+        source: the labelled domain; several with commas are one, and are drawn equally often.
         target: the domain without labels; what its images show is known to the evaluation alone.
         batch_size: images of each domain in a training batch.
         steps_per_epoch: a number, or one pass over the ``source``, over the ``target``, or over
@@ -94,7 +94,8 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         allow_same: bool = False,
     ) -> None:
         super().__init__()
-        self.source = source
+        self.sources = split_sources(source, {*self.domains, *(self.development or ())})
+        self.source = ",".join(self.sources)
         self.target = target
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
@@ -122,7 +123,8 @@ class DomainData(SetFacts, LightningDataModule, ABC):
     def _read_splits(
         cls, root: str | None, splits: Sequence[Split], **options: Any
     ) -> dict[str, dict[Split, ImageSet]]:
-        source, target, *_ = domains = cls.available(root)
+        domains = sorted(cls.available(root), key=lambda name: not cls.has_labels(root, name))
+        source, target, *_ = domains
         module = cls(source=source, target=target, root=root, **options)
         names = (*domains, *(cls.development or ()))
         return {
@@ -188,7 +190,9 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         """The images of one split of the source or the target, loaded when first asked for."""
         domain = self.domain_of(role)
         if (domain, split) not in self._sets:
-            self._sets[domain, split] = self.read_split(domain, split)
+            names = self.sources if role == "source" else (domain,)
+            parts = [self.read_split(name, split) for name in names]
+            self._sets[domain, split] = join_sets(parts, names)
         return self._sets[domain, split]
 
     def prepare_data(self) -> None:
@@ -281,18 +285,17 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         size = batch_size or self.eval_batch_size
         return self._loader(Chunks(data, self.transform, size, order))
 
-    def predict_images(self, folder: str | Path) -> DataLoader[Any]:
-        """Yields ``(images, names)`` of the image files directly in a folder, sorted by name.
+    def remarks(self) -> list[str]:
+        """See :meth:`da.types.DataModule.remarks`."""
+        return []
 
-        Images are ``(B, C, H, W)`` float32, prepared as in evaluation; names are a list of B.
+    def predict_images(self, folder: str | Path) -> DataLoader[Any]:
+        """Yields ``(images, names)`` of the image files in a folder and below it, sorted.
+
+        Images are ``(B, C, H, W)`` float32, prepared as in evaluation; names are a list of B paths
+        relative to the folder.
         """
-        path = Path(folder).expanduser()
-        if not path.is_dir():
-            raise UserError(f"'{folder}' is not a folder; name one that holds images")
-        names, others = image_files(path)
-        if not names:
-            raise UserError(f"folder '{folder}' holds no images (other files: {others})")
-        data = FileImages(path, names, np.zeros(len(names), np.int64), ("",), self.reading)
+        data = images_of_folder(folder, self.reading)
         return self._loader(NamedChunks(data, self.transform, self.eval_batch_size))
 
     @property

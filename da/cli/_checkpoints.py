@@ -17,7 +17,7 @@ from da.engine.checkpoints import (
 )
 from da.errors import UserError
 from da.networks.backbones.base import build_backbone
-from da.networks.external_networks import map_network
+from da.networks.external_networks import map_network, order_of_numbers
 from da.networks.weight_files import unwrap_tensors
 from da.ops.tensor_files import read_tensors, write_checkpoint
 
@@ -114,6 +114,8 @@ def from_checkpoint(
         load_matching_state(cli.model.network, cli.parts.state, path, advice)
         cli.model.prepare()  # its own parts, of the network as loaded
         print(cli.parts.said)
+        if word := order_of_numbers(cli.data.classes):
+            print(word)
         cli.checkpoint = {"classes": list(cli.data.classes)}
     refuse_training_options(given(args[1:]), command)
     cli.model.to(cli.trainer.strategy.root_device)

@@ -10,7 +10,7 @@ from da.errors import UserError
 from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.plan import Plan
-from da.grids.session import Session, interruptible
+from da.grids.session import CHECK, DATA, Session, interruptible
 from da.grids.store import Store, refuse_earlier_version
 from da.reports import foresight
 from da.reports.runs import Run, load_runs, tidy
@@ -178,7 +178,10 @@ def dry_run(
     """
     from da.grids.executors.worker import load as resolve
 
-    known = resolve(session.check)(grid.model_dump(mode="json"))
+    settings = grid.model_dump(mode="json")
+    known = resolve(session.check)(settings)
+    if session.check == CHECK and grid.data_args.get("root"):  # else only the plan is asked for
+        resolve(DATA)(settings, known["tasks"])
     refuse_earlier_version(session.store.root)
     short = grid.renamed(known["names"])
     rounds(short, len(known["tasks"]))  # whether it can stop as it says

@@ -117,12 +117,12 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
     from matplotlib.figure import Figure
 
     tables = [table for table in tables if table.stream == "target/test"]
-    labels = [line.label for line in tables[0].lines if not line.is_average]
+    labels = [x.label for x in tables[0].lines if not x.is_average and x.has_labels]
     size = (2.0 + 0.95 * len(labels), 0.8 + 2.9 * len(tables))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(tables), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axis, table in zip(axes, tables, strict=True):
-        lines = [line for line in table.lines if not line.is_average]
+        lines = [x for x in table.lines if not x.is_average and x.label in labels]
         for index, (column, style) in enumerate(column_styles(table.columns).items()):
             offset = 0.8 * ((index + 0.5) / len(table.columns) - 0.5)
             found = [line.fields[column].summary for line in lines]

@@ -11,13 +11,14 @@ from typing import Any
 from da.grids.plan import Plan
 from da.grids.store import Store
 from da.ops.files import write_atomically
-from da.reports import alarms, rate_range, setting_scores, stability
+from da.reports import alarms, rate_range, setting_scores, stability, unlabelled_scores
 from da.reports.runs import Column, Run, load_runs, scores, tidy
 from da.reports.stopping import half_widths
 from da.reports.tables import Line, Table, tables
 from da.reports.texts import (
     LEGEND,
     SCORED_IMAGES,
+    data_remarks,
     difference_rows,
     field_text,
     grid_table,
@@ -57,7 +58,9 @@ def markdown(plan: Plan, runs: list[Run], shown: list[Table]) -> str:
                     lines += [f"- {text}" for text in notes(table)]
                 lines += [f"- {text}" for text in left_out_texts(table)]
                 lines += [""] if lines[-1] else []
-            lines += unlabelled_notes(mine)
+            if noted := unlabelled_notes(mine):
+                lines += [*noted, ""]
+            lines += unlabelled_scores.markdown(plan, runs, row, method)
             lines += [f"- {verdict(t)}" for t in mine if t.stream == "target/test" and t.has_labels]
             lines.append("")
     lines += stability.markdown(stability.stabilities(runs))
@@ -102,6 +105,7 @@ def _facts(plan: Plan, runs: list[Run]) -> list[str]:
             "- label-free selection: the target has no validation images of its own; scores are "
             f"of {SCORED_IMAGES[plan.scored_images]}"
         )
+    facts += [f"- data: {text}" for text in data_remarks(runs)]
     if grid.stop_at is not None:
         text = (
             f"seeds were added until all averages on these tasks are known to ± {grid.stop_at:g} "

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da.grids.plan import Plan
-from da.reports import alarms, stability
+from da.reports import alarms, stability, unlabelled_scores
 from da.reports.runs import Column, Run
 from da.reports.tables import Table
 from da.reports.texts import (
+    data_remarks,
     difference_rows,
     field_text,
     left_out_texts,
@@ -52,6 +53,9 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Ta
             target.rule(f"{method}, {row} learning rate", align="left")
             for text in unlabelled_notes(mine):
                 target.print(text, markup=False, soft_wrap=True)
+            header, lines = unlabelled_scores.score_rows(plan, runs, row, method)
+            if lines:
+                show_rows(target, unlabelled_scores.TITLE, header, lines)
             for table in mine:
                 if not table.has_labels:
                     continue
@@ -69,6 +73,8 @@ def show(target: Console, out: Path, plan: Plan, runs: list[Run], shown: list[Ta
             target.print()
     for text in stability.warnings(stability.stabilities(runs)):
         target.print(f"trainings: {text}", style="bold", markup=False, soft_wrap=True)
+    for text in data_remarks(runs):
+        target.print(f"data: {text}", markup=False, soft_wrap=True)
     if text := alarms.summary(runs):
         target.print(f"alarms: {text}", style="bold", markup=False, soft_wrap=True)
     if incomplete:  # again, below what may have scrolled by

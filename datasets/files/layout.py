@@ -1,9 +1,9 @@
-"""Which image files make up a domain: folders of classes, list files, and what lies around them."""
+"""Where a domain lies: in which folder, in whatever layout, and what is found there."""
 
 from __future__ import annotations
 
 import os
-import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from da.errors import UserError
 
 from ..fetching.archives import UNPACKED
-from .image_sets import folders, image_files
+from .file_names import folders, image_files, normalise_name
 
 
 class Listing(NamedTuple):
@@ -23,9 +23,9 @@ class Listing(NamedTuple):
     Attributes:
         root: folder that the paths are relative to.
         paths: of N files, by class and name.
-        labels: ``(N,)`` int64, positions in ``classes``.
-        classes: names in the order of the labels.
-        passed_over: files that aren't called like images.
+        labels: ``(N,)`` int64, positions in ``classes``; ``NO_LABEL`` where an image has none.
+        classes: names in the order of the labels; empty where no image has a label.
+        passed_over: other files, counted by how their names end.
         layout: what was found, for people: ``"amazon/images/CLASS/IMAGE"``.
     """
 
@@ -33,7 +33,7 @@ class Listing(NamedTuple):
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
-    passed_over: int = 0
+    passed_over: Counter[str] = Counter()
     layout: str = ""
 
 
@@ -45,15 +45,6 @@ def name_from_common_folder(listing: Listing) -> Listing:
     base = os.path.commonpath({PurePosixPath(path).parent.as_posix() for path in listing.paths})
     paths = tuple(PurePosixPath(path).relative_to(base).as_posix() for path in listing.paths)
     return listing._replace(root=listing.root / base, paths=paths)
-
-
-def normalise_name(name: str) -> str:
-    """A name without what its spellings differ in.
-
-    >>> normalise_name("Real World") == normalise_name("real_world") == normalise_name("RealWorld")
-    True
-    """
-    return re.sub(r"[\s_-]+", "", name).lower()
 
 
 def map_spellings(classes: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -69,84 +60,6 @@ def require_root(root: str | None, expected: str = "DOMAIN/CLASS/IMAGE") -> Path
     if not path.exists():
         raise UserError(f"root '{root}' is not a folder: name one that holds {expected}")
     return path
-
-
-def list_class_folders(
-    root: Path, domain: str, classes: Mapping[str, Sequence[str]] | None = None, inside: str = ""
-) -> Listing:
-    """Lists ``root/DOMAIN/CLASS/IMAGE``; other files are passed over, an empty class is refused.
-
-    Args:
-        root: folder that ``domain`` lies in.
-        domain: folder of the classes, relative to ``root``.
-        classes: the names of each class in the order of the labels; without them, the names of
-            the folders, sorted.
-        inside: what to call the domain in an error; ``domain`` where not given.
-    """
-    found = folders(root / domain)
-    if not found:
-        raise UserError(
-            f"domain '{inside or domain}' has no folders of classes: expected images in "
-            f"'{root / domain}/CLASS/'; move them there, or name another root"
-        )
-    if classes is None:
-        pairs = [(name, name) for name in found]
-    else:
-        pairs = match_folders(found, classes, inside or domain, root / domain)
-    paths: list[str] = []
-    labels: list[int] = []
-    passed_over = 0
-    for label, (name, folder) in enumerate(pairs):
-        names, others = image_files(root / domain / folder)
-        if not names:
-            raise UserError(
-                f"class '{name}' of domain '{inside or domain}' holds no images (other files: "
-                f"{others}): put some into '{root / domain / folder}', or remove the folder"
-            )
-        paths += [f"{domain}/{folder}/{file}" for file in names]
-        labels += [label] * len(names)
-        passed_over += others
-    return Listing(
-        root,
-        tuple(paths),
-        np.array(labels, np.int64),
-        tuple(name for name, _ in pairs),
-        passed_over,
-        f"{domain}/CLASS/IMAGE",
-    )
-
-
-def match_folders(
-    found: Sequence[str], classes: Mapping[str, Sequence[str]], domain: str, where: Path
-) -> list[tuple[str, str]]:
-    """Pairs each class with its folder; refuses another folder, a second one, and a missing one."""
-    known = map_spellings(classes)
-    folder: dict[str, str] = {}
-    for name in found:
-        if (
-            normalise_name(name) in known
-            and (other := folder.setdefault(known[normalise_name(name)], name)) != name
-        ):
-            raise UserError(
-                f"domain '{domain}' in '{where}' has class '{known[normalise_name(name)]}' twice: "
-                f"folders '{other}' and '{name}'; join them, or remove one"
-            )
-    extra = [name for name in found if normalise_name(name) not in known]
-    missing = [name for name in classes if name not in folder]
-    if extra or missing:
-        raise UserError(
-            f"domain '{domain}' in '{where}' has other classes than published: missing: "
-            f"{_some(missing)}; not published: {_some(extra)}; complete or remove them, or use "
-            "--data Folder"
-        )
-    return [(name, folder[name]) for name in classes]
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    if not names:
-        return "none"
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def walk_folders(root: Path, depth: int, skip: frozenset[str]) -> Iterator[Path]:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from da.errors import UserError
 
+from .file_names import is_image_name, spelt_on_disk
+
 
 class NoSuchFiles(UserError):
     """A list names files that are not there; they may be in an archive."""
@@ -20,7 +22,7 @@ class Line(NamedTuple):
     Attributes:
         number: of the line, from 1.
         path: as it stands.
-        label: the number after it.
+        label: the number after it; -1 where the image has no label.
     """
 
     number: int
@@ -31,17 +33,32 @@ class Line(NamedTuple):
 def split_line(line: str) -> tuple[str, str]:
     """The path and the label of a line, which a space, a tab or a comma divides.
 
+    The label is empty where there is the path of an image alone.
+
     >>> split_line("my cats/1.jpg 0"), split_line("cats/1.jpg, 0"), split_line("cats/1.jpg,0")
     (('my cats/1.jpg', '0'), ('cats/1.jpg', '0'), ('cats/1.jpg', '0'))
+    >>> split_line("cats/1.jpg -1"), split_line("my cats/1.jpg")
+    (('cats/1.jpg', '-1'), ('my cats/1.jpg', ''))
     """
-    path, _, label = line.strip().replace("\t", " ").rpartition(" ")
-    if not label.isdecimal():
-        path, _, label = line.strip().rpartition(",")
+    line = line.strip()
+    if is_image_name(line):
+        return line, ""
+    path, _, label = line.replace("\t", " ").rpartition(" ")
+    if not _is_label(label):
+        path, _, label = line.rpartition(",")
     return path.rstrip(" ,"), label
 
 
-def read_list(file: Path) -> list[Line]:
+def _is_label(text: str) -> bool:
+    return text.isdecimal() or text == "-1"
+
+
+def read_list(file: Path, labelled: bool = True) -> list[Line]:
     """The lines ``path label`` of a list file, see :func:`split_line`; blank lines are passed over.
+
+    Args:
+        file: the list.
+        labelled: refuse a line without a label, or with the label -1, which says the same.
 
     Raises:
         UserError: with file and line where a label is no whole number from 0, or a path is missing.
@@ -57,12 +74,13 @@ def read_list(file: Path) -> list[Line]:
         if not line.strip():
             continue
         path, label = split_line(line)
-        if not path or not label.isdecimal():
+        bare = not labelled and label in ("", "-1")
+        if not path or not (label.isdecimal() or bare):
             raise UserError(
                 f"{file}:{number}: expected 'path label' with a whole number from 0, got "
                 f"'{line.strip()[:80]}'"
             )
-        lines.append(Line(number, path, int(label)))
+        lines.append(Line(number, path, -1 if bare else int(label)))
     if not lines:
         raise UserError(f"list '{file}' is empty: expected lines 'path label'")
     return lines
@@ -95,7 +113,7 @@ def resolve_paths(
         whole, *shorter = ([(base, cut) for base in bases] for cut in range(len(parts)))
         for base, cut in chain(whole, [last] if last else [], *shorter):
             path = base.joinpath(*parts[cut:]) if cut < len(parts) else base
-            if path.is_file():
+            if path.is_file() or (path := spelt_on_disk(path)).is_file():
                 break
         else:
             raise NoSuchFiles(

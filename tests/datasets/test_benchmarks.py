@@ -12,7 +12,7 @@ from da.discovery import subclasses
 from da.errors import UserError
 from datasets.domainnet import DomainNet, DomainNet126
 from datasets.files.benchmark import Benchmark
-from datasets.files.layout import normalise_name
+from datasets.files.file_names import normalise_name
 from datasets.image_clef import ImageClef
 from datasets.office31 import Office31
 from datasets.office_caltech import OfficeCaltech10

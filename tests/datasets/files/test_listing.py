@@ -2,12 +2,11 @@ import numpy as np
 import pytest
 from refusing import refused
 
+from datasets.files.class_folders import list_class_folders, match_folders
+from datasets.files.file_names import normalise_name
 from datasets.files.layout import (
     find_file,
     find_folder,
-    list_class_folders,
-    match_folders,
-    normalise_name,
     require_root,
 )
 from datasets.files.list_files import read_list, resolve_paths
@@ -40,7 +39,7 @@ def test_a_domain_is_found_at_any_depth_and_in_any_spelling(tmp_path, place):
     assert listing.classes == tuple(CLASSES)
     assert listing.paths == (f"{place}/Back Pack/1.jpg", f"{place}/helmet/2.PNG")
     assert listing.labels.tolist() == [0, 1]
-    assert (listing.passed_over, listing.layout) == (1, f"{place}/CLASS/IMAGE")
+    assert (listing.passed_over, listing.layout) == ({".txt": 1}, f"{place}/CLASS/IMAGE")
 
 
 def test_the_folder_with_the_most_classes_is_the_domain(tmp_path):
