@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da.errors import UserError
@@ -180,7 +181,7 @@ def dry_run(
 
     settings = grid.model_dump(mode="json")
     known = resolve(session.check)(settings)
-    if session.check == CHECK and grid.data_args.get("root"):  # else only the plan is asked for
+    if session.check == CHECK and has_files(grid.data_args.get("root")):
         resolve(DATA)(settings, known["tasks"])
     refuse_earlier_version(session.store.root)
     short = grid.renamed(known["names"])
@@ -205,6 +206,14 @@ def dry_run(
     for line in could:
         session.say(line)
     return 0
+
+
+def has_files(root: str | None) -> bool:
+    """Whether there are data to be right or wrong; who has none yet asks for the plan alone."""
+    if root is None:
+        return False
+    path = Path(root).expanduser()
+    return not path.is_dir() or any(path.iterdir())
 
 
 def _foresight(session: Session, plan: Plan, deviation: str | None) -> list[str]:

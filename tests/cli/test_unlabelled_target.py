@@ -37,7 +37,7 @@ def fitted(two_domains, photos, tmp_path_factory):
     return out, options, few
 
 
-def test_its_scores_are_shown_and_no_accuracy(fitted, photos, capfd):
+def test_its_scores_are_shown_and_no_accuracy(fitted, photos, capfd, monkeypatch):
     out, options, _ = fitted
     # It is at its end, so that this only resumes; the folder may have moved since.
     moved = photos.rename(photos.parent.parent / photos.name)
@@ -54,6 +54,7 @@ def test_its_scores_are_shown_and_no_accuracy(fitted, photos, capfd):
     from da.cli.fit import show
     from da.engine.run_folder import read_result
 
+    monkeypatch.setenv("COLUMNS", "150")
     show(read_result(out))
     said = " ".join(capfd.readouterr().out.split())
     assert "the 20 images of the target have no labels" in said

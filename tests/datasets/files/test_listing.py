@@ -67,7 +67,7 @@ def test_a_users_classes_are_the_names_of_the_folders(tmp_path):
     refused(
         lambda: list_class_folders(tmp_path, "a"), "class 'empty' of domain 'a' holds no images"
     )
-    refused(lambda: list_class_folders(tmp_path, "a/cat"), "no folders of classes")
+    refused(lambda: list_class_folders(tmp_path, "a/empty"), "no folders of classes, and no images")
 
 
 def test_lists_are_read_with_their_lines(tmp_path):
