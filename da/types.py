@@ -24,7 +24,8 @@ class Labelled(NamedTuple):
     Attributes:
         views: one or more ``(B, C, H, W)`` float32, normalised: the same images, each view
             augmented by itself.
-        labels: ``(B,)`` int64, from 0 to ``num_classes - 1``.
+        labels: ``(B,)`` int64, from 0 to ``num_classes - 1``; in the evaluation of a target
+            negative where an image has none.
         indices: ``(B,)`` int64, the positions of the images in their set.
     """
 
@@ -98,7 +99,7 @@ class Predictions(NamedTuple):
 
     Attributes:
         logits: ``(N, K)`` float32.
-        labels: ``(N,)`` int64; None of a stream without labels.
+        labels: ``(N,)`` int64, negative where an image has none; None of a stream without labels.
         features: ``(N, F)`` float32.
     """
 
@@ -136,7 +137,7 @@ class ImagesOfDomain(Protocol):
 
     Attributes:
         classes: names in the order of the labels.
-        labels: ``(N,)`` int64.
+        labels: ``(N,)`` int64; negative where an image of a target has none.
     """
 
     classes: tuple[str, ...]
@@ -167,8 +168,9 @@ class DataModule(Protocol):
     """What a Lightning data module of two domains offers; training uses nothing else of it.
 
     Attributes:
-        source: the labelled domain.
-        target: the domain without labels.
+        source: the name of the labelled domain, or of several with commas.
+        sources: the domains that it consists of.
+        target: the name of the domain without labels.
         task: ``"source->target"``.
         classes: names in the order of the labels.
         num_classes: how many.
@@ -188,6 +190,7 @@ class DataModule(Protocol):
     """
 
     source: str
+    sources: tuple[str, ...]
     target: str
     batch_size: int
     eval_batch_size: int
@@ -252,6 +255,9 @@ class DataModule(Protocol):
     @property
     def preparation(self) -> ImagePreparation | None:
         """What evaluation does with an image, as plain values; None where those can't say it."""
+
+    def remarks(self) -> Sequence[str]:
+        """What users should know of the images of both domains, a line each: files passed over."""
 
     def train_dataloader(self) -> Iterable[Batch]: ...
 

@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from da.ops.domain_names import split_sources
 from da.ops.image_preparation import ImagePreparation
 from da.ops.seeding import derive_seed, permutation
 from da.types import Batch, Check, Labelled, Role, Split, Unlabelled, View
@@ -20,7 +21,7 @@ from .files.array_checking import check_arrays
 from .files.content_hashes import digest
 from .files.decoding import Reading
 from .files.domain_checks import ROLES, check_classes, check_options, check_sizes
-from .files.image_sets import ImageSet
+from .files.image_sets import ImageSet, join_sets
 from .files.set_facts import SetFacts
 from .streams.augmentation import Transform
 from .streams.batches import Chunks, ImageChunks, Pairs, Steps, Stream
@@ -37,7 +38,7 @@ class DomainData(SetFacts, LightningDataModule, ABC):
     are augmented; everything else is here.
 
     Args:
-        source: the labelled domain.
+        source: the labelled domain; several with commas are one, and are drawn equally often.
         target: the domain without labels; what its images show is known to the evaluation alone.
         batch_size: images of each domain in a training batch.
         steps_per_epoch: a number, or one pass over the ``source``, over the ``target``, or over
@@ -94,7 +95,8 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         allow_same: bool = False,
     ) -> None:
         super().__init__()
-        self.source = source
+        self.sources = split_sources(source, {*self.domains, *(self.development or ())})
+        self.source = ",".join(self.sources)
         self.target = target
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
@@ -122,7 +124,8 @@ class DomainData(SetFacts, LightningDataModule, ABC):
     def _read_splits(
         cls, root: str | None, splits: Sequence[Split], **options: Any
     ) -> dict[str, dict[Split, ImageSet]]:
-        source, target, *_ = domains = cls.available(root)
+        domains = sorted(cls.available(root), key=lambda name: not cls.has_labels(root, name))
+        source, target, *_ = domains
         module = cls(source=source, target=target, root=root, **options)
         names = (*domains, *(cls.development or ()))
         return {
@@ -188,7 +191,9 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         """The images of one split of the source or the target, loaded when first asked for."""
         domain = self.domain_of(role)
         if (domain, split) not in self._sets:
-            self._sets[domain, split] = self.read_split(domain, split)
+            names = self.sources if role == "source" else (domain,)
+            parts = [self.read_split(name, split) for name in names]
+            self._sets[domain, split] = join_sets(parts, names)
         return self._sets[domain, split]
 
     def prepare_data(self) -> None:
@@ -278,14 +283,10 @@ class DomainData(SetFacts, LightningDataModule, ABC):
         """
         data = self.set_of(role, split)
         order = None if order_seed is None else permutation(derive_seed(order_seed), 0, len(data))
-        size = batch_size or self.eval_batch_size
-        return self._loader(Chunks(data, self.transform, size, order))
+        return self._loader(Chunks(data, self.transform, batch_size or self.eval_batch_size, order))
 
     def predict_images(self, place: str | Path) -> Loader:
-        """Yields :class:`da.types.NamedImages` of the files in a folder and below, or of one file.
-
-        Images are prepared as in evaluation; those that can't be read are named.
-        """
+        """See :meth:`da.types.DataModule.predict_images`; images that can't be read are named."""
         parts = (self.reading, self.transform, self.eval_batch_size)
         return named_loader(place, *parts, num_workers=self.num_workers, device=self._device())
 
@@ -293,6 +294,10 @@ class DomainData(SetFacts, LightningDataModule, ABC):
     def preparation(self) -> ImagePreparation | None:
         """What evaluation does with an image; None where a transform of one's own does it."""
         return preparation_by(self.reading, self.transform)
+
+    def remarks(self) -> list[str]:
+        """See :meth:`da.types.DataModule.remarks`."""
+        return []
 
     @property
     def reading(self) -> Reading:

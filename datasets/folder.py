@@ -9,9 +9,10 @@ from da.errors import UserError
 
 from .base import Split
 from .fetching.archives import is_archive, unpack_archive, unpacked_folder
+from .files.class_folders import list_class_folders
 from .files.file_data import FileData
-from .files.image_sets import folders
-from .files.layout import Listing, list_class_folders, require_root
+from .files.file_names import composed, folders, spelt_on_disk
+from .files.layout import Listing, require_root
 
 
 def list_domains(root: str | None) -> tuple[str, ...]:
@@ -19,7 +20,7 @@ def list_domains(root: str | None) -> tuple[str, ...]:
     found = folders(_folder(require_root(root)))
     if not found:
         raise UserError(f"root '{root}' holds no folders: expected DOMAIN/CLASS/IMAGE in it")
-    return tuple(found)
+    return tuple(dict.fromkeys(map(composed, found)))
 
 
 def _folder(path: Path) -> Path:
@@ -40,8 +41,10 @@ def _folder(path: Path) -> Path:
 class Folder(FileData):
     """A folder of domains, ``root/DOMAIN/CLASS/IMAGE``, with images of any sizes and modes.
 
-    Domains and classes are the names of the folders. Names that start with a dot and files that
-    aren't called like images are passed over. Everything else is as in :class:`FileData`.
+    Domains and classes are the names of the folders; images may lie in folders below those of
+    classes. A target without labels is a folder of images, ``DOMAIN/unlabelled``, or any folder by
+    its path. Names that start with a dot are passed over, and so are files that aren't called like
+    images, which is said. Everything else is as in :class:`FileData`.
     """
 
     version = 3
@@ -49,8 +52,8 @@ class Folder(FileData):
     def __init__(self, source: str, target: str, root: str | None = None, **kwargs: Any) -> None:
         self.domains = list_domains(root)
         super().__init__(source, target, root=root, **kwargs)
-        self.classes = self.listing(source).classes
-        self.listing(target)
+        self.classes = self.classes_of_source
+        self.listing(self.target)
 
     @classmethod
     def available(cls, root: str | None = None) -> tuple[str, ...]:
@@ -63,4 +66,5 @@ class Folder(FileData):
     @classmethod
     def find(cls, root: Path, domain: str, split: Split) -> Listing:
         """See :meth:`FileData.find`."""
-        return list_class_folders(_folder(root), domain)
+        folder = _folder(root)
+        return list_class_folders(folder, spelt_on_disk(folder / domain).name)

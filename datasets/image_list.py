@@ -11,16 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from da.errors import UserError
+from da.ops.domain_names import is_path, split_sources
 
 from .base import Split
 from .fetching.archives import unpack_archive
+from .files.class_matching import NO_LABEL
 from .files.file_data import FileData
-from .files.image_sets import EXTENSIONS
-from .files.layout import Line, Listing, read_list, require_root, resolve_paths, split_line
+from .files.file_names import composed, is_image_name
+from .files.layout import Listing, require_root
+from .files.list_files import Line, read_list, resolve_paths, split_line
 
 _PLACES = ("", "image_list", "lists", "list")
 Pairs = frozenset[tuple[int, str]]
-"""The labels of a list, each with the folders of its images."""
+"""The labels of a list, each with the folders of its images; -1 of those without a label."""
 
 
 class _Read(NamedTuple):
@@ -43,18 +46,21 @@ def find_list_files(root: Path) -> dict[str, Path]:
 class ImageList(FileData):
     """Domains given by list files: ``root/NAME.txt`` or ``root/image_list/NAME.txt`` is NAME.
 
-    Each line is the path of an image and the number of its class. Paths may have the prefix of
+    Each line is the path of an image and the number of its class; the target's may lack it, or have
+    -1, where an image has no label. Paths may have the prefix of
     another machine: first parts that don't exist under the root are left out. The numbers are 0 to
     K-1 over all lists; one list may lack some. Classes are named after the folders of their images
     where each label has one folder and each folder one label, else they are their numbers.
     """
 
     def __init__(self, source: str, target: str, root: str | None = None, **kwargs: Any) -> None:
-        _refuse_others(_folder(require_root(root, self.describe_root())), (source, target))
-        self.domains = self.available(root)
+        folder = _folder(require_root(root, self.describe_root()))
+        lists = find_list_files(folder)
+        _refuse_others(folder, (*split_sources(source, lists), target))
+        self.domains = tuple(lists) if is_path(target) and lists else self.available(root)
         super().__init__(source, target, root=root, **kwargs)
-        self.classes = self.listing(source).classes
-        self.listing(target)
+        self.classes = self.classes_of_source
+        self.listing(self.target)
 
     @classmethod
     def describe_root(cls) -> str:
@@ -84,9 +90,11 @@ class ImageList(FileData):
         paths = resolve_paths(file, own.lines, list(dict.fromkeys((folder, file.parent))), folder)
         names = class_names(own.pairs, lists.values())
         present = sorted(names)
-        labels = np.searchsorted(present, [line.label for line in own.lines]).astype(np.int64)
+        numbers = np.array([line.label for line in own.lines])
+        labels = np.where(numbers < 0, NO_LABEL, np.searchsorted(present, numbers)).astype(np.int64)
         layout = f"{file.relative_to(folder).as_posix()} ({paths[0]}, …)"
-        return Listing(folder, tuple(paths), labels, tuple(names[k] for k in present), 0, layout)
+        classes = tuple(names[k] for k in present)
+        return Listing(folder, tuple(paths), labels, classes, layout=layout)
 
 
 def class_names(own: Pairs, lists: Collection[Pairs]) -> dict[int, str]:
@@ -99,15 +107,21 @@ def class_names(own: Pairs, lists: Collection[Pairs]) -> dict[int, str]:
         own: of the list.
         lists: of all lists of the set.
     """
-    named = [pairs for pairs in lists if _one_to_one(pairs)]
+    named = [_labelled(pairs) for pairs in lists if _one_to_one(pairs)]
     agreed = Pairs().union(*named)
     names = dict(agreed)
+    own = _labelled(own)
     numbers = {label: str(label) for label, _ in own}
     if not _one_to_one(agreed):  # they number or call classes differently: folders say more
         return dict(own) if own in named else numbers
-    if any(label not in names for pairs in lists for label, _ in pairs):
+    if any(label not in names for pairs in lists for label, _ in _labelled(pairs)):
         return numbers
     return {label: names[label] for label in numbers}
+
+
+def _labelled(pairs: Pairs) -> Pairs:
+    """Those of images that have a label."""
+    return Pairs(pair for pair in pairs if pair[0] >= 0)
 
 
 def _one_to_one(pairs: Pairs) -> bool:
@@ -117,6 +131,9 @@ def _one_to_one(pairs: Pairs) -> bool:
 
 def _refuse_unused(lists: dict[Path, Pairs]) -> None:
     """Refuses numbers from 1, or with a gap: a class that no list has is a mistake."""
+    lists = {file: own for file, pairs in lists.items() if (own := _labelled(pairs))}
+    if not lists:
+        return
     largest = {file: max(label for label, _ in pairs) for file, pairs in lists.items()}
     file = max(largest, key=lambda file: largest[file])
     used = {label for pairs in lists.values() for label, _ in pairs}
@@ -164,8 +181,8 @@ def _is_list(file: Path) -> bool:
         return file.is_file()  # whoever reads it is told why it can't be
     path, label = split_line(first)
     # "back_pack 0" is the line of a list of classes.
-    image = "/" in path or "\\" in path or Path(path).suffix.lower() in EXTENSIONS
-    return image and label.isdecimal()
+    image = "/" in path or "\\" in path or is_image_name(path)
+    return image and (label.isdecimal() or label in ("", "-1"))
 
 
 def _read(file: Path) -> _Read:
@@ -176,10 +193,11 @@ def _read(file: Path) -> _Read:
 
 @cache
 def _parsed(file: Path, *version: int) -> _Read:
-    lines = tuple(read_list(file))
+    lines = tuple(read_list(file, labelled=False))
     # Few folders hold many images, and names are cut from paths only once for each.
     pairs = {(line.label, line.path.replace("\\", "/").rpartition("/")[0]) for line in lines}
-    return _Read(lines, Pairs((label, PurePosixPath(folder).name) for label, folder in pairs))
+    named = ((label, composed(PurePosixPath(folder).name)) for label, folder in pairs)
+    return _Read(lines, Pairs(named))
 
 
 def _tried(file: Path) -> _Read | None:

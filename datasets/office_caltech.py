@@ -36,6 +36,7 @@ class OfficeCaltech10(Benchmark):
         "caltech": (151, 110, 100, 138, 85, 128, 133, 94, 87, 97),  # of Caltech-256
     }
     class_aliases = {"laptop": "laptop_computer", "headphone": "headphones"}
+    aliases = {"caltech": ("caltech10", "caltech256")}
     lists = {name: (f"{name}.txt", f"{name}_list.txt") for name in domains}
     archives = ("office_caltech_10.zip", "office-caltech.zip", "officecaltech.zip")
     by_hand = (

@@ -8,7 +8,8 @@ from .base import Split
 from .fetching.archives import UNPACKED
 from .fetching.downloads import Download
 from .files.benchmark import Benchmark
-from .files.layout import Listing, normalise_name
+from .files.file_names import normalise_name
+from .files.layout import Listing
 
 _SERVER = "http://csr.bu.edu/ftp/visda17/clf"
 

@@ -19,7 +19,7 @@ from da.engine.checkpoints import (
 from da.engine.components import find_method
 from da.errors import UserError
 from da.networks.backbones.base import build_backbone, without_weights
-from da.networks.external_networks import map_network
+from da.networks.external_networks import map_network, order_of_numbers
 from da.networks.weight_files import unwrap_tensors
 from da.ops.files import split_choice
 from da.ops.image_preparation import ImagePreparation, preparation_of
@@ -183,6 +183,8 @@ def from_checkpoint(
         load_matching_state(cli.model.network, cli.parts.state, path, advice)
         cli.model.prepare()  # its own parts, of the network as loaded
         print(cli.parts.said)
+        if word := order_of_numbers(cli.data.classes):
+            print(word)
         cli.checkpoint = {"classes": list(cli.data.classes)}
     refuse_training_options(given(args[1:]), command)
     cli.model.to(cli.trainer.strategy.root_device)

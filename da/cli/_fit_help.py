@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 #: The options that people set, with their defaults as they are written.
 COMMON: dict[str, tuple[str, str]] = {
-    "--data.source": ("rendered", "labelled domain"),
-    "--data.target": ("optical", "domain that is adapted to"),
+    "--data.source": ("rendered", "labelled domain, or several with commas"),
+    "--data.target": ("optical", "domain that is adapted to, or the path of a folder"),
     "--data.root": ("", "folder of the images, of sets that are not embedded"),
     "--data.batch_size": ("32", "images of each domain in a batch"),
     "--data.steps_per_epoch": ("longest", "batches of an epoch, or source, target, longest"),

@@ -96,8 +96,7 @@ def draw_sheet(sets: Mapping[str, Mapping[Split, ImagesOfDomain]], per_class: in
 
     columns, pad = 2, 2
     rows = -(-len(sets) // columns)
-    first = next(iter(sets.values()))["train"]
-    wide = min(len(first.classes), 12)
+    wide = min(max(len(splits["train"].classes) for splits in sets.values()), 12) or 2
     figure = Figure(figsize=(columns * 0.45 * wide, rows * (0.45 * per_class + 0.55)))
     figure.set_layout_engine("constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -105,18 +104,21 @@ def draw_sheet(sets: Mapping[str, Mapping[Split, ImagesOfDomain]], per_class: in
         axis.set_axis_off()
     for axis, (domain, splits) in zip(axes, sets.items(), strict=False):
         data = splits["train"]
+        labelled = bool((np.asarray(data.labels) >= 0).any())
         side = data.images(np.zeros(1, np.int64))[0].shape[-1]
         step = side + pad
         canvas = np.full((per_class * step, wide * step, 3), 255, np.uint8)
         for label in range(wide):
             chosen = np.flatnonzero(data.labels == label)[:per_class]
+            if not labelled:  # one image after the other
+                chosen = np.arange(len(data))[label * per_class : (label + 1) * per_class]
             for row, image in enumerate(data.images(chosen) if len(chosen) else ()):
                 top, left = row * step, label * step
                 canvas[top : top + side, left : left + side] = image.permute(1, 2, 0).numpy()
         axis.imshow(canvas, interpolation="nearest")
         total = sum(len(split) for split in splits.values())
         axis.set_title(f"{domain} ({total:,} images)", fontsize=9, loc="left", pad=14)
-        for label in range(wide):
+        for label in range(min(wide, len(data.classes)) if labelled else 0):
             centre = label * step + side / 2
             axis.text(centre, -2 * pad, data.classes[label][:9], ha="center", fontsize=7)
     return figure

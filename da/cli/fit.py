@@ -172,13 +172,15 @@ def claimed_folder(given: str | None, spec: RunSpec, resumed: str | None) -> Pat
         UserError: where another run has it.
     """
     from da.errors import UserError
+    from da.ops.domain_names import name_of_domain
     from da.ops.folder_claims import claim_folder, claim_new_folder, claimed_by
 
     if given is None and resumed:
         return Path(resumed).parent
     if given is None:
         method = spec.method.rpartition(".")[2]
-        name = f"{spec.task.replace('->', '-')}-{method}-{spec.norm}-seed{spec.seed}"
+        task = f"{spec.source}-{name_of_domain(spec.target)}"
+        name = f"{task}-{method}-{spec.norm}-seed{spec.seed}"
         return claim_new_folder(Path("runs/fit"), name.replace("/", "-"))
     out = Path(given).expanduser()
     if resumed and out.exists() and Path(resumed).parent.samefile(out):
@@ -199,17 +201,27 @@ def claimed_folder(given: str | None, spec: RunSpec, resumed: str | None) -> Pat
 
 
 def show(result: Result) -> None:
-    """Prints accuracy on both domains at the last epoch, at each score's pick, at the oracle's."""
+    """Prints accuracy on both domains at the last epoch, at each score's pick, at the oracle's.
+
+    In place of the accuracy of a target without labels stand its label-free scores.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    from da.engine.result import select_evaluation
+    from da.engine.result import select_evaluation, validation_scores
 
-    number = len(result.evaluations)
+    number, target = len(result.evaluations), result.evaluations[-1].forms[""]["target/test"]
+    labelled = target.accuracy is not None
     title = f"{', '.join(result.sources)}->{result.target}, accuracy in percent"
+    if not labelled:
+        title += f"; the {target.n:,} images of the target have no labels"
+    elif target.unlabelled:
+        title += f"; {target.n:,} of {target.n + target.unlabelled:,} images of the target have one"
     table = Table(title=title)
-    for column in ("selection", "epoch", "source test", "target test"):
-        table.add_column(column, justify="left" if column == "selection" else "right")
+    columns = ["target test"] if labelled else [*result.spec.scores]
+    for column in ("selection", "epoch", "source test", *columns):
+        justify: Any = "left" if column == "selection" else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     picks = {
         "last": select_evaluation(result, "", "last"),
         **{
@@ -221,8 +233,13 @@ def show(result: Result) -> None:
     for title, chosen in picks.items():
         if chosen is None:
             continue
-        streams = [chosen.forms[""].get(name) for name in ("source/test", "target/test")]
-        values = [None if s is None else s.accuracy for s in streams]
-        cells = ["no labels" if value is None else f"{100 * value:.1f}" for value in values]
+        source = chosen.forms[""].get("source/test")
+        accuracies = [None if source is None else source.accuracy]
+        if labelled:
+            accuracies.append(chosen.forms[""]["target/test"].accuracy)
+        cells = ["no labels" if value is None else f"{100 * value:.1f}" for value in accuracies]
+        scores = validation_scores(chosen.forms[""]).label_free
+        values = [] if labelled else [scores.get(name) for name in columns]
+        cells += ["–" if value is None else f"{value:.4f}" for value in values]
         table.add_row(title, str(chosen.epoch), *cells)
     Console().print(table)

@@ -167,7 +167,10 @@ def table_of(
                 numbers = [*shares, f"{values['cross_entropy']:.3f}"]
             domain = data.source if role == "source" else data.target
             network = norm + (f"@{form}" if form else "")
-            table.add_row(f"{role} ({domain})", network, str(values["n"]), *numbers)
+            count = str(values["n"])
+            if "unlabelled" in values:
+                count += f" of {values['n'] + values['unlabelled']}"
+            table.add_row(f"{role} ({domain})", network, count, *numbers)
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -214,10 +215,13 @@ def columns_by_name(saved: Sequence[str], classes: Sequence[str], path: str) -> 
     Raises:
         UserError: where the names are others: labels are never matched by number alone.
     """
-    if list(saved) == list(classes):
+    # An accent may be spelt in two ways, which look alike.
+    saved = [unicodedata.normalize("NFC", name) for name in saved]
+    classes = [unicodedata.normalize("NFC", name) for name in classes]
+    if saved == classes:
         return None
     if sorted(saved) == sorted(classes):
-        return [list(saved).index(name) for name in classes]
+        return [saved.index(name) for name in classes]
     missing = [name for name in classes if name not in saved]
     extra = [name for name in saved if name not in classes]
     said = "; ".join(

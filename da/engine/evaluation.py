@@ -48,17 +48,20 @@ def score_predictions(
     """What is kept of the predictions of one stream.
 
     Args:
-        predictions: of the stream, with labels or without.
+        predictions: of the stream, with labels, without, or of some of its images.
         classes: names in the order of the labels.
         by_class: also keep ``per_class``, the accuracy of each class, None where it is absent.
 
     Returns:
-        n; and where there are labels: accuracy over the samples; class_mean, the mean of the
-        accuracies of the classes that are present; cross_entropy in nats.
+        n; and where there are labels, of the images that have one: accuracy over the samples;
+        class_mean, the mean of the accuracies of the classes that are present; cross_entropy in
+        nats. n is then their number, and unlabelled that of the others, if any.
     """
     logits, labels = predictions.logits, predictions.labels
-    if labels is None:
+    known = torch.zeros(len(logits), dtype=torch.bool) if labels is None else labels >= 0
+    if labels is None or not known.any():
         return {"n": len(logits)}
+    logits, labels = logits[known], labels[known]
     # torchmetrics' macro average counts a class that is predicted but absent as 0, so the mean
     # is taken here, over the classes that are present.
     number = len(classes)
@@ -70,6 +73,8 @@ def score_predictions(
         "class_mean": per_class[present].mean().item(),
         "cross_entropy": F.cross_entropy(logits, labels).item(),
     }
+    if rest := int((~known).sum()):
+        measured["unlabelled"] = rest
     if by_class:
         values = zip(classes, per_class.tolist(), present.tolist(), strict=True)
         measured["per_class"] = {

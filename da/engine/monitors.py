@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 def logged_names(module: Method, data: DataModule) -> list[str]:
     """The names of what a training logs, but for terms of the loss other than the task's."""
-    names = ["loss/task", *(f"accuracy/{role}/{split}" for role, split in data.evaluations)]
+    labelled = [pair for pair in data.evaluations if (data.set_of(*pair).labels >= 0).any()]
+    names = ["loss/task", *(f"accuracy/{role}/{split}" for role, split in labelled)]
     names.append("clipped")
     for kind in type(module).__mro__:  # what a method logs besides
         if issubclass(kind, Method) and kind is not Method:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 from contextlib import suppress
@@ -11,6 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import da
+from da.types import DataModule
+
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -44,3 +48,11 @@ def describe_machine() -> str:
         ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def say_remarks(data: DataModule) -> list[str]:
+    """What users should know of the images, each line said once and kept with the result."""
+    remarks = list(data.remarks())
+    for text in remarks:
+        log.warning("data: %s", text)
+    return remarks

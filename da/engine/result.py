@@ -28,6 +28,9 @@ class Scores(_Strict):
     """One network on one split of one domain; of images without labels only their number."""
 
     n: int = Field(gt=0)
+    """Images with labels, which the accuracies are of; all images where none has one."""
+    unlabelled: int = Field(default=0, ge=0)
+    """Images beside those that have no label; label-free scores are of them, too."""
     accuracy: float | None = Field(default=None, ge=0, le=1)
     class_mean: float | None = Field(default=None, ge=0, le=1)
     cross_entropy: float | None = None
@@ -134,6 +137,8 @@ class Result(_Strict):
     """Mean, deviation and size of the images that the network saw."""
     versions: dict[str, str] = {}
     data_manifest: str = ""
+    remarks: list[str] = []
+    """What users should know of the images: files passed over, images of both domains."""
     machine: str = ""
 
     @model_validator(mode="after")

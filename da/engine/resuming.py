@@ -9,6 +9,7 @@ from da.engine.checkpoints import without_defaults
 from da.engine.components import find_data, find_method
 from da.engine.spec import NOT_OF_THE_DATA, RunSpec
 from da.errors import UserError
+from da.ops.domain_names import name_of_domain
 from da.types import DataModule, Role
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ def flatten_spec(spec: RunSpec) -> dict[str, Any]:
     flat |= {f"trainer.{key}": value for key, value in content["trainer"].items()}
     for name in ("source", "target", "batch_size", "steps_per_epoch"):
         flat[f"data.{name}"] = content[name]
+    flat["data.target"] = name_of_domain(spec.target)
+    flat.pop("data.target_labels", None)  # what they say is compared with the images
     for name in ("norm", "norm_options", "lr"):
         flat[f"model.{name}"] = content[name]
     flat |= {"trainer.precision": spec.precision, "seed_everything": spec.seed}

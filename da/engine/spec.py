@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from da.ops.clipping import GRADIENT_CLIP_VAL
+from da.ops.domain_names import name_of_domain
 
 #: Of the defaults of methods, normalisers and networks, which a specification does not spell out:
 #: raised when one changes what is computed, so that old results are not taken for new ones.
@@ -79,8 +80,9 @@ class TrainerSettings(_Settings):
 class RunSpec(_Settings):
     """One training. Two with equal settings have the same :attr:`id` on every machine.
 
-    Paths, the number of workers and the names of devices are no part of the identity; threads,
-    precision and the kind of device are, since bitwise results depend on them.
+    Paths (of a target's, all but the last folder), the number of workers and the names of devices
+    are no part of the identity; threads, precision and the kind of device are, since bitwise
+    results depend on them.
     """
 
     data: str = Field(pattern=r"^[A-Za-z_][\w.]*$")
@@ -89,7 +91,9 @@ class RunSpec(_Settings):
     data_version: int = Field(default=1, gt=0)
     """Of how the data class makes its images: a change of it leaves old results behind."""
     source: str
+    """The labelled domain, or several with commas."""
     target: str
+    """The domain that is adapted to, or the path of its folder."""
     method: str = Field(pattern=r"^[A-Za-z_][\w.]*$")
     """Class name of a method on disk, ``"DANN"``, or dotted path of one from elsewhere."""
     method_args: dict[str, Any] = {}
@@ -130,6 +134,7 @@ class RunSpec(_Settings):
         settings = self.model_dump(mode="json")
         for name in NOT_OF_THE_DATA:
             settings["data_args"].pop(name, None)
+        settings["target"] = name_of_domain(self.target)
         if self.weights_content is None:
             del settings["weights_content"]
         else:

@@ -26,7 +26,7 @@ from da.engine.monitors import (
     warn_of_target_labels,
 )
 from da.engine.progress import ProgressTicks
-from da.engine.provenance import describe_machine, package_versions
+from da.engine.provenance import describe_machine, package_versions, say_remarks
 from da.engine.result import Result
 from da.engine.resuming import describe_images, refuse_other_data, refuse_other_spec
 from da.engine.spec import RunSpec
@@ -103,6 +103,7 @@ class Training:
         before: content of the checkpoint, if any.
         recorder: of the evaluations.
         watch: raises alarms.
+        remarks: what is to be said of the images.
 
     Raises:
         UserError: for whatever could not be trained.
@@ -130,6 +131,7 @@ class Training:
         batches: Any = self.data.train_dataloader()
         refuse_interval(spec, len(batches))
         refuse_stages_cut_off(spec, self.module.stages(), len(batches))
+        self.remarks = say_remarks(self.data)
         self.recorder = Recorder(spec.forms, spec.scores)
         self.watch = Watch()
 
@@ -263,8 +265,8 @@ class Training:
             {
                 "run": spec.id,
                 "spec": spec,
-                "sources": [spec.source],
-                "target": spec.target,
+                "sources": list(self.data.sources),
+                "target": self.data.target,
                 "classes": list(self.data.classes),
                 "evaluations": recorder.history,
                 "seconds": {**recorder.seconds, "total": perf_counter() - self.began},
@@ -280,6 +282,7 @@ class Training:
                 "versions": package_versions(),
                 "preprocessing": describe_preprocessing(self.data),
                 "data_manifest": self.images["data_manifest"],
+                "remarks": self.remarks,
                 "machine": describe_machine(),
             }
         )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from da.errors import UserError
 from da.grids import plan as plans
 from da.grids.grid import Grid
 from da.grids.plan import Plan
-from da.grids.session import Session, interruptible
+from da.grids.session import CHECK, DATA, Session, interruptible
 from da.grids.store import Store, refuse_earlier_version
 from da.reports import foresight
 from da.reports.runs import Run, load_runs, tidy
@@ -178,7 +179,10 @@ def dry_run(
     """
     from da.grids.executors.worker import load as resolve
 
-    known = resolve(session.check)(grid.model_dump(mode="json"))
+    settings = grid.model_dump(mode="json")
+    known = resolve(session.check)(settings)
+    if session.check == CHECK and has_files(grid.data_args.get("root")):
+        resolve(DATA)(settings, known["tasks"])
     refuse_earlier_version(session.store.root)
     short = grid.renamed(known["names"])
     rounds(short, len(known["tasks"]))  # whether it can stop as it says
@@ -202,6 +206,14 @@ def dry_run(
     for line in could:
         session.say(line)
     return 0
+
+
+def has_files(root: str | None) -> bool:
+    """Whether there are data to be right or wrong; who has none yet asks for the plan alone."""
+    if root is None:
+        return False
+    path = Path(root).expanduser()
+    return not path.is_dir() or any(path.iterdir())
 
 
 def _foresight(session: Session, plan: Plan, deviation: str | None) -> list[str]:

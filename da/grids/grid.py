@@ -19,6 +19,7 @@ from da.grids.training_keys import TrainingKeys
 from da.grids.tuning_keys import Tune, combinations
 from da.grids.weights_hash import hash_weights
 from da.installation import configs_root
+from da.ops.domain_names import is_path, split_sources
 
 Row = Literal["tuned", "published", "given"]
 """Where the learning rates of a part of the table come from; ``given``: from the user."""
@@ -327,7 +328,10 @@ def all_tasks(domains: tuple[str, ...]) -> tuple[str, ...]:
 
 def domain_problems(tasks: Iterable[str], domains: tuple[str, ...]) -> list[str]:
     """Tasks of a domain that does not exist, a line each."""
-    named = dict.fromkeys(domain for task in tasks for domain in split_task(task))
+    pairs = [split_task(task) for task in tasks]
+    named = [name for source, _ in pairs for name in split_sources(source, domains)]
+    named += [target for _, target in pairs if not is_path(target)]
+    named = [*dict.fromkeys(named)]
     return [str(unknown("domain", name, domains)) for name in named if name not in domains]
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TRAIN = "da.engine.training:train"
 CHECK = "da.grids.validation:check"
 READY = "da.grids.validation:ready"
+DATA = "da.grids.validation:refuse_absent_data"
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """How the system says that a disk takes no more."""

@@ -176,11 +176,22 @@ def ready(settings: dict[str, Any], tasks: list[str]) -> None:
         from da.engine.loggers import logger_names
 
         logger_names(grid.logger)  # their packages may be missing
+    refuse_absent_data(settings, tasks)
+
+
+def refuse_absent_data(settings: dict[str, Any], tasks: list[str]) -> None:
+    """Refuses data that can't be found, or that are another set; reads as little as tells.
+
+    Args:
+        settings: of a :class:`~da.grids.grid.Grid`.
+        tasks: those of the grid.
+    """
+    grid = Grid.model_validate(settings)
     kind = find_data(grid.data)
     checked: set[str] = set()
     for source, target in map(split_task, tasks):
         data = kind(source=source, target=target, **grid.data_args)
-        for domain in (source, target):
+        for domain in (*data.sources, data.target):
             if domain not in checked:
                 data.check_presence(domain)
                 checked.add(domain)

@@ -310,12 +310,11 @@ class NetworkModule(UpdatingModule):
             Predictions(torch.cat(x), torch.cat(y), torch.cat(f))
             for x, y, f in (zip(*parts, strict=True) for parts in self._collected)
         ]
-        for (role, split), predictions in zip(
-            self.data.evaluations, self.predictions, strict=False
-        ):
-            assert predictions.labels is not None  # for the type checker
-            correct = torch.eq(predictions.logits.argmax(dim=1), predictions.labels).float().mean()
-            self.log(f"accuracy/{role}/{split}", correct, prog_bar=split == "test")
+        for (role, split), seen in zip(self.data.evaluations, self.predictions, strict=False):
+            assert seen.labels is not None  # for the type checker
+            correct = torch.eq(seen.logits.argmax(dim=1), seen.labels).float()
+            if len(correct := correct[seen.labels >= 0]):
+                self.log(f"accuracy/{role}/{split}", correct.mean(), prog_bar=split == "test")
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Collects logits and labels of one batch of one stream."""

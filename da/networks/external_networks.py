@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -240,3 +240,24 @@ def _describe_prefix(prefix: str) -> str:
 
 def _describe_shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a number"
+
+
+def order_of_numbers(classes: Sequence[str]) -> str:
+    """A word where classes are numbers that another program would have in another order.
+
+    >>> order_of_numbers(["0", "1", "2"])
+    ''
+    >>> print(order_of_numbers([str(i) for i in range(11)]))
+    classes are taken in the order of their numbers: 0, 1, 2, …; torchvision's ImageFolder sorts \
+them as text: 0, 1, 10, …; for a network that was trained so, put a letter before the folders' \
+names: c0, c1, …
+    """
+    numbers = all(name.isdecimal() for name in classes)
+    if not numbers or sorted(classes) == list(classes):
+        return ""
+    ours, theirs = (", ".join(list(names)[:3]) for names in (classes, sorted(classes)))
+    return (
+        f"classes are taken in the order of their numbers: {ours}, …; torchvision's ImageFolder "
+        f"sorts them as text: {theirs}, …; for a network that was trained so, put a letter before "
+        "the folders' names: c0, c1, …"
+    )

@@ -8,7 +8,7 @@ from da.grids.plan import Plan
 from da.reports.model import Fact
 from da.reports.runs import Run, tidy
 from da.reports.stopping import half_widths
-from da.reports.texts import SCORED_IMAGES
+from da.reports.texts import SCORED_IMAGES, data_remarks
 
 
 def facts_of(plan: Plan, runs: list[Run]) -> list[Fact]:
@@ -50,6 +50,7 @@ def facts_of(plan: Plan, runs: list[Run]) -> list[Fact]:
                 f"{SCORED_IMAGES[plan.scored_images]}",
             )
         )
+    facts += [Fact("images", text) for text in data_remarks(runs)]
     if grid.stop_at is not None:
         text = (
             f"seeds were added until all averages on these tasks are known to ± {grid.stop_at:g} "

@@ -136,21 +136,24 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
     from matplotlib.figure import Figure
 
     tables = [table for table in tables if table.stream == "target/test"]
-    columns = [shorten(_name_of(line, len(plan.tasks)), NAME) for line in tables[0].lines]
+    labelled = [line for line in tables[0].lines if line.has_labels]
+    columns = [shorten(_name_of(line, len(plan.tasks)), NAME) for line in labelled]
+    labels = {line.label for line in labelled}
     size = (2.0 + 0.95 * len(columns), 0.8 + 2.9 * len(tables))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(tables), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axis, table in zip(axes, tables, strict=True):
+        lines = [line for line in table.lines if line.label in labels]
         for index, (column, style) in enumerate(column_styles(table.columns).items()):
             offset = 0.8 * ((index + 0.5) / len(table.columns) - 0.5)
-            fields = [line.fields[column] for line in table.lines]
+            fields = [line.fields[column] for line in lines]
             xs, means, stds = _series(
                 [one.summary for one in fields], [x + offset for x in range(len(fields))]
             )
             axis.errorbar(xs, means, stds, ls="none", capsize=2, ms=5, label=str(column), **style)
             absent = [x + offset for x, one in enumerate(fields) if not one.complete]
             _crosses(axis, absent, style)
-        for x, line in enumerate(table.lines[1:], start=1):
+        for x, line in enumerate(lines[1:], start=1):
             shade = "0.45" if line.is_average else "0.9"
             axis.axvline(x - 0.5, color=shade, lw=0.8, zorder=0)
         axis.set_title(f"{table.method}\n{table.row} learning rate, last epoch", fontsize="medium")

@@ -82,10 +82,11 @@ class Report:
     @cached_property
     def sections(self) -> list[Section]:
         """What follows the comparison: trainings, alarms, scores of settings, rates that work."""
-        from da.reports import alarms, rate_range, setting_scores, stability
+        from da.reports import alarms, rate_range, setting_scores, stability, unlabelled_scores
 
         return [
             *chain(
+                unlabelled_scores.sections(self.plan, self.runs),
                 stability.sections(stability.stabilities(self.runs)),
                 alarms.sections(self.runs),
                 setting_scores.sections(

@@ -31,6 +31,8 @@ class Field:
     """One per seed where all have one; of an average, their means over its tasks."""
     unscored: int = 0
     """Runs that finished and whose label-free epoch nobody knows: its score is not a number."""
+    unlabelled: int = 0
+    """Runs that finished and whose target has no labels."""
 
     @property
     def complete(self) -> bool:
@@ -60,6 +62,11 @@ class Line:
     def is_average(self) -> bool:
         """The line is an average over tasks."""
         return self.task is None
+
+    @property
+    def has_labels(self) -> bool:
+        """Anything is known of how right the predictions are, or nothing has finished."""
+        return not all(field.unlabelled for field in self.fields.values())
 
     @property
     def best(self) -> list[Column]:
@@ -199,7 +206,13 @@ class _Values:
             summary=summary(whole) if whole else None,
             values=tuple(whole or ()),
             unscored=self.unscored(task, column),
+            unlabelled=self.unlabelled(task, column),
         )
+
+    def unlabelled(self, task: str, column: Column) -> int:
+        runs = (self.runs.get((task, column.norm, seed)) for seed in self.seeds)
+        results = [run.result for run in runs if run is not None and run.result is not None]
+        return sum(not has_accuracy(result, self.stream) for result in results)
 
     def unscored(self, task: str, column: Column) -> int:
         if self.selection != "label-free":

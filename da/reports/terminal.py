@@ -9,13 +9,15 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from da.grids.grid import Row
 from da.ops.shown_text import visible
-from da.reports import alarms, stability
+from da.reports import alarms, stability, unlabelled_scores
 from da.reports.model import Report
 from da.reports.runs import Column
 from da.reports.tables import Line, Table, averages
 from da.reports.texts import (
     average_name,
+    data_remarks,
     difference_rows,
     field_text,
     left_out_texts,
@@ -68,6 +70,8 @@ def show(target: Console, report: Report, full: bool = False) -> None:
         target.print(visible(f"trainings: {text}"), style="bold", markup=False, soft_wrap=True)
     if not full and len(went_badly) > FEW:
         target.print(f"trainings: and {len(went_badly) - FEW} more like these", style="bold")
+    for text in data_remarks(report.runs):
+        target.print(visible(f"data: {text}"), markup=False, soft_wrap=True)
     if text := alarms.summary(report.runs):
         target.print(visible(f"alarms: {text}"), style="bold", markup=False, soft_wrap=True)
     if incomplete and full:  # again, below what may have scrolled by
@@ -90,6 +94,7 @@ def _show_tables(target: Console, report: Report) -> None:
             target.rule(Text(visible(f"{method}, {row} learning rate")), align="left")
             for text in unlabelled_notes(mine):
                 target.print(text, markup=False, soft_wrap=True)
+            _show_scores_of(target, report, row, method)
             for table in mine:
                 if not table.has_labels:
                     continue
@@ -113,6 +118,7 @@ def _show_averages(target: Console, report: Report) -> None:
     if not any(table.has_labels for table in shown):
         for text in unlabelled_notes(shown):
             target.print(text, markup=False, soft_wrap=True)
+        _show_scores(target, report)
         return
     lines = [(table, line) for table in shown if table.has_labels for line in averages(table)]
     if not lines:
@@ -142,6 +148,19 @@ def _show_averages(target: Console, report: Report) -> None:
         target.print(differences)
     if len(lines) > MOST_AVERAGES:
         target.print(f"and {len(lines) - MOST_AVERAGES} lines more", markup=False)
+
+
+def _show_scores(target: Console, report: Report) -> None:
+    for row in report.plan.grid.rows:
+        for method in report.plan.grid.methods:
+            _show_scores_of(target, report, row, method)
+
+
+def _show_scores_of(target: Console, report: Report, row: Row, method: str) -> None:
+    """Label-free scores of targets without labels, if there are any."""
+    header, lines = unlabelled_scores.score_rows(report.plan, report.runs, row, method)
+    if lines:
+        show_rows(target, f"{method}, {unlabelled_scores.TITLE}", header, lines)
 
 
 def _show_missing(target: Console, report: Report, full: bool) -> None:

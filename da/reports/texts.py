@@ -57,6 +57,8 @@ def field_text(field: Field, average: bool = False) -> str:
         return "no rate"
     if field.diverged:
         return f"diverged ({field.diverged} of {field.planned})"
+    if field.unlabelled:
+        return "no labels"
     if field.unscored:
         return f"no score ({field.unscored} of {field.planned})"
     return f"– ({field.done} of {field.planned})" if field.done else "–"
@@ -215,6 +217,12 @@ def unlabelled_notes(shown: list[Table]) -> list[str]:
         "The target has no labels: nothing is shown as an accuracy of it. Its label-free scores "
         "are in scores.csv."
     ]
+
+
+def data_remarks(runs: Iterable[Run]) -> list[str]:
+    """What the trainings say of their images, each once."""
+    results = (run.result for run in runs)
+    return list(dict.fromkeys(text for one in results if one is not None for text in one.remarks))
 
 
 def missing(runs: Iterable[Run], out: str = "") -> list[str]:

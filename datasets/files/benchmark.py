@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -12,21 +13,20 @@ from da.types import Origin
 from ..base import Split
 from ..fetching.archives import is_archive, unpack_archive, unpacked_folder
 from ..fetching.downloads import Download, fetch_files
+from .class_folders import list_class_folders
 from .file_data import FileData
+from .file_names import normalise_name
 from .layout import (
     Listing,
-    NoSuchFiles,
     find_class_places,
     find_file,
     find_folder,
     find_named_folders,
-    list_class_folders,
     map_spellings,
     name_from_common_folder,
-    normalise_name,
-    read_list,
-    resolve_paths,
+    walk_folders,
 )
+from .list_files import NoSuchFiles, read_list, resolve_paths
 
 
 class Benchmark(FileData):
@@ -71,7 +71,7 @@ class Benchmark(FileData):
 
     @classmethod
     def names_of_classes(cls) -> dict[str, list[str]]:
-        """Each class with the other names of its folder."""
+        """See :meth:`FileData.names_of_classes`: the other names of its folder."""
         return {
             name: [alias for alias, meant in cls.class_aliases.items() if meant == name]
             for name in cls.classes
@@ -87,10 +87,23 @@ class Benchmark(FileData):
             also = f", also not in {', '.join(looked)}" if looked else ""
             raise UserError(
                 f"domain '{domain}' of {cls.title} is not in '{root}'{also}: expected "
-                f"{cls.describe_wanted(domain, split)}; 'python run.py data fetch {cls.__name__} "
-                f"--root DIR' gets it or says how"
+                f"{cls.describe_wanted(domain, split)}{cls.near(folder, domain)}; "
+                f"'python run.py data fetch {cls.__name__} --root DIR' gets it or says how"
             )
         return name_from_common_folder(found)
+
+    @classmethod
+    def near(cls, folder: Path, domain: str) -> str:
+        """A folder that may be a domain, by its name, in words; nothing where there is none."""
+        names = [normalise_name(name) for name in cls.names_of_domain(domain)]
+        others = [name for name in cls.domains if name != domain]
+        known = frozenset(normalise_name(n) for o in others for n in cls.names_of_domain(o))
+        classes = frozenset(map_spellings(cls.names_of_classes()))
+        for place in walk_folders(folder, 3, known | classes):
+            name = normalise_name(place.name)
+            if any(own in name for own in names) or get_close_matches(name, names, 1, 0.75):
+                return f" (there is '{place.relative_to(folder)}': rename it if it is meant)"
+        return ""
 
     @classmethod
     def find_anywhere(
@@ -214,7 +227,7 @@ class Benchmark(FileData):
                 f"{len(cls.classes)} classes of {cls.title}"
             )
         layout = f"{file.relative_to(root).as_posix()} ({paths[0]}, …)"
-        return Listing(root, tuple(paths), labels, cls.classes, 0, layout)
+        return Listing(root, tuple(paths), labels, cls.classes, layout=layout)
 
     @classmethod
     def find_bases(cls, file: Path, root: Path, domain: str, skip: frozenset[str]) -> list[Path]:

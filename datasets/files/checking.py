@@ -23,6 +23,8 @@ from .image_probe import Seen, probe_image, touched
 from .image_sets import FileImages
 from .layout import Listing, require_root
 from .parallel import in_parallel
+from .peculiarities import Peculiar, sum_up
+from .remarks import remarks_of_files
 
 if TYPE_CHECKING:
     from .file_data import FileData
@@ -92,6 +94,8 @@ class Part:
         largest: greatest width and height.
         turned: images with an EXIF orientation.
         contents: ``(N,)`` uint64, equal for equal files.
+        peculiar: what is to be said of the files besides.
+        damaged: one line for every file that is damaged inside and decoded all the same.
     """
 
     name: str
@@ -107,12 +111,15 @@ class Part:
     largest: tuple[int, int] = (0, 0)
     turned: int = 0
     contents: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
+    peculiar: Peculiar = field(default_factory=Peculiar)
+    damaged: list[str] = field(default_factory=list)
 
     @property
     def counts(self) -> NDArray[np.int64]:
         """Images of each class, ``(K,)``."""
         assert self.listing is not None
-        return np.bincount(self.listing.labels, minlength=len(self.listing.classes))
+        labels = self.listing.labels
+        return np.bincount(labels[labels >= 0], minlength=len(self.listing.classes))
 
     def describe(self, decoded: bool) -> list[str]:
         """What there is of it, for people; no line where it was not found."""
@@ -120,14 +127,17 @@ class Part:
             return []
         listing, counts = self.listing, self.counts
         published = "" if self.published is None else f" (published {self.published:,})"
-        lines = [
-            f"{self.name}: {len(listing.paths):,} images{published}, {len(listing.classes)} "
-            f"classes of {counts.min():,} to {counts.max():,}",
-            f"  found: {listing.layout} in {listing.root}",
-        ]
+        images = f"{self.name}: {len(listing.paths):,} images{published}"
+        if len(counts):
+            images += f", {len(counts)} classes of {counts.min():,} to {counts.max():,}"
+        if bare := int((listing.labels < 0).sum()):
+            images += f", {bare:,} without labels" if len(counts) else ", without labels"
+        lines = [images, f"  found: {listing.layout} in {listing.root}"]
         if listing.passed_over:
-            count = f"{listing.passed_over:,}"
-            lines.append(f"  passed over: {count} files that aren't called like images")
+            endings = ", ".join(f"{ending} {n:,}" for ending, n in listing.passed_over.items())
+            count = f"{listing.passed_over.total():,}"
+            lines.append(f"  passed over: {count} files that aren't called like images ({endings})")
+        lines += [f"  {text}" for text in remarks_of_files("note", self.peculiar)]
         if decoded and self.kinds:
             kinds = ", ".join(f"{name} {n:,}" for name, n in self.kinds.most_common())
             (w, h), (wide, high) = self.smallest, self.largest
@@ -171,7 +181,7 @@ class Report:
     def problems(self) -> list[str]:
         """Counts and classes that are not as they should be; one line each."""
         found = [line for part in self.parts for line in part.problems()]
-        present = [part for part in self.parts if part.listing is not None]
+        present = [part for part in self.parts if part.listing and part.listing.classes]
         for part in present[1:]:
             first, own = (set(p.listing.classes) for p in (present[0], part) if p.listing)
             if first != own:
@@ -188,19 +198,23 @@ class Report:
         lines = [line for part in self.parts for line in part.describe(self.decoded)]
         lines += [f"note: {text}" for text in (*self.duplicates(), *self.absent())]
         bad, problems = self.bad, self.problems()
-        lines += [f"bad: {text}" for text in bad[:MOST_NAMED]]
-        if len(bad) > MOST_NAMED:
-            lines.append(f"bad: and {len(bad) - MOST_NAMED:,} more")
+        damaged = [line for part in self.parts for line in part.damaged]
+        for word, named_files in (("bad", bad), ("damaged", damaged)):
+            lines += [f"{word}: {text}" for text in named_files[:MOST_NAMED]]
+            if len(named_files) > MOST_NAMED:
+                lines.append(f"{word}: and {len(named_files) - MOST_NAMED:,} more")
         lines += [f"differs: {text}" for text in problems]
         total = sum(len(part.listing.paths) for part in self.parts if part.listing)
         how = "decoded" if self.decoded else "listed, none decoded"
         said = [f"{total:,} images {how}"]
         said.append(f"{len(bad):,} can't be read" if bad else "all can be read" * self.decoded)
+        if damaged:
+            said.append(f"{len(damaged):,} are damaged inside, parts of them grey or shifted")
         if problems:
             said.append(f"{len(problems)} differences from what is expected")
         elif any(part.published is not None for part in self.parts):
             said.append("counts as published")
-        well = not bad and not problems
+        well = not bad and not problems and not damaged
         lines.append(("all is well: " if well else "not well: ") + ", ".join(filter(None, said)))
         return Check("\n".join(lines), well)
 
@@ -274,6 +288,7 @@ def _check_part(part: Part, found: Listing, workers: int | None, decode: bool, s
         part.manifest = files.fingerprint()
     part.contents = np.zeros(len(files), np.uint64)
     sizes = np.zeros((len(files), 2), np.int64)
+    looked = {}
     for i, item in enumerate(probe_files(files, workers, show, f"decoding {part.name}")):
         if item.problem:
             part.bad.append(named(found.root / found.paths[i], item.problem))
@@ -281,6 +296,11 @@ def _check_part(part: Part, found: Listing, workers: int | None, decode: bool, s
         part.kinds[item.kind] += 1
         part.turned += item.turned
         part.contents[i], sizes[i] = item.content, item.size
+        looked[found.paths[i]] = item.peculiar
+        if item.damage:
+            place = found.root / found.paths[i]
+            part.damaged.append(f"image '{place}' is damaged inside: {item.damage}")
+    part.peculiar = sum_up(looked)
     good = sizes[sizes[:, 0] > 0]
     if len(good):
         (w, h), (wide, high) = good.min(axis=0).tolist(), good.max(axis=0).tolist()

@@ -15,8 +15,9 @@ from da.errors import UserError
 
 from ..fetching.archives import is_archive, unpack_archive, unpacked_folder
 from .decoding import Reading, read_image
-from .image_sets import image_files
-from .layout import find_file, find_folder, normalise_name, read_list, resolve_paths
+from .file_names import image_files, normalise_name
+from .layout import find_file, find_folder
+from .list_files import read_list, resolve_paths
 from .parallel import in_parallel
 
 

@@ -19,14 +19,17 @@ ROLES: tuple[Role, ...] = ("source", "target")
 def check_options(data: DomainData) -> None:
     """Refuses options that mean nothing, before anything is loaded."""
     allowed = {*data.domains, *(data.development or ())}
-    for domain in (data.source, data.target):
+    for domain in (*data.sources, data.target):
         if domain not in allowed:
             raise unknown("domain", domain, allowed)
-    if data.source == data.target and not data.allow_same:
+    if data.target in data.sources and not data.allow_same:
+        both = "source and target are both" if len(data.sources) == 1 else "the target is a source,"
         raise UserError(
-            f"source and target are both '{data.source}': choose two domains, or set "
-            "allow_same to measure a domain against itself"
+            f"{both} '{data.target}': choose two domains, or set allow_same to measure a domain "
+            "against itself"
         )
+    if len(set(data.sources)) < len(data.sources):
+        raise UserError(f"source is '{data.source}': name each domain once")
     sizes = {"batch_size": data.batch_size, "eval_batch_size": data.eval_batch_size}
     for name, count in sizes.items():
         _refuse_less(name, count, 1)

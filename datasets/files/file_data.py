@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from da.errors import UserError
+from da.ops.domain_names import is_path
 from da.ops.seeding import derive_seed, permutation
 from da.types import Check, Origin
 
@@ -19,11 +20,14 @@ from ..base import DomainData, Role, Split
 from ..streams.augmentation import CropAndFlip
 from ..streams.batches import choose_fixed_subset
 from .checking import check_files
+from .class_matching import NO_CLASS, NO_LABEL, ClassSets, relabel_target
 from .decoding import Reading
-from .domain_checks import name_differences
-from .image_cache import cached
+from .image_cache import CachedImages, cached
 from .image_sets import FileImages, ImageSet, Part
 from .layout import Listing, require_root
+from .remarks import remarks_of_domains
+from .target_files import list_target, place_of_target
+from .target_labels import read_target_labels
 from .unreadable_files import refuse_unreadable, without_unreadable
 
 log = logging.getLogger(__name__)
@@ -31,10 +35,6 @@ log = logging.getLogger(__name__)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SIZE = 224
-NO_CLASS = -1
-"""Label of a target image of a class that the source does not have."""
-
-ClassSets = Literal["same", "partial", "open"]
 
 
 def choose_held_out(labels: NDArray[np.int64], share: float, key: int) -> NDArray[np.bool_]:
@@ -48,42 +48,11 @@ def choose_held_out(labels: NDArray[np.int64], share: float, key: int) -> NDArra
         key: seed of the choice.
     """
     chosen = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
+    for label in np.unique(labels[labels >= 0]):
         members = np.flatnonzero(labels == label)
         count = min(max(1, round(share * len(members))), len(members) - 1)
         chosen[members[permutation(derive_seed(key, label), 0, len(members))[:count]]] = True
     return chosen
-
-
-def relabel_target(
-    listing: Listing, classes: Sequence[str], allowed: ClassSets, source: str, target: str
-) -> NDArray[np.int64]:
-    """The labels of a target in the source's classes, ``(N,)`` int64; ``NO_CLASS`` where none.
-
-    Args:
-        listing: of the target.
-        classes: of the source.
-        allowed: ``same`` classes in both; ``partial``: the target may lack some of them; ``open``:
-            it may have others, too.
-        source: name of the source.
-        target: name of the target.
-
-    Raises:
-        UserError: where the classes differ more than is allowed; names them.
-    """
-    missing = [name for name in classes if name not in listing.classes]
-    extra = [name for name in listing.classes if name not in classes]
-    if (extra and allowed != "open") or (missing and allowed == "same"):
-        hint = f"set class_sets to {'open' if extra else 'partial'}"
-        raise UserError(
-            f"{name_differences(source, classes, target, listing.classes)}; rename or remove "
-            f"them so that both agree, or {hint}"
-        )
-    if len(extra) == len(listing.classes):
-        raise UserError(f"'{source}' and '{target}' have no class in common")
-    place = {name: label for label, name in enumerate(classes)}
-    table = np.array([place.get(name, NO_CLASS) for name in listing.classes], np.int64)
-    return table[listing.labels]
 
 
 class FileData(DomainData):
@@ -101,8 +70,9 @@ class FileData(DomainData):
     and validation the train list, or of the source the share of it that is held out.
 
     Args:
-        source: the labelled domain.
-        target: the domain without labels.
+        source: the labelled domain; several with commas, drawn equally often.
+        target: the domain without labels, of this set; or the path of a folder of images, of an
+            archive, or of a list of their paths, whatever the set is.
         root: folder of the data, or an archive of it.
         image_size: side of the images that the network sees, in pixels; by default what the
             pretrained weights were trained with, else 224.
@@ -120,6 +90,8 @@ class FileData(DomainData):
         class_sets: the classes of the target: the ``same`` as the source's, some of them
             (``partial``), or others, too (``open``). Images of the others are trained on, without
             labels as all of the target, and left out of the evaluation.
+        target_labels: a CSV of rows ``file,class`` for a target without labels: it is evaluated on
+            the images that have one.
         alpha: of images with transparency: ``drop`` the channel, or put them on ``white``.
         exif: turn images as their EXIF orientation says.
         skip_unreadable: leave out images that can't be read, and say how many.
@@ -148,6 +120,7 @@ class FileData(DomainData):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         class_sets: ClassSets = "same",
+        target_labels: str | None = None,
         alpha: Literal["drop", "white"] = "drop",
         exif: bool = False,
         skip_unreadable: bool = False,
@@ -157,6 +130,10 @@ class FileData(DomainData):
         **kwargs: Any,
     ) -> None:
         self.path = require_root(root, self.describe_root())
+        self.target_path: Path | None = None
+        if is_path(target):
+            self.target_path, target = place_of_target(target, self.domains, self.path)
+            self.domains = tuple(dict.fromkeys((*self.domains, target)))
         super().__init__(source, target, root=root, **kwargs)
         if not 0 <= validation < 1:
             raise UserError(f"validation is {validation}: it must be at least 0 and less than 1")
@@ -168,6 +145,9 @@ class FileData(DomainData):
         self.flip = flip
         self.validation = validation
         self.class_sets = class_sets
+        self.target_labels = None if target_labels is None else Path(target_labels).expanduser()
+        if target_labels is not None and self.target in self.sources:
+            raise UserError(f"target_labels: target '{self.target}' is the source, and has labels")
         self.alpha = alpha
         self.exif = exif
         self.skip_unreadable = skip_unreadable
@@ -191,6 +171,12 @@ class FileData(DomainData):
         """See :meth:`DomainData.read_all`; nothing is put into the cache."""
         splits: tuple[Split, ...] = ("train", "test") if cls.published_splits else ("train",)
         return cls._read_splits(root, splits, cache=False)
+
+    @classmethod
+    def has_labels(cls, root: str | None, domain: str) -> bool:
+        """See :meth:`SetFacts.has_labels`."""
+        place = require_root(root, cls.describe_root())
+        return bool(cls.classes or cls.find(place, domain, "train").classes)
 
     @classmethod
     def check(cls, root: str | None, workers: int | None = None, decode: bool = True) -> Check:
@@ -248,8 +234,34 @@ class FileData(DomainData):
         """The files of a domain, or of one of its published splits; listed once."""
         key = (domain, self._list_of(split))
         if key not in self._listings:
-            self._listings[key] = self.find(self.path, domain, key[1] or "train")
+            if self.target_path is not None and domain == self.target:
+                found = list_target(self.target_path, domain, self._spellings)
+            else:
+                found = self.find(self.path, domain, key[1] or "train")
+            self._listings[key] = found
         return self._listings[key]
+
+    @property
+    def classes_of_source(self) -> tuple[str, ...]:
+        """The names of the source's classes; refuses a source without labels."""
+        for domain in self.sources:
+            if not self.listing(domain).classes:
+                raise UserError(
+                    f"source '{domain}' has no labels: choose a domain whose images lie in folders "
+                    "of classes, or whose list has labels"
+                )
+        return self.listing(self.sources[0]).classes
+
+    @classmethod
+    def names_of_classes(cls) -> dict[str, list[str]]:
+        """Each class with its other names, where they are known."""
+        return {name: [] for name in cls.classes}
+
+    @property
+    def _spellings(self) -> dict[str, list[str]]:
+        """The source's classes, each with its other names."""
+        known = self.names_of_classes()
+        return {name: known.get(name, []) for name in self.classes_of_source}
 
     def _list_of(self, split: Split) -> Split | None:
         """The published list that a split is taken from."""
@@ -274,22 +286,40 @@ class FileData(DomainData):
     def read_split(self, domain: str, split: Split) -> ImageSet:
         """See :meth:`DomainData.read_split`."""
         whole = self.whole(domain, split)
-        labels, classes = whole.labels, whole.classes
-        if domain == self.target and domain != self.source:
-            classes = self.listing(self.source).classes
-            found = self.listing(domain, split)._replace(labels=labels, classes=whole.classes)
-            labels = relabel_target(found, classes, self.class_sets, self.source, self.target)
-        role: Role = "source" if domain == self.source else "target"
+        role: Role = "source" if domain in self.sources else "target"
+        labels, classes = self._labelled(domain, split, whole)
         chosen = self._chosen(role, domain, split, labels)
-        if len(chosen) == len(labels) and classes == whole.classes:
+        alike = classes == whole.classes and np.array_equal(labels, whole.labels)
+        if alike and len(chosen) == len(labels):
             return whole
         return Part(whole, chosen, labels[chosen], classes)
+
+    def _labelled(
+        self, domain: str, split: Split, whole: ImageSet
+    ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """The labels of a domain, of the source's classes where it is one of the two."""
+        first, *others = self.sources
+        if domain == first or domain not in (*others, self.target):
+            return whole.labels, whole.classes
+        classes = self.classes_of_source
+        found = self.listing(domain, split)._replace(labels=whole.labels, classes=whole.classes)
+        if domain in others:
+            return relabel_target(found, classes, "same", first, domain), classes
+        labels = relabel_target(found, classes, self.class_sets, self.source, self.target)
+        if self.target_labels is None:
+            return labels, classes
+        if (labels != NO_LABEL).any():
+            raise UserError(
+                f"target_labels: target '{domain}' has labels of its own; leave the file out"
+            )
+        names = whole.names(np.arange(len(whole)))
+        return read_target_labels(self.target_labels, names, self._spellings), classes
 
     def _chosen(
         self, role: Role, domain: str, split: Split, labels: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """The images of a split, as positions in the whole."""
-        chosen = np.ones(len(labels), bool)
+        chosen = labels >= 0 if role == "source" else np.ones(len(labels), bool)
         if role == "source" and self.validation and self._list_of(split) != "test":
             held = choose_held_out(
                 labels, self.validation, derive_seed(self.seed, domain, "validation")
@@ -299,7 +329,7 @@ class FileData(DomainData):
                     f"validation is {self.validation}, but no class of '{domain}' has two images: "
                     "add some, or leave it out"
                 )
-            chosen = ~held if split == "train" else held
+            chosen = chosen & ~held if split == "train" else held
         if split != "train":
             chosen &= labels != NO_CLASS
         indices = np.flatnonzero(chosen)
@@ -307,6 +337,16 @@ class FileData(DomainData):
         if limit and split != "train" and (role, split) != ("target", "test"):
             indices = choose_fixed_subset(indices, domain, limit)
         return indices
+
+    def remarks(self) -> list[str]:
+        """See :meth:`DomainData.remarks`."""
+        files = {
+            domain: whole.files if isinstance(whole, CachedImages) else whole
+            for domain in (*self.sources, self.target)
+            if isinstance(whole := self.whole(domain), CachedImages | FileImages)
+        }
+        passed_over = {domain: self.listing(domain).passed_over for domain in files}
+        return remarks_of_domains(self.sources, self.target, files, passed_over)
 
     @property
     def reading(self) -> Reading:

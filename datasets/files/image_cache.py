@@ -28,6 +28,7 @@ from da.ops.files import SPARE, cache_folder, exclusive_lock
 
 from ..files.array_cache import Arrays, read_arrays, write_arrays
 from ..files.content_hashes import content_hashes, digest
+from ..files.decoder_complaints import decoder_complaints
 from ..files.decoding import UnreadableImage, read_image
 from ..files.image_sets import FileImages, Images, ImageSet
 from ..files.parallel import in_parallel
@@ -227,8 +228,10 @@ def _build(path: Path, files: FileImages, encoded: bool, workers: int | None) ->
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    _warn_of_damage(files, [complaint for *_, complaint in made])
     index: Arrays = {"encoded": np.array(encoded), "bytes": np.array(into.end.value)}
-    for (name, dtype), column in zip(_COLUMNS.items(), zip(*made, strict=True), strict=True):
+    columns = list(zip(*made, strict=True))[:-1]
+    for (name, dtype), column in zip(_COLUMNS.items(), columns, strict=True):
         index[name] = np.array(column, dtype)
     write_arrays(path.with_suffix(".npz"), index)
     return True
@@ -243,16 +246,29 @@ class _Into(NamedTuple):
     end: Any
 
 
-def _write(into: _Into, i: int) -> tuple[int, int, tuple[int, int], int]:
-    """Writes what is kept of one image; says what the index does, see :data:`_COLUMNS`."""
-    content, shape = _content(into.files, i, into.encoded)
+def _warn_of_damage(files: FileImages, complaints: list[str]) -> None:
+    """Names the first file that the decoder has complained about, and says how many there are."""
+    damaged = [i for i, complaint in enumerate(complaints) if complaint]
+    if damaged:
+        first = damaged[0]
+        log.warning(
+            "%d of %d images are damaged inside, and parts of them come out grey or shifted, such "
+            "as '%s' (%s); data check names all",
+            *(len(damaged), len(files), files.root / files.paths[first], complaints[first]),
+        )
+
+
+def _write(into: _Into, i: int) -> tuple[int, int, tuple[int, int], int, str]:
+    """Writes what is kept of one image; says what the index does, and what the decoder said."""
+    with decoder_complaints() as complaints:
+        content, shape = _content(into.files, i, into.encoded)
     with into.end.get_lock():
         start = into.end.value
         into.end.value += content.nbytes
     with into.path.open("r+b") as out:
         out.seek(start)
         out.write(content.data)
-    return start, content.nbytes, shape, zlib.crc32(content.data)
+    return start, content.nbytes, shape, zlib.crc32(content.data), "; ".join(complaints)
 
 
 def _content(files: FileImages, i: int, encoded: bool) -> tuple[NDArray[np.uint8], tuple[int, int]]:

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from .decoder_complaints import decoder_complaints
 from .decoding import ORIENTATION, Reading, UnreadableImage, read_image
+from .peculiarities import Peculiar, look_at
 
 _KINDS = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "CMYK", "F": "float"}
 
@@ -25,6 +27,8 @@ class Seen(NamedTuple):
         size: width and height as stored.
         turned: its EXIF orientation is not the upright one.
         content: the first 8 bytes of a hash of the file.
+        peculiar: what is to be said of it besides.
+        damage: what is wrong inside a file that is decoded all the same; empty where nothing.
     """
 
     problem: str
@@ -32,6 +36,8 @@ class Seen(NamedTuple):
     size: tuple[int, int] = (0, 0)
     turned: bool = False
     content: int = 0
+    peculiar: Peculiar = Peculiar()
+    damage: str = ""
 
 
 def probe_image(path: Path, reading: Reading) -> Seen:
@@ -50,7 +56,10 @@ def probe_image(path: Path, reading: Reading) -> Seen:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 found = Seen("", _kind(image), image.size, _turned(image), content)
-        read_image(path, reading)
+                found = found._replace(peculiar=look_at(image))
+        with decoder_complaints() as complaints:
+            read_image(path, reading)
+        found = found._replace(damage="; ".join(complaints))
     except UnreadableImage as error:
         cause = error.__cause__
         return Seen(_of_decoder(cause if isinstance(cause, Exception) else error, raw))

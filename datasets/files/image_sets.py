@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,7 @@ from da.types import Images
 
 from .content_hashes import content_hashes, digest
 from .decoding import Reading, read_image
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+from .domain_checks import name_differences
 
 
 class ImageSet(ABC):
@@ -159,34 +158,71 @@ class Part(ImageSet):
         return digest(self.data.fingerprint(), self.indices, self.labels, self.classes)
 
 
-def image_files(folder: Path) -> tuple[list[str], int]:
-    """The names of the images directly in a folder, sorted, and the number of files passed over.
+class Joined(ImageSet):
+    """The images of several domains one after another, as one set.
 
-    Names that start with a dot are passed over, and so is what isn't called like an image.
+    Args:
+        parts: the sets; their classes are the same, in the same order.
+
+    Attributes:
+        origins: ``(N,)`` int64, the number of the part that each image is of.
     """
-    names, others = [], 0
-    for entry in _entries(folder):
-        if entry.name.startswith(".") or entry.suffix.lower() not in EXTENSIONS:
-            others += not entry.is_dir()
-        elif not entry.is_dir():
-            names.append(entry.name)
-    return sorted(names), others
+
+    def __init__(self, parts: Sequence[ImageSet]) -> None:
+        self.parts = tuple(parts)
+        self.classes = self.parts[0].classes
+        self.labels = np.concatenate([part.labels for part in self.parts])
+        sizes = [len(part) for part in self.parts]
+        self.origins = np.repeat(np.arange(len(sizes)), sizes)
+        self._starts = np.cumsum([0, *sizes[:-1]])
+
+    def images(self, indices: NDArray[np.int64]) -> Images:
+        """See :meth:`ImageSet.images`; a tensor where all parts give one of the same size."""
+        found: list[Tensor] = [torch.empty(0)] * len(indices)
+        for i, rows, own in self._by_part(indices):
+            images = self.parts[i].images(own)
+            for row, image in zip(rows.tolist(), images, strict=True):
+                found[row] = image
+        if len({image.shape for image in found}) == 1:
+            return torch.stack(found)
+        return found
+
+    def names(self, indices: NDArray[np.int64]) -> list[str]:
+        """Those of the parts."""
+        found = [""] * len(indices)
+        for i, rows, own in self._by_part(indices):
+            for row, name in zip(rows.tolist(), self.parts[i].names(own), strict=True):
+                found[row] = name
+        return found
+
+    def compute_fingerprint(self) -> str:
+        """Of the fingerprints of the parts, in their order."""
+        return digest("joined", *(part.fingerprint() for part in self.parts))
+
+    def _by_part(
+        self, indices: NDArray[np.int64]
+    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+        """Each part's number, which of the indices are its own, and what they are in it."""
+        origins = self.origins[indices]
+        for i in np.unique(origins).tolist():
+            rows = np.flatnonzero(origins == i)
+            yield i, rows, indices[rows] - self._starts[i]
 
 
-def folders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, sorted.
+def join_sets(parts: Sequence[ImageSet], names: Sequence[str]) -> ImageSet:
+    """Several sets as one; a single one as it is.
 
-    Those that start with a dot are passed over, and what macOS puts beside what it packs.
+    Args:
+        parts: the sets.
+        names: of their domains.
+
+    Raises:
+        UserError: where their classes differ.
     """
-    return sorted(
-        entry.name
-        for entry in _entries(folder)
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
-    )
-
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError as error:
-        raise UserError(f"folder '{folder}' can't be listed: {error.strerror}") from error
+    for name, part in zip(names[1:], parts[1:], strict=True):
+        if part.classes != parts[0].classes:
+            raise UserError(
+                f"{name_differences(names[0], parts[0].classes, name, part.classes)}; several "
+                "sources have the same classes"
+            )
+    return Joined(parts) if len(parts) > 1 else parts[0]

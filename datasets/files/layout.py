@@ -1,11 +1,10 @@
-"""Which image files make up a domain: folders of classes, list files, and what lies around them."""
+"""Where a domain lies: in which folder, in whatever layout, and what is found there."""
 
 from __future__ import annotations
 
 import os
-import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, dropwhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -15,11 +14,7 @@ from numpy.typing import NDArray
 from da.errors import UserError
 
 from ..fetching.archives import UNPACKED
-from .image_sets import folders, image_files
-
-
-class NoSuchFiles(UserError):
-    """A list names files that are not there; they may be in an archive."""
+from .file_names import folders, image_files, normalise_name
 
 
 class Listing(NamedTuple):
@@ -28,9 +23,9 @@ class Listing(NamedTuple):
     Attributes:
         root: folder that the paths are relative to.
         paths: of N files, by class and name.
-        labels: ``(N,)`` int64, positions in ``classes``.
-        classes: names in the order of the labels.
-        passed_over: files that aren't called like images.
+        labels: ``(N,)`` int64, positions in ``classes``; ``NO_LABEL`` where an image has none.
+        classes: names in the order of the labels; empty where no image has a label.
+        passed_over: other files, counted by how their names end.
         layout: what was found, for people: ``"amazon/images/CLASS/IMAGE"``.
     """
 
@@ -38,7 +33,7 @@ class Listing(NamedTuple):
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
-    passed_over: int = 0
+    passed_over: Counter[str] = Counter()
     layout: str = ""
 
 
@@ -50,15 +45,6 @@ def name_from_common_folder(listing: Listing) -> Listing:
     base = os.path.commonpath({PurePosixPath(path).parent.as_posix() for path in listing.paths})
     paths = tuple(PurePosixPath(path).relative_to(base).as_posix() for path in listing.paths)
     return listing._replace(root=listing.root / base, paths=paths)
-
-
-def normalise_name(name: str) -> str:
-    """A name without what its spellings differ in.
-
-    >>> normalise_name("Real World") == normalise_name("real_world") == normalise_name("RealWorld")
-    True
-    """
-    return re.sub(r"[\s_-]+", "", name).lower()
 
 
 def map_spellings(classes: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -74,84 +60,6 @@ def require_root(root: str | None, expected: str = "DOMAIN/CLASS/IMAGE") -> Path
     if not path.exists():
         raise UserError(f"root '{root}' is not a folder: name one that holds {expected}")
     return path
-
-
-def list_class_folders(
-    root: Path, domain: str, classes: Mapping[str, Sequence[str]] | None = None, inside: str = ""
-) -> Listing:
-    """Lists ``root/DOMAIN/CLASS/IMAGE``; other files are passed over, an empty class is refused.
-
-    Args:
-        root: folder that ``domain`` lies in.
-        domain: folder of the classes, relative to ``root``.
-        classes: the names of each class in the order of the labels; without them, the names of
-            the folders, sorted.
-        inside: what to call the domain in an error; ``domain`` where not given.
-    """
-    found = folders(root / domain)
-    if not found:
-        raise UserError(
-            f"domain '{inside or domain}' has no folders of classes: expected images in "
-            f"'{root / domain}/CLASS/'; move them there, or name another root"
-        )
-    if classes is None:
-        pairs = [(name, name) for name in found]
-    else:
-        pairs = match_folders(found, classes, inside or domain, root / domain)
-    paths: list[str] = []
-    labels: list[int] = []
-    passed_over = 0
-    for label, (name, folder) in enumerate(pairs):
-        names, others = image_files(root / domain / folder)
-        if not names:
-            raise UserError(
-                f"class '{name}' of domain '{inside or domain}' holds no images (other files: "
-                f"{others}): put some into '{root / domain / folder}', or remove the folder"
-            )
-        paths += [f"{domain}/{folder}/{file}" for file in names]
-        labels += [label] * len(names)
-        passed_over += others
-    return Listing(
-        root,
-        tuple(paths),
-        np.array(labels, np.int64),
-        tuple(name for name, _ in pairs),
-        passed_over,
-        f"{domain}/CLASS/IMAGE",
-    )
-
-
-def match_folders(
-    found: Sequence[str], classes: Mapping[str, Sequence[str]], domain: str, where: Path
-) -> list[tuple[str, str]]:
-    """Pairs each class with its folder; refuses another folder, a second one, and a missing one."""
-    known = map_spellings(classes)
-    folder: dict[str, str] = {}
-    for name in found:
-        if (
-            normalise_name(name) in known
-            and (other := folder.setdefault(known[normalise_name(name)], name)) != name
-        ):
-            raise UserError(
-                f"domain '{domain}' in '{where}' has class '{known[normalise_name(name)]}' twice: "
-                f"folders '{other}' and '{name}'; join them, or remove one"
-            )
-    extra = [name for name in found if normalise_name(name) not in known]
-    missing = [name for name in classes if name not in folder]
-    if extra or missing:
-        raise UserError(
-            f"domain '{domain}' in '{where}' has other classes than published: missing: "
-            f"{_some(missing)}; not published: {_some(extra)}; complete or remove them, or use "
-            "--data Folder"
-        )
-    return [(name, folder[name]) for name in classes]
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    if not names:
-        return "none"
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def walk_folders(root: Path, depth: int, skip: frozenset[str]) -> Iterator[Path]:
@@ -254,102 +162,3 @@ def find_file(
             if found is not None and found.is_file():
                 return found
     return None
-
-
-class Line(NamedTuple):
-    """One line of a list file.
-
-    Attributes:
-        number: of the line, from 1.
-        path: as it stands.
-        label: the number after it.
-    """
-
-    number: int
-    path: str
-    label: int
-
-
-def split_line(line: str) -> tuple[str, str]:
-    """The path and the label of a line, which a space, a tab or a comma divides.
-
-    >>> split_line("my cats/1.jpg 0"), split_line("cats/1.jpg, 0"), split_line("cats/1.jpg,0")
-    (('my cats/1.jpg', '0'), ('cats/1.jpg', '0'), ('cats/1.jpg', '0'))
-    """
-    path, _, label = line.strip().replace("\t", " ").rpartition(" ")
-    if not label.isdecimal():
-        path, _, label = line.strip().rpartition(",")
-    return path.rstrip(" ,"), label
-
-
-def read_list(file: Path) -> list[Line]:
-    """The lines ``path label`` of a list file, see :func:`split_line`; blank lines are passed over.
-
-    Raises:
-        UserError: with file and line where a label is no whole number from 0, or a path is missing.
-    """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"list '{file}' can't be read: {error}; expected lines 'path label'"
-        ) from None
-    lines = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        path, label = split_line(line)
-        if not path or not label.isdecimal():
-            raise UserError(
-                f"{file}:{number}: expected 'path label' with a whole number from 0, got "
-                f"'{line.strip()[:80]}'"
-            )
-        lines.append(Line(number, path, int(label)))
-    if not lines:
-        raise UserError(f"list '{file}' is empty: expected lines 'path label'")
-    return lines
-
-
-def resolve_paths(
-    file: Path, lines: Sequence[Line], bases: Sequence[Path], root: Path
-) -> list[str]:
-    """The files that a list names, relative to the root, whatever prefix it has.
-
-    A path is read as it stands below one of ``bases``, else without its first parts, as few of
-    them as leave a file that exists: ``/other/machine/office/amazon/images/mug/1.jpg`` becomes
-    ``amazon/images/mug/1.jpg``.
-
-    Raises:
-        NoSuchFiles: with file and line for a path that names no file.
-        UserError: with file and line for a path that has ``..`` inside, or comes twice.
-    """
-    found: list[str] = []
-    last: tuple[Path, int] | None = None  # what fitted the line before most often fits this one
-    seen: dict[str, Line] = {}
-    for line in lines:
-        parts = PurePosixPath(line.path.replace("\\", "/")).parts
-        parts = tuple(dropwhile(lambda part: part in ("/", "..", "."), parts))
-        if ".." in parts:
-            raise UserError(
-                f"{file}:{line.number}: path '{line.path}' has '..' after its beginning: write it "
-                "without"
-            )
-        whole, *shorter = ([(base, cut) for base in bases] for cut in range(len(parts)))
-        for base, cut in chain(whole, [last] if last else [], *shorter):
-            path = base.joinpath(*parts[cut:]) if cut < len(parts) else base
-            if path.is_file():
-                break
-        else:
-            raise NoSuchFiles(
-                f"{file}:{line.number}: no file '{line.path}' under '{root}', also not without its "
-                "first folders; name the folder of the images as root"
-            )
-        last = base, cut
-        name = path.relative_to(root).as_posix()
-        if (before := seen.setdefault(name, line)) is not line:
-            what = "twice" if before.label == line.label else "with two labels"
-            raise UserError(
-                f"{file}:{line.number}: '{line.path}' is listed {what} (line {before.number})"
-            )
-        found.append(name)
-    return found

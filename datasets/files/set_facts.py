@@ -56,6 +56,11 @@ class SetFacts:
         return cls.domains
 
     @classmethod
+    def has_labels(cls, root: str | None, domain: str) -> bool:
+        """Whether a domain can be a source; those of published sets all can."""
+        return True
+
+    @classmethod
     def tasks(cls) -> tuple[str, ...]:
         """The tasks in the published notation, ``"A→W"``: by default all ordered pairs."""
         return tuple(

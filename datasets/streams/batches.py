@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, Sampler
 from da.ops.seeding import derive_seed, permutation, uniforms
 from da.types import Batch, Labelled, Unlabelled, View
 
-from ..files.image_sets import Images, ImageSet
+from ..files.image_sets import Images, ImageSet, Joined
 from .augmentation import Transform
 
 _order = lru_cache(maxsize=128)(permutation)
@@ -93,7 +93,8 @@ class Stream:
         transform: how images are augmented and normalised.
         key: seed of the stream; the order and the augmentation derive from it.
         batch_size: samples per step.
-        balance: draw every class equally often (needs every class in ``data``).
+        balance: draw every class equally often (needs every class in ``data``). Several domains
+            that are joined are drawn equally often in any case.
         augment: augment the images.
     """
 
@@ -112,11 +113,7 @@ class Stream:
         self.augmentation_key = derive_seed(key, "augmentation")
         self.batch_size = batch_size
         self.augment = augment
-        self.members = (
-            [np.flatnonzero(data.labels == k) for k in range(len(data.classes))]
-            if balance
-            else None
-        )
+        self.members = _groups(data, balance)
 
     def picks(self, step: int) -> Picks:
         """The samples of a step."""
@@ -146,6 +143,17 @@ class Stream:
             return self.transform.augment(images, uniforms(key, *picks, self.transform.draws))
         draws = uniforms(key, *picks, self.transform.strong_draws)
         return self.transform.augment_strongly(images, draws)
+
+
+def _groups(data: ImageSet, balance: bool) -> list[NDArray[np.int64]] | None:
+    """What is drawn equally often: classes, joined domains, or both at once; None where nothing."""
+    joined = isinstance(data, Joined)
+    if not (balance or joined):
+        return None
+    kinds = data.labels if balance else np.zeros(len(data), np.int64)
+    if isinstance(data, Joined):
+        kinds = kinds + data.origins * len(data.classes)
+    return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
 
 
 class Pairs(Dataset[Batch]):

@@ -16,8 +16,8 @@ from da.ops.image_preparation import ImagePreparation
 from da.types import NamedImages
 
 from ..files.decoding import Reading, UnreadableImage, read_image
+from ..files.file_names import EXTENSIONS
 from ..files.image_probe import touched
-from ..files.image_sets import EXTENSIONS
 from .augmentation import CropAndFlip, Transform
 from .loader import Loader
 

@@ -285,6 +285,8 @@ def test_a_target_without_labels_is_shown_without_accuracies(bench):
         assert "accuracy in %" not in text
         assert "beats" not in text
         assert "figure.png" not in text
+        assert "abel-free scores of targets without labels, at the last epoch" in text
+    assert "| a->b | InformationMaximisation | 0.2000 ± 0.0000 |" in report_text
     assert not (b.folder / "out" / "figure.png").exists()
     with (b.folder / "out" / "scores.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -301,3 +301,9 @@ def test_dry_run_gives_no_time_for_what_was_never_timed(tmp_path, monkeypatch, c
     assert all("lr 0.01     batch 32 steps 5 x 1000 seeds 0,1,2" in cell for cell in cells)
     assert cost.startswith("18 of 18 cells to run: time unknown for resnet50 on cuda until")
     assert not list(tmp_path.iterdir())
+
+
+def test_dry_run_refuses_a_root_that_holds_other_files_than_the_set(tmp_path, refused_words):
+    (tmp_path / "art" / "Alarm_Clock").mkdir(parents=True)
+    for root, words in ((".", "domain 'amazon' of Office-31 is not in '.'"), ("none", "'none'")):
+        assert words in refused_words("reproduce", "office31", "--root", root, "--dry-run")

@@ -12,7 +12,7 @@ from da.discovery import subclasses
 from da.errors import UserError
 from datasets.domainnet import DomainNet, DomainNet126
 from datasets.files.benchmark import Benchmark
-from datasets.files.layout import normalise_name
+from datasets.files.file_names import normalise_name
 from datasets.image_clef import ImageClef
 from datasets.office31 import Office31
 from datasets.office_caltech import OfficeCaltech10
@@ -313,3 +313,15 @@ def test_a_missing_class_and_one_too_many_are_named(tmp_path):
     put(tmp_path, "dslr/CLASS", [*Office31.classes[1:], "sofa"], 1)
     with pytest.raises(UserError, match=r"missing: back_pack; not published: sofa"):
         Office31.find(tmp_path, "dslr", "train")
+
+
+def test_a_folder_of_nearly_the_name_of_a_domain_is_found_or_hinted_at(tmp_path):
+    put(tmp_path, "caltech_10/CLASS", OfficeCaltech10.classes, 1)
+    listed(OfficeCaltech10, tmp_path, "caltech")
+    for near in ("amazn", "my amazon pictures"):
+        put(tmp_path, f"{near}/CLASS", OfficeCaltech10.classes, 1)
+        with pytest.raises(UserError, match=f"there is '{near}': rename it if it is meant"):
+            OfficeCaltech10.find(tmp_path, "amazon", "train")
+        shutil.rmtree(tmp_path / near)
+    with pytest.raises(UserError, match=r"or the list 'amazon\.txt'; 'python run\.py data fetch"):
+        OfficeCaltech10.find(tmp_path, "amazon", "train")

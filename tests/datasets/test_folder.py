@@ -243,10 +243,11 @@ def test_a_root_without_folders_is_refused(tmp_path):
 
 def test_a_domain_without_classes_is_refused(make, tree):
     (tree / "c").mkdir()
-    Image.new("RGB", (4, 4)).save(tree / "c" / "x.png")
+    (tree / "c" / "x.txt").write_text("")
     assert refused(lambda: make(target="c")) == (
-        f"domain 'c' has no folders of classes: expected images in '{tree / 'c'}/CLASS/'; move "
-        "them there, or name another root"
+        f"domain 'c' has no folders of classes, and no images: expected images in "
+        f"'{tree / 'c'}/CLASS/', or in it where they have no labels; move them there, or name "
+        "another root"
     )
 
 

@@ -184,9 +184,9 @@ def test_each_list_is_read_once_until_it_changes(tmp_path, monkeypatch):
     pets(tmp_path, a={"cat": 0, "dog": 1}, b={"cat": 0, "dog": 1}, c={"cat": 0, "dog": 1})
     read = []
 
-    def counting(file):
+    def counting(file, **options):
         read.append(file.name)
-        return original(file)
+        return original(file, **options)
 
     original = image_list.read_list
     monkeypatch.setattr(image_list, "read_list", counting)

@@ -10,7 +10,8 @@ from torchvision.transforms import v2
 
 from da.errors import UserError
 from datasets.files.decoding import Reading, read_image
-from datasets.files.image_sets import FileImages, folders, image_files
+from datasets.files.file_names import folders, image_files
+from datasets.files.image_sets import FileImages
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -230,7 +231,10 @@ def test_image_files_leaves_out_what_is_none(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / ".git").mkdir()
     (tmp_path / "__MACOSX").mkdir()
-    assert image_files(tmp_path) == (["a.JPG", "b.png", "c.webp"], 4)
+    assert image_files(tmp_path) == (
+        ["a.JPG", "b.png", "c.webp"],
+        {"hidden": 2, ".db": 1, ".txt": 1},
+    )
     assert folders(tmp_path) == ["folder.png"]
 
 

@@ -2,16 +2,14 @@ import numpy as np
 import pytest
 from refusing import refused
 
+from datasets.files.class_folders import list_class_folders, match_folders
+from datasets.files.file_names import normalise_name
 from datasets.files.layout import (
     find_file,
     find_folder,
-    list_class_folders,
-    match_folders,
-    normalise_name,
-    read_list,
     require_root,
-    resolve_paths,
 )
+from datasets.files.list_files import read_list, resolve_paths
 
 CLASSES = {"back_pack": [], "bike helmet": ["helmet"]}
 
@@ -41,7 +39,7 @@ def test_a_domain_is_found_at_any_depth_and_in_any_spelling(tmp_path, place):
     assert listing.classes == tuple(CLASSES)
     assert listing.paths == (f"{place}/Back Pack/1.jpg", f"{place}/helmet/2.PNG")
     assert listing.labels.tolist() == [0, 1]
-    assert (listing.passed_over, listing.layout) == (1, f"{place}/CLASS/IMAGE")
+    assert (listing.passed_over, listing.layout) == ({".txt": 1}, f"{place}/CLASS/IMAGE")
 
 
 def test_the_folder_with_the_most_classes_is_the_domain(tmp_path):
@@ -69,7 +67,7 @@ def test_a_users_classes_are_the_names_of_the_folders(tmp_path):
     refused(
         lambda: list_class_folders(tmp_path, "a"), "class 'empty' of domain 'a' holds no images"
     )
-    refused(lambda: list_class_folders(tmp_path, "a/cat"), "no folders of classes")
+    refused(lambda: list_class_folders(tmp_path, "a/empty"), "no folders of classes, and no images")
 
 
 def test_lists_are_read_with_their_lines(tmp_path):
