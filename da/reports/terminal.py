@@ -160,7 +160,8 @@ def _show_scores_of(target: Console, report: Report, row: Row, method: str) -> N
     """Label-free scores of targets without labels, if there are any."""
     header, lines = unlabelled_scores.score_rows(report.plan, report.runs, row, method)
     if lines:
-        show_rows(target, f"{method}, {unlabelled_scores.TITLE}", header, lines)
+        target.print(visible(f"{method}, {row} learning rate:"), markup=False)
+        show_rows(target, unlabelled_scores.TITLE, header, lines)
 
 
 def _show_missing(target: Console, report: Report, full: bool) -> None:

@@ -12,6 +12,7 @@ from short_runs import SHORT_FIT
 import run
 from da.cli._checkpoints import from_checkpoint
 from da.cli.analyse import OF_LABELS, PICTURES
+from datasets.files.class_matching import NO_LABEL
 from datasets.folder import Folder
 
 
@@ -132,7 +133,7 @@ def test_a_target_without_labels_has_predicted_classes_and_a_line(
     def unlabelled(self, domain, split):
         found = read_split(self, domain, split)
         if domain == self.target:
-            found.labels = np.full(len(found), -1)
+            found.labels = np.full(len(found), NO_LABEL)
         return found
 
     monkeypatch.setattr(Folder, "read_split", unlabelled)

@@ -75,7 +75,7 @@ def test_check_of_a_folder(folder, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "a: 6 images, 2 classes of 3 to 3"
     assert lines[1] == f"  found: a/CLASS/IMAGE in {folder}"
-    assert lines[2] == "  passed over: 1 files that aren't called like images"
+    assert lines[2] == "  passed over: 1 files that aren't called like images (.txt 1)"
     assert lines[3] == "  colour 6; 9 to 9 pixels wide, 8 to 8 high; none with EXIF rotation"
     assert lines[4].startswith("  manifest sha256 ")
     assert lines[-1] == "all is well: 12 images decoded, all can be read"
