@@ -46,7 +46,12 @@ def trained(kind, callbacks, steps=52, **options):
     return module
 
 
-@pytest.mark.parametrize("name", METHODS)
+# One update per batch with a critic, several updates, stages; the others in the long tests.
+KINDS = ("DANN", "MCD", "SHOT")
+OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in METHODS if name not in KINDS]
+
+
+@pytest.mark.parametrize("name", [*KINDS, *OTHERS])
 def test_a_training_computes_the_same_bits_with_it_as_without(name):
     alone, watched = (trained(METHODS[name], some, norm="wa") for some in ([], [Watch()]))
     for (key, a), b in zip(alone.state_dict().items(), watched.state_dict().values(), strict=True):
@@ -65,7 +70,9 @@ def test_no_method_with_a_critic_raises_an_alarm_in_a_run_that_goes_well(name):
     assert watch.finish() == []
 
 
-@pytest.mark.parametrize("epochs", [1, 3, 5])
+@pytest.mark.parametrize(
+    "epochs", [3, *(pytest.param(epochs, marks=pytest.mark.long) for epochs in (1, 5))]
+)
 def test_a_resumed_run_raises_the_same_alarms(epochs, tmp_path):
     """The checkpoint lies within a window; no alarm is raised again."""
     data = {"batch_size": 4, "steps_per_epoch": 42}
