@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from da.grids.grid import Row
+from da.installation import program
 from da.ops.shown_text import visible
 from da.reports import alarms, stability, unlabelled_scores
 from da.reports.model import Report
@@ -79,7 +80,7 @@ def show(target: Console, report: Report, full: bool = False) -> None:
     _show_missing(target, report, full)
     if not full:
         target.print(
-            f"all tables: {report.out}/report.html in a browser, or python run.py report "
+            f"all tables: {report.out}/report.html in a browser, or {program()} report "
             f"{shlex.join(map(str, report.folders))} --full",
             markup=False,
             soft_wrap=True,
