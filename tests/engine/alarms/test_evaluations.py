@@ -76,7 +76,9 @@ def test_a_quick_look_of_a_few_steps_has_not_collapsed(norm):
     watch = trained(EntropyMinimisation, steps=3, epochs=1, norm=norm, lr=0.3)
     assert watch.alarms == []
     (only,) = watch._evaluations
-    assert only.share > 0.5  # as untrained networks are
+    assert (
+        only.share > 0.3
+    )  # one class has most, as in untrained networks; of the source it has 0.1
     assert not only.has_learnt
 
 
