@@ -48,9 +48,10 @@ class Choice:
             some candidate, and nothing is picked.
         best: the highest accuracy of a candidate: the oracle's.
         source_only: accuracy at the last evaluation of source-only training that is equal in all
-            but method and options of the method; among settings of what is picked in the same way
-            from source-only trainings at the same rates. None where there is none, and of
-            source-only itself.
+            but method, options of the method and, where there is one alone, the learning rate (a
+            tuned grid has one of its own for each method); among settings of what is picked in the
+            same way from source-only trainings at the same rates. None where there is none, and
+            of source-only itself.
         references: the trainings that ``source_only`` is of.
         picked: the training that the pick is of; None where nothing is picked, or no single one.
         epoch: of the pick, as the result counts them; None as before, and of an even draw.
@@ -98,6 +99,7 @@ class Summary:
         within: share of regrets of at most 2 points.
         above: share of more than 10 points.
         gain: mean gain over source-only, where there is such a training.
+        compared: of how many choices that is.
         correlation: mean weighted correlation, where score and accuracy vary.
     """
 
@@ -111,6 +113,7 @@ class Summary:
     within: float | None
     above: float | None
     gain: float | None
+    compared: int
     correlation: float | None
 
 
@@ -204,11 +207,17 @@ def _source_only(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _rivals(source_only: dict[str, list[Result]], group: Sequence[Result]) -> list[Result]:
-    """Source-only trainings like those of a group at each of its rates; none if a rate lacks."""
+    """Source-only trainings like those of a group at each of its rates; none if a rate lacks.
+
+    Trainings of one rate may also be compared with the only source-only training that there is: in
+    a tuned grid each method has its own rate, and source-only another one.
+    """
     if group[0].spec.method == REFERENCE:
         return []
     alike = source_only.get(_alike(group[0].spec, ("method", *SETTINGS)), [])
     rates = {one.spec.lr for one in group}
+    if len(rates) == len(alike) == 1:
+        return alike
     found = [one for one in alike if one.spec.lr in rates]
     return found if {one.spec.lr for one in found} == rates else []
 
@@ -332,5 +341,6 @@ def _summary(kind: Kind, column: Column, by: str, mine: Sequence[Choice]) -> Sum
         within=fmean(regret <= 0.02 + 1e-9 for regret in regrets) if regrets else None,
         above=fmean(regret > 0.1 + 1e-9 for regret in regrets) if regrets else None,
         gain=fmean(gains) if gains else None,
+        compared=len(gains),
         correlation=fmean(correlations) if correlations else None,
     )

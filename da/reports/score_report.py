@@ -32,10 +32,12 @@ LEGEND = (
     "or of its test images where there are no others; of equal values the first counts.",
     f"*{LAST}*: the last evaluation. *{EVEN}*: one that is drawn evenly, the mean over candidates. "
     "What does not beat these two chooses nothing. Over source-only: accuracy of the pick less "
-    "that of source-only training at its last evaluation, with the same learning rate and all else "
-    "the same but the method and its options; among settings less that of what the same score (or "
-    "draw) picks from source-only trainings at the same rates. In points, the mean over the "
-    "choices for which there is such a training. Weighted Spearman: of score and accuracy over "
+    "that of source-only training at its last evaluation, all else the same but the method and its "
+    "options, and the learning rate where source-only was trained at one alone, as in a tuned "
+    "grid; among settings less that of what the same score (or draw) picks from source-only "
+    "trainings at the same rates. In points, the mean over the choices for which there is such a "
+    "training, with their number where they are not all: source-only itself is none of them, and "
+    "two normalisers compare where the numbers are the same. Weighted Spearman: of score and accuracy over "
     "the candidates, weights max(rank, rank)², the mean over the choices in which both vary. No "
     "choice: the score is not a number for some candidate.",
 )
@@ -59,13 +61,20 @@ def rows(found: Sequence[Summary], kind: Kind) -> list[list[str]]:
             _points(one.median),
             _points(one.within, 0),
             _points(one.above, 0),
-            "–" if one.gain is None else f"{round(100 * one.gain, 1) + 0:+.1f}",
+            _gain(one),
             "–" if one.correlation is None else f"{one.correlation:.2f}",
             str(one.unanswered or ""),
         ]
         for one in found
         if one.kind == kind
     ]
+
+
+def _gain(one: Summary) -> str:
+    if one.gain is None:
+        return "–"
+    number = "" if one.compared == one.choices else f" ({one.compared})"
+    return f"{round(100 * one.gain, 1) + 0:+.1f}{number}"
 
 
 def _points(value: float | None, decimals: int = 1) -> str:
@@ -169,6 +178,7 @@ def table_rows(found: Sequence[Summary]) -> list[dict[str, Any]]:
             "share_within_2": one.within,
             "share_above_10": one.above,
             "gain_over_source_only": one.gain,
+            "compared_with_source_only": one.compared,
             "weighted_spearman": one.correlation,
         }
         for one in found

@@ -96,15 +96,16 @@ def test_settings_are_chosen_at_the_last_evaluation_in_the_same_place_and_not_by
     assert picked(choices(moved), "settings")["any"].candidates == 2
 
 
-def test_the_gain_is_over_source_only_that_is_equal_but_for_the_method():
+def test_the_gain_is_over_source_only_that_is_equal_but_for_the_method_and_a_tuned_rate():
     scores = {"EnsV": [1.0, 0.0]}
     shared = {"model_args": {"backbone": "resnet18"}, "trainer": {"max_steps": 5}}
     results = [
         result([0.4, 0.5], scores, method="SourceOnly", **shared),
         result([0.9, 0.8], scores, method_args={"w": 2}, **shared),
+        # In a tuned grid each method has a rate of its own.
+        result([0.9, 0.7], scores, **shared, lr=0.5),
         # One setting is another each: there is nothing to compare with.
         result([0.9, 0.8], scores, **shared, norm="wa"),
-        result([0.9, 0.8], scores, **shared, lr=0.5),
         result([0.9, 0.8], scores, **shared, batch_size=8),
         result([0.9, 0.8], scores, **shared, steps_per_epoch=20),
         result([0.9, 0.8], scores, **shared, data_args={"validation": 0.2}),
@@ -112,13 +113,22 @@ def test_the_gain_is_over_source_only_that_is_equal_but_for_the_method():
         result([0.9, 0.8], scores, model_args=shared["model_args"]),
     ]
     gains = [c.gain for c in choices(results) if c.by == "EnsV" and c.kind == "epochs"]
-    assert gains == [None, pytest.approx(0.4), *[None] * 7]
-    made_choices = choices(results[:3])
+    assert gains == [None, pytest.approx(0.4), pytest.approx(0.4), *[None] * 6]
+    made_choices = choices(results[:4])
     line = next(s for s in summaries(made_choices) if (str(s.column), s.by) == ("bn", "EnsV"))
-    assert line.gain == pytest.approx(0.4)
+    assert (line.gain, line.compared, line.choices) == (pytest.approx(0.4), 2, 3)
+    assert "+40.0 (2)" in markdown("selection x", results[:4], made_choices, [line])
     found = picked(made_choices, method="M", column=Column("bn"))
     assert {choice.source_only for choice in found.values()} == {0.5}
     assert found["EnsV"].references == (results[0].run,)
+
+
+def test_of_source_only_at_several_rates_the_one_at_the_same_rate_is_compared_with():
+    scores = {"EnsV": [1.0, 0.0]}
+    rates = [result([0.4, lr], scores, method="SourceOnly", lr=lr) for lr in (0.3, 0.5)]
+    mine = [result([0.4, 0.9], scores, lr=lr) for lr in (0.3, 0.5, 0.7)]
+    found = [c.source_only for c in choices([*rates, *mine]) if c.method == "M" and c.by == "last"]
+    assert found == [0.3, 0.5, None]
 
 
 def test_among_settings_source_only_picks_by_the_same_score_among_the_same_rates():
