@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -30,6 +31,20 @@ def refuse_negative(**numbers: float | None) -> None:
     for option, number in numbers.items():
         if number is not None and not number >= 0:  # nor NaN
             raise UserError(f"{option}: expected a number from 0, got {number}")
+
+
+def refuse_infinite(**values: object) -> None:
+    """Refuses numbers that are infinite or NaN, by the name of their option; others pass.
+
+    >>> refuse_infinite(temperature=2.5, norm="bn")
+    >>> refuse_infinite(temperature=float("nan"))
+    Traceback (most recent call last):
+        ...
+    da.errors.UserError: temperature: expected a finite number, got nan
+    """
+    for option, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{option}: expected a finite number, got {value}")
 
 
 def unknown(kind: str, name: object, allowed: Iterable[str]) -> UserError:

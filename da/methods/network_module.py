@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from da.errors import UserError, refuse_negative
+from da.errors import UserError, refuse_infinite, refuse_negative
 from da.methods.updates import UpdatingModule
 from da.networks.backbones.base import build_backbone as build_backbone
 from da.networks.network import Network, build_bottleneck, evaluate_images
@@ -113,6 +113,7 @@ class NetworkModule(UpdatingModule):
         self.hparams.update(given)
         if num_classes < 2:
             raise UserError(f"num_classes: expected at least 2 classes, got {num_classes}")
+        refuse_infinite(**self.hparams)  # of the method's own options, too
         if lr is None:
             lr = self.hparams["lr"] = 0.1 if weights is None else 0.01
         if lr <= 0:
@@ -122,7 +123,9 @@ class NetworkModule(UpdatingModule):
                 raise UserError(f"{option}: expected a whole number from 1 or null, got {size}")
         refuse_optimiser(optimizer, momentum, weight_decay, warmup)
         # Of whichever method: a loss that is climbed has no lowest value.
-        refuse_negative(**{k: v for k, v in self.hparams.items() if k.endswith("trade_off")})
+        weights = {k: v for k, v in self.hparams.items() if k.endswith("trade_off")}
+        rates = ("pretrained_factor", "anneal_alpha", "anneal_beta")
+        refuse_negative(**weights, **{name: given[name] for name in rates})
         normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
         trained = read_trained_backbone(self.hparams)
         self.conversion_plan = None if trained else conversion_plan(self.hparams)

@@ -171,6 +171,16 @@ def test_weights_below_0_are_refused_by_name(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_numbers_that_are_infinite_or_none_are_refused_by_name(name):
+    common = {} if name == "SourceOnly" else small(METHODS["SourceOnly"]).hparams
+    for option, usual in small(METHODS[name]).hparams.items():
+        if isinstance(usual, float) and option not in common:
+            for number in (float("nan"), float("inf")):
+                with pytest.raises(UserError, match=rf"^{option}: expected .* got {number}$"):
+                    small(METHODS[name], **{option: number})
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_run_that_diverges_says_so(name):
     """Whatever the losses are made of: a decomposition refuses what isn't finite by itself."""
     module = small(METHODS[name], norm="none", lr=1e12)

@@ -313,6 +313,9 @@ def test_weightalign_beside_another_on_pretrained_weights_is_refused_unless_aske
         ({"momentum": 1.0}, "momentum: expected"),
         ({"warmup": 1.5}, "warmup: expected a share of the run from 0 to 1, got 1.5"),
         ({"weight_decay": -1.0}, "weight_decay: expected"),
+        ({"pretrained_factor": -0.1}, "pretrained_factor: expected a number from 0, got -0.1"),
+        ({"anneal_alpha": -1.0}, "anneal_alpha: expected a number from 0"),  # 0 to a power below 0
+        ({"anneal_beta": -0.75}, "anneal_beta: expected a number from 0"),
         ({"scope": [], "norm": "wb"}, "unknown normaliser 'wb'"),
         ({"scope": [], "norm_options": {"gian": 1}}, "unknown option of bn 'gian'"),
     ],
