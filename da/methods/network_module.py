@@ -123,9 +123,9 @@ class NetworkModule(UpdatingModule):
                 raise UserError(f"{option}: expected a whole number from 1 or null, got {size}")
         refuse_optimiser(optimizer, momentum, weight_decay, warmup)
         # Of whichever method: a loss that is climbed has no lowest value.
-        weights = {k: v for k, v in self.hparams.items() if k.endswith("trade_off")}
+        trade_offs = {k: v for k, v in self.hparams.items() if k.endswith("trade_off")}
         rates = ("pretrained_factor", "anneal_alpha", "anneal_beta")
-        refuse_negative(**weights, **{name: given[name] for name in rates})
+        refuse_negative(**trade_offs, **{name: given[name] for name in rates})
         normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
         trained = read_trained_backbone(self.hparams)
         self.conversion_plan = None if trained else conversion_plan(self.hparams)

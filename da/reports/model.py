@@ -81,12 +81,20 @@ class Report:
 
     @cached_property
     def sections(self) -> list[Section]:
-        """What follows the comparison: trainings, alarms, scores of settings, rates that work."""
-        from da.reports import alarms, rate_range, setting_scores, stability, unlabelled_scores
+        """What follows the comparison: picks, trainings, alarms, scores of settings, rates."""
+        from da.reports import (
+            alarms,
+            rate_range,
+            score_picks,
+            setting_scores,
+            stability,
+            unlabelled_scores,
+        )
 
         return [
             *chain(
                 unlabelled_scores.sections(self.plan, self.runs),
+                score_picks.sections(self.plan, self.tables, self.by_other_scores),
                 stability.sections(stability.stabilities(self.runs)),
                 alarms.sections(self.runs),
                 setting_scores.sections(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,16 +123,27 @@ def tidy(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def scores(runs: list[Run]) -> list[dict[str, Any]]:
-    """One row per finished run, form and selection, with every score of every stream."""
+    """One row per finished run, form and pick, with every score of every stream.
+
+    Picks are the selections, and what the other scores of the run pick without labels.
+    """
     return _filled(
         [
-            _settings(run) | _scores(run, run.result, form, selection)
+            _settings(run) | _scores(by, run.result, form, selection, title)
             for run in runs
             if run.result is not None
             for form in run.result.forms
-            for selection in SELECTIONS
+            for by, selection, title in _picks(run)
         ]
     )
+
+
+def _picks(run: Run) -> list[tuple[Run, Selection, str]]:
+    """The run by the score of each pick, the selection, and what the pick is called."""
+    others = [score for score in run.entry.cell.scores if score != run.score]
+    return [(run, selection, selection) for selection in SELECTIONS] + [
+        (replace(run, score=score), "label-free", f"label-free ({score})") for score in others
+    ]
 
 
 def _filled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -182,11 +193,13 @@ def _alarms(result: Result) -> str | None:
     return " ".join(f"{alarm.name}@{alarm.step}" for alarm in result.alarms) or "none"
 
 
-def _scores(run: Run, result: Result, form: str, selection: Selection) -> dict[str, Any]:
+def _scores(
+    run: Run, result: Result, form: str, selection: Selection, title: str
+) -> dict[str, Any]:
     row: dict[str, Any] = {
         "normaliser": str(Column(run.entry.cell.norm, form)),
         "form": form,
-        "selection": selection,
+        "selection": title,
         "evaluations": len(result.evaluations),
     }
     chosen = run.selected(form, selection)

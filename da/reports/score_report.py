@@ -37,9 +37,9 @@ LEGEND = (
     "grid; among settings less that of what the same score (or draw) picks from source-only "
     "trainings at the same rates. In points, the mean over the choices for which there is such a "
     "training, with their number where they are not all: source-only itself is none of them, and "
-    "two normalisers compare where the numbers are the same. Weighted Spearman: of score and accuracy over "
-    "the candidates, weights max(rank, rank)², the mean over the choices in which both vary. No "
-    "choice: the score is not a number for some candidate.",
+    "two normalisers compare where the numbers are the same. Weighted Spearman: of score and "
+    "accuracy over the candidates, weights max(rank, rank)², the mean over the choices in which "
+    "both vary. No choice: the score is not a number for some candidate.",
 )
 
 SETTINGS_LEGEND = (
