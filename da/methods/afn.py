@@ -60,8 +60,9 @@ class AFN(Method):
     WeightAlign, which holds no scale, norms grow far faster: lower the rate or ``step`` there, or
     set a ``radius``.
 
-    The Transfer-Learning-Library trains it at a constant rate and without momentum
-    (``anneal_alpha: 0``, ``momentum: 0``); here it is annealed as all methods are.
+    The Transfer-Learning-Library trains it at a constant rate (``anneal_alpha: 0``), with momentum
+    in the heads and none in the backbone; here momentum is one option of all parts, and the rate is
+    annealed as for all methods.
 
     Args:
         trade_off: weight of the norms. The authors' HAFN takes 0.01 for VisDA.
