@@ -159,20 +159,24 @@ def _own_tensors(layer: nn.Module) -> dict[str, Tensor]:
 
 def _fill_norm(norm: Any, other: nn.Module | None, path: str, name: str) -> None:
     """Gives a batch norm the function of what stands in its place."""
-    if other is not None and type(other) in {type(norm), FrozenBatchNorm}:
+    if other is not None and type(other) in {*BATCH_NORMS, FrozenBatchNorm}:
+        if other.state_dict().keys() != norm.state_dict().keys():
+            raise _no_place(path, other, name)
         norm.load_state_dict(other.state_dict())
         return
-    if not isinstance(other, (nn.Identity, Affine)) or not norm.affine:
+    # The very class: subclasses of it have a scale and a shift, and normalise.
+    affine = other if type(other) is Affine else None
+    if not (affine or isinstance(other, nn.Identity)) or not norm.affine:
         raise _no_place(path, other, name)
     norm.running_mean.zero_()
     norm.running_var.fill_(1 - norm.eps)
-    affine = isinstance(other, Affine)
-    norm.weight.copy_(other.weight) if affine else norm.weight.fill_(1)
-    norm.bias.copy_(other.bias) if affine else norm.bias.zero_()
+    norm.weight.copy_(affine.weight) if affine else norm.weight.fill_(1)
+    norm.bias.copy_(affine.bias) if affine else norm.bias.zero_()
 
 
 def _no_place(path: str, layer: nn.Module | None, name: str) -> UserError:
-    kind = "nothing" if layer is None else type(layer).__name__
+    parts = layer if isinstance(layer, nn.Sequential) else [] if layer is None else [layer]
+    kind = ", ".join(type(part).__name__ for part in parts) or "nothing"
     return UserError(
         f"'{path}' of this network ({kind}) has no place in {name} as its library has it; "
         f"{OTHERWISE}"
@@ -190,10 +194,11 @@ def _head_of(network: Network, name: str) -> tuple[list[Any], dict[str, Tensor]]
     layers: list[Any] = []
     state: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
-        if type(part) is nn.Linear and part.bias is not None:
+        if type(part) is nn.Linear:
             layers.append([part.in_features, part.out_features])
             key = f"{i}." if len(parts) > 1 else ""
-            state |= {f"{key}{k}": v.detach() for k, v in part.state_dict().items()}
+            state[f"{key}weight"] = part.weight.detach()
+            state[f"{key}bias"] = _bias_of(part).detach()
         elif type(part) is nn.ReLU:
             layers.append("relu")
         else:
@@ -212,5 +217,11 @@ def _product(first: Any, second: Any) -> nn.Linear:
     """The one linear layer that two in turn are."""
     one = nn.Linear(first.in_features, second.out_features)
     one.weight = nn.Parameter(second.weight @ first.weight)
-    one.bias = nn.Parameter(second.weight @ first.bias + second.bias)
+    one.bias = nn.Parameter(second.weight @ _bias_of(first) + _bias_of(second))
     return one
+
+
+def _bias_of(layer: nn.Linear) -> Tensor:
+    """The bias of a linear layer, ``(O,)``; zero where it has none, as before a normaliser."""
+    bias: Tensor | None = layer.bias
+    return layer.weight.new_zeros(layer.out_features) if bias is None else bias

@@ -34,6 +34,7 @@ class BatchRenormLayer(nn.modules.batchnorm._BatchNorm):
         self._parameters.update(norm._parameters)
         self._buffers.update(norm._buffers)
         self.training = norm.training
+        self.kind = type(norm)
         self.r_max, self.d_max = r_max, d_max
         self.start, self.r_end, self.d_end = start, r_end, d_end
 
@@ -55,6 +56,14 @@ class BatchRenormLayer(nn.modules.batchnorm._BatchNorm):
             cumulative = self.momentum is None
             momentum = 1.0 / float(self.num_batches_tracked) if cumulative else self.momentum  # type: ignore[assignment]
         return F.batch_norm(input, *kept, scale, shift, True, momentum, self.eps)
+
+    def plain(self) -> nn.Module:
+        """The batch norm, of the kind that it replaced, that it is in evaluation."""
+        settings = (self.eps, self.momentum, self.affine, self.track_running_stats)
+        norm: nn.Module = self.kind(self.num_features, *settings, device="meta")
+        norm._parameters.update(self._parameters)
+        norm._buffers.update(self._buffers)
+        return norm.train(self.training)
 
     @torch.no_grad()
     def corrections(self, x: Tensor) -> tuple[Tensor, Tensor]:

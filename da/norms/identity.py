@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from da.norms.base import Normaliser
 from da.norms.flow import Flow
 from da.norms.joined_layers import on_split_layers
 from da.norms.surgery import (
+    BATCH_NORMS,
+    Affine,
     affine_parameters,
     copy_parameter,
     refuse_other_normalisers,
@@ -30,19 +33,58 @@ class BranchScale(nn.Module):
     """A factor of what a residual branch adds, learnt, and 0 at the start.
 
     Args:
-        like: a parameter beside it, of whose dtype and device it is, and trained where that is.
+        end: the layer or batch norm that ended the branch. The factor is of the dtype and device
+            of its parameters, and trained where those are.
 
     Attributes:
         scale: ``(1,)`` float parameter.
     """
 
-    def __init__(self, like: Tensor):
+    scale: nn.Parameter
+
+    def __init__(self, end: nn.Module):
         super().__init__()
+        like = next(end.parameters(), torch.ones((), requires_grad=True))
         self.scale = nn.Parameter(like.new_zeros(1), requires_grad=like.requires_grad)
+        self._replaced = (type(end), end.num_features) if type(end) in BATCH_NORMS else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same."""
         return x * self.scale
+
+    @torch.no_grad()
+    def plain(self) -> nn.Module:
+        """The batch norm, of the kind that it replaced, that evaluates to the same; else itself."""
+        if self._replaced is None:
+            return self
+        kind, channels = self._replaced
+        norm: Any = kind(channels).to(self.scale).requires_grad_(False).eval()
+        norm.running_var.fill_(1 - norm.eps)  # what it divides by is 1
+        norm.weight.copy_(self.scale.expand(channels))
+        return norm
+
+
+class ScaledEnd(nn.Sequential):
+    """What ends a residual branch, and the factor of the branch.
+
+    Args:
+        end: a layer, or the affine of a batch norm.
+        factor: of the branch.
+    """
+
+    def __init__(self, end: nn.Module, factor: BranchScale):
+        super().__init__(end, factor)
+
+    @torch.no_grad()
+    def plain(self) -> nn.Module:
+        """A copy of the end that computes the same alone; itself where the end takes no scale."""
+        end, factor = copy.deepcopy(self[0]), self[1].get_parameter("scale")
+        if type(end) is not Affine and end not in scalable_layers(end):
+            return self
+        for value in end._parameters.values():  # weight and bias
+            if value is not None:
+                value.mul_(factor)
+        return end
 
 
 class NoNormaliser(Normaliser):
@@ -109,8 +151,6 @@ def _scaled_ends(
     scaled: dict[nn.Module, nn.Module] = {}
     for branch in flow.residual_branches(layers | set(norms)):
         end = branch[-1]
-        factor = BranchScale(next(end.parameters(), torch.ones((), requires_grad=True)))
-        stays = swaps.get(end, end)
-        alone = isinstance(stays, nn.Identity)
-        scaled[end] = factor if alone else nn.Sequential(stays, factor)
+        factor, stays = BranchScale(end), swaps.get(end, end)
+        scaled[end] = factor if isinstance(stays, nn.Identity) else ScaledEnd(stays, factor)
     return scaled

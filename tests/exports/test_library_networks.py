@@ -1,5 +1,7 @@
 """Trained networks under the names of torchvision and timm, and as plain layers."""
 
+import re
+
 import pytest
 import torch
 import torchvision
@@ -11,7 +13,7 @@ from da.exports.plain_network import PlainClassifier, fold_all_batch_norms, plai
 from da.methods.dann import DANN
 from da.methods.mcd import MCD
 from da.methods.shot import SHOT
-from da.norms import batch_norms
+from da.norms import batch_norms, normaliser_names
 from da.norms.surgery import Affine
 from da.norms.weight_align.layers import Aligned
 
@@ -60,13 +62,28 @@ def test_what_a_method_evaluates_is_what_is_exported(kind):
     torch.testing.assert_close(logits(PlainClassifier(plain)), logits(module), rtol=1e-4, atol=1e-5)
 
 
-def test_factors_of_residual_branches_have_no_place_in_a_library_s_network():
-    network = plain_network(trained(backbone="resnet18", norm="none").evaluated())
-    with pytest.raises(UserError, match=r"'layer1.0.bn2' .* export it as onnx or torch-export"):
-        library_network(network, "resnet18")
+@pytest.mark.parametrize("norm", normaliser_names())
+def test_every_normaliser_loads_elsewhere_unless_it_reads_the_image(norm, start):
+    module = trained(norm=norm, **start(norm))
+    network = plain_network(module.evaluated())
+    try:
+        named = library_network(network, "digits_resnet")
+    except UserError as error:
+        of_each_image = {"frn", "gn", "ibn", "in", "ln", "ws+gn", "wa+gn", "wa+in", "wa+ln"}
+        assert norm in of_each_image
+        place, kinds = re.match(
+            r"'(\S+)' of this network \((.*?)\) has no place", str(error)
+        ).groups()
+        layer = network.backbone.get_submodule(place)
+        parts = layer if isinstance(layer, nn.Sequential) else [layer]
+        assert kinds == ", ".join(type(part).__name__ for part in parts)
+        assert "Norm" in kinds
+        return
+    again = build_library_network(named.facts(), named.state)
+    torch.testing.assert_close(logits(again), logits(module), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["bn", "wa", "wa+bn", "dsbn"])
+@pytest.mark.parametrize("norm", ["bn", "wa", "wa+bn", "dsbn", "none", "brn", "bn-sync"])
 def test_torchvision_loads_a_network_whatever_it_was_trained_with(norm):
     module = trained(backbone="resnet18", norm=norm)
     named = library_network(plain_network(module.evaluated()), "resnet18")

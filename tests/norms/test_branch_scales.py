@@ -51,7 +51,14 @@ def test_a_branch_that_ends_in_a_convolution_ends_in_its_factor() -> None:
     x = torch.randn(2, 4, 5, 5)
     model = normaliser("none").apply(PreActivation())
     torch.testing.assert_close(model(x), x)
-    assert isinstance(model.convs[1][1], BranchScale)
+    end = model.convs[1]
+    assert isinstance(end[1], BranchScale)
+
+    with torch.no_grad():
+        end[1].scale.fill_(-0.3)
+    plain = end.plain()
+    assert type(plain) is nn.Conv2d
+    torch.testing.assert_close(plain(x), end(x))
 
 
 def test_another_start_is_refused() -> None:
