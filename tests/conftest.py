@@ -123,6 +123,25 @@ def _calm():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _torch_stays_as_it_is():
+    """No command or training changes what the next one in the same process computes."""
+    before = _settings_of_torch()
+    yield
+    assert _settings_of_torch() == before
+
+
+def _settings_of_torch() -> dict[str, object]:
+    return {
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "search of cuDNN": torch.backends.cudnn.benchmark,
+        "dtype": torch.get_default_dtype(),
+        "precision of products": torch.get_float32_matmul_precision(),
+        "anomalies": torch.is_anomaly_enabled(),
+    }
+
+
 class Cutting(http.server.SimpleHTTPRequestHandler):
     """Serves a folder; half of a file that has another beside it of its name with ``.cut``."""
 

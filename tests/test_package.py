@@ -15,10 +15,11 @@ from da import installation
 
 ROOT = Path(__file__).parents[1]
 BUILD = "from setuptools import build_meta; build_meta.build_wheel('../wheel')"
-FIT = [
-    *("fit", "--data.steps_per_epoch", "2", "--trainer.max_epochs", "1"),
-    *("--model.bottleneck", "8", "--trainer.accelerator", "cpu", "--out"),
+FIT = ["fit", "--trainer.accelerator", "cpu", "--out"]
+SHORT = [
+    *("--data.steps_per_epoch", "2", "--trainer.max_epochs", "1", "--model.bottleneck", "8"),
 ]
+"""Behind the configuration, which says otherwise."""
 
 IN_AN_EMPTY_FOLDER = f"""
 import torch
@@ -33,7 +34,7 @@ from da_datasets.digits import Digits
 
 for name in ("Digits", "datasets.digits.Digits", "da_datasets.digits.Digits"):
     assert find_data_set(name) is Digits, name
-assert main([*{FIT!r}, "runs/installed", "--config", "configs/digits.yaml"]) == 0
+assert main([*{FIT!r}, "runs/installed", "--config", "configs/digits.yaml", *{SHORT!r}]) == 0
 assert main(["ablate", "ablations/digits_small", "--dry-run"]) == 0
 assert "datasets.digits" not in __import__("sys").modules
 """
@@ -114,6 +115,8 @@ def test_installed_it_trains_as_a_checkout_does_beside_another_datasets(
     ]
     assert results[0]["run"] == results[1]["run"]
     assert results[0]["spec"] == results[1]["spec"]
+    assert results[0]["data_manifest"] == results[1]["data_manifest"]
+    assert [e["step"] for e in results[0]["evaluations"]] == [2]
     assert results[0]["evaluations"] == results[1]["evaluations"]
 
 

@@ -56,17 +56,24 @@ def main(argv: list[str]) -> int:
         if options[name] < least:
             raise UserError(f"--{name}: expected at least {least}, got {options[name]}")
     refuse_without_effect(options)
+    from da.ops.torch_settings import torch_settings
+
+    with torch_settings(options.threads):
+        if options.data:
+            from da.cli._conversion_of_photographs import measure_photographs
+
+            return measure_photographs(options, shlex.join(argv))
+        return measure_network(options)
+
+
+def measure_network(options: Any) -> int:
+    """Converts a network of random weights, and prints the table."""
     import torch
     from rich.console import Console
 
     from da.benchmarks.conversion import measure_conversion
     from da.engine.provenance import describe_machine
 
-    torch.set_num_threads(options.threads)
-    if options.data:
-        from da.cli._conversion_of_photographs import measure_photographs
-
-        return measure_photographs(options, shlex.join(argv))
     console = Console(highlight=False)
     with console.status(options.network) as status:
         rows = measure_conversion(

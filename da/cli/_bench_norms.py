@@ -20,6 +20,8 @@ from da.cli._options import command_line, output_folder, parse, plain_parser
 from da.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from da.benchmarks.norms import Case, Measured
 
 DEFAULT = "bn,none,wa,wa naive,gn"
@@ -40,18 +42,28 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=str, default="runs/bench/norms", help="folder of the table")
     options = parse(parser, argv)
     import torch
-    from rich.console import Console
 
-    from da.benchmarks.norms import measure_case
-    from da.engine.provenance import describe_machine
-    from da.ops.files import write_atomically
+    from da.ops.torch_settings import torch_settings
 
     cases, norms, out = cases_of(options), norms_of(options), output_folder(options.out)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device: PyTorch finds no GPU here; leave it out to run on the CPU")
     if options.threads is not None and options.threads < 1:
         raise UserError(f"--threads: expected a whole number from 1, got {options.threads}")
-    torch.set_num_threads(options.threads or torch.get_num_threads())
+    with torch_settings(options.threads):
+        measure(cases, norms, out, options, argv)
+    return 0
+
+
+def measure(cases: list[Case], norms: list[str], out: Path, options: Any, argv: list[str]) -> None:
+    """Measures row by row; prints the table and writes what there is of it."""
+    import torch
+    from rich.console import Console
+
+    from da.benchmarks.norms import measure_case
+    from da.engine.provenance import describe_machine
+    from da.ops.files import write_atomically
+
     console = Console(highlight=False)
     where = torch.cuda.get_device_name() if options.device == "cuda" else describe_machine()
     head = [
@@ -75,7 +87,6 @@ def main(argv: list[str]) -> int:
         write_atomically(out / "table.csv", as_csv(rows))
     console.print("\n".join(each), soft_wrap=True)
     console.print(f"written: {out / 'report.md'}, {out / 'table.csv'}")
-    return 0
 
 
 def cases_of(options: Any) -> list[Case]:

@@ -38,19 +38,18 @@ def main(argv: list[str]) -> int:
         if options[name] < least:
             raise UserError(f"--{name}: expected at least {least}, got {options[name]}")
     variants = [("bn", {}), *(_variant(text) for text in options.options.split(","))]
-    import torch
-
     from da.analysis.initial_scale import STAGES
     from da.grids.grid_file import numbers
+    from da.ops.torch_settings import torch_settings
 
-    torch.set_num_threads(options.threads)
     seeds = numbers(options.seeds) or [0]
     networks = list(STAGES) if options.networks == "all" else options.networks.split(",")
-    rows = [
-        (name, _title(norm, of), [_measured(name, norm, of, seed, options) for seed in seeds])
-        for name in networks
-        for norm, of in variants
-    ]
+    with torch_settings(options.threads):
+        rows = [
+            (name, _title(norm, of), [_measured(name, norm, of, seed, options) for seed in seeds])
+            for name in networks
+            for norm, of in variants
+        ]
     show(rows, options)
     return 0
 

@@ -56,20 +56,17 @@ def main(argv: list[str]) -> int:
     from da.engine.provenance import describe_machine
     from da.networks.backbones.base import build_backbone
     from da.ops.files import write_atomically
+    from da.ops.torch_settings import torch_settings
 
     build_backbone(options.backbone)  # a wrong name is refused before anything is measured
     quiet()
     warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    threads = torch.get_num_threads()
-    gains = flag_rows(options) if options.rounds else []
-    torch.set_num_threads(1)  # as a cell of an ablation
-    try:
+    threads = options.threads or torch.get_num_threads()
+    with torch_settings(threads):
+        gains = flag_rows(options) if options.rounds else []
+    with torch_settings(1):  # as a cell of an ablation
         shown = evaluation_rows(options) if options.eval_rounds else []
         costs = overhead_rows(options) if options.overhead_rounds else []
-    finally:
-        torch.set_num_threads(threads)
     where = f"{describe_machine()}; {threads} thread(s), torch {torch.__version__}"
     text = report(gains, shown, costs, options, argv, where)
     out.mkdir(parents=True, exist_ok=True)

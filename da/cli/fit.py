@@ -70,6 +70,7 @@ def main(argv: list[str]) -> int:
     from da.engine.environment import say_what_is_ignored
     from da.engine.run_folder import RESULT, read_result
     from da.engine.training import Training
+    from da.ops.torch_settings import torch_settings
 
     say_what_is_ignored()
     cli = FitCLI(argv, "run.py fit", __doc__ or "", extra=EXTRA, trainer_defaults=DEFAULTS)
@@ -85,7 +86,8 @@ def main(argv: list[str]) -> int:
             f"already done: {Path(resumed).parent / RESULT}; to train on, raise --trainer.{length}"
         )
         return 0
-    training.trainer(Path(), callbacks=options["callbacks"], keep=options["keep"])  # or refuses
+    with torch_settings():  # the trainer refuses, or sets what the training is to set
+        training.trainer(Path(), callbacks=options["callbacks"], keep=options["keep"])
     result, out = run_in_folder(cli, training, options)
     show(result)
     written = [str(out / RESULT)]

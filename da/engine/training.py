@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
 import pytorch_lightning as L
-import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -41,6 +40,7 @@ from da.errors import UserError
 from da.methods.base import Method
 from da.networks.backbones.base import without_weights
 from da.networks.preprocessing import adopt_preprocessing, describe_preprocessing
+from da.ops.torch_settings import torch_settings
 from da.selection.base import refuse_unfit_scores
 from da.types import DataModule
 
@@ -220,9 +220,9 @@ class Training:
         for callback in kwargs.get("callbacks", ()):
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(directory / "checkpoints")
-        trainer = self.trainer(directory, progress, **kwargs)
-        warn_of_target_labels(kwargs.get("callbacks", ()))
-        with torch_threads(self.spec.threads):
+        with torch_settings(self.spec.threads):
+            trainer = self.trainer(directory, progress, **kwargs)
+            warn_of_target_labels(kwargs.get("callbacks", ()))
             trainer.fit(
                 self.module,
                 datamodule=cast(L.LightningDataModule, self.data),
@@ -334,15 +334,3 @@ def usable_checkpoint(checkpoint: Path) -> Path | None:
 
 class LastCheckpoint(ModelCheckpoint):
     """The checkpoint that every training keeps, apart from those that its user asks for."""
-
-
-@contextmanager
-def torch_threads(number: int | None) -> Iterator[None]:
-    """Within this block torch computes in so many threads; None for as many as it does."""
-    before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
