@@ -5,7 +5,7 @@ classes it tells apart and how images are prepared. It is compared with the chec
 images of the target, or on those of --images, before it is written.
 
 formats:
-  onnx           for ONNX Runtime; pip install -e '.[export]'
+  onnx           for ONNX Runtime; pip install onnx onnxscript onnxruntime
   torch-export   a program of torch.export (.pt2), which runs without the code of the network
   safetensors    tensors under the names of torchvision or timm
   torch          the same as a file of torch.save

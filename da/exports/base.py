@@ -173,7 +173,7 @@ def _with_packages(kind: type[ExportFormat], *packages: str) -> ExportFormat:
         except ImportError as error:
             raise UserError(
                 f"format '{kind.name}' needs the package '{package}', which can't be imported "
-                f"({error}): pip install -e '.[export]'"
+                f"({error}): pip install {' '.join((*kind.writes_with, *kind.reads_with))}"
             ) from error
     return kind()
 

@@ -99,6 +99,20 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
     _sync_folder(path.parent)
 
 
+def path_from(folder: Path, path: Path) -> str:
+    """The path that leads to a file from a folder, with forward slashes.
+
+    Where none does, as to another drive of Windows, it is the whole path.
+
+    >>> path_from(Path("runs/report"), Path("runs/cells/a"))
+    '../cells/a'
+    """
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
+
+
 def _remove_leftovers(path: Path) -> None:
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with suppress(OSError):  # its writer, or another process that cleans up, removed it first

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from da.engine.result import (
 )
 from da.grids.plan import Entry, Plan
 from da.grids.store import State, Store
+from da.ops.files import path_from
 
 FORMS = ("", "source-stats", "target-stats")
 """Known forms in the order in which they are shown."""
@@ -85,7 +85,7 @@ def load_runs(store: Store, plan: Plan, out: Path | None = None) -> list[Run]:
             entry,
             *loaded[entry.cell.id],
             score=plan.grid.score,
-            folder=Path(os.path.relpath(store.directory(entry.cell), out or store.root)).as_posix(),
+            folder=path_from(out or store.root, store.directory(entry.cell)),
         )
         for entry in plan.entries
     ]

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,17 @@ def test_what_can_not_be_exported_is_one_line(tmp_path, call, trained):
     torch.save({"fc.weight": torch.zeros(2, 3)}, tmp_path / "a.pth")
     code, _, err = call("export", "a.pth")
     assert (code, "--save NEW.ckpt makes one" in err) == (2, True)
+
+
+def test_the_packages_of_a_format_are_named_as_anybody_can_install_them(
+    tmp_path, call, trained, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    code, out, err = call("export", trained / "wa" / "last.ckpt", "--out", "net.onnx")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "format 'onnx' needs the package 'onnxscript'" in err
+    assert err.endswith(": pip install onnx onnxscript onnxruntime\n")
+    assert not (tmp_path / "net.onnx").exists()
 
 
 def test_a_damaged_export_is_named(tmp_path, call, trained, two_domains):

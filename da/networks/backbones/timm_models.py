@@ -1,6 +1,6 @@
 """Models of timm (Wightman, pytorch-image-models), by name: ``timm/resnet50_gn``.
 
-timm is optional (``pip install -e '.[timm]'``) and imported only when one of its models is built.
+timm is optional (the extra ``timm``) and imported only when one of its models is built.
 """
 
 from __future__ import annotations
@@ -101,8 +101,7 @@ def _import_timm(name: str) -> Any:
         import timm
     except ImportError as error:
         raise UserError(
-            f"backbone '{name}' needs timm, which can't be imported ({error}): "
-            "pip install -e '.[timm]'"
+            f"backbone '{name}' needs timm, which can't be imported ({error}): pip install timm"
         ) from error
     return timm
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from da.ops.files import path_from
 from da.ops.shown_text import visible
 
 FOLDER = "analysis"
@@ -66,8 +66,7 @@ def groups(folders: tuple[Path, ...], out: Path) -> Iterator[Group]:
                 continue
             data = data_uri(file) if left > 0 else ""
             left -= len(data)
-            where = Path(os.path.relpath(file, out)).as_posix()
-            shown.append(Picture(caption, where, data))
+            shown.append(Picture(caption, path_from(out, file), data))
         if shown:
             yield Group(visible(place.name), shown)
 
