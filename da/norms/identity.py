@@ -46,7 +46,9 @@ class BranchScale(nn.Module):
         super().__init__()
         like = next(end.parameters(), torch.ones((), requires_grad=True))
         self.scale = nn.Parameter(like.new_zeros(1), requires_grad=like.requires_grad)
-        self._replaced = (type(end), end.num_features) if type(end) in BATCH_NORMS else None
+        self._replaced: tuple[Any, int] | None = None
+        if type(end) in BATCH_NORMS:
+            self._replaced = type(end), int(end.num_features)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same."""
