@@ -20,16 +20,23 @@ log = logging.getLogger(__name__)
 
 
 def find_config(name: str) -> Path:
-    """A configuration by its path from here, or its name among those that come with the library.
+    """A grid by its path from here, or its name among those that come with the library.
+
+    Args:
+        name: such as ``"digits_small"`` for ``configs/ablations/digits_small.yaml``.
 
     Raises:
         UserError: there is neither; lists those at hand.
+
+    >>> find_config("digits").parent.name
+    'ablations'
     """
     path = Path(name)
     if path.is_file():
         return path
-    if file := packaged_config(name):
-        return file
+    for one in (f"ablations/{name}", name):
+        if file := packaged_config(one):
+            return file
     at_hand = sorted(p.relative_to(root()).as_posix() for p in root().glob("configs/[ap]*/*.yaml"))
     raise UserError(f"no such configuration: {name}; those at hand: {', '.join(at_hand)}")
 
