@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from da.discovery import short_name
@@ -17,6 +18,7 @@ from da.errors import UserError, unknown
 from da.grids.grid import Grid, all_tasks, domain_problems, split_task, swept
 from da.grids.tuning_validation import Problems, tuning_problems
 from da.installation import stored_name
+from da.ops.files import split_choice
 
 if TYPE_CHECKING:
     from da.engine.result import ScoredImages
@@ -253,6 +255,7 @@ def _check_norms(settings: dict[str, Any], problems: Problems) -> None:
     if not problems:
         for norm, options in right:
             problems.of("model", lambda: _check_start(settings, norm, options))  # noqa: B023
+        problems.of("model", lambda: _check_heads(settings, right))
 
 
 def _points(arguments: dict[str, Any]) -> list[dict[str, Any]]:
@@ -262,13 +265,31 @@ def _points(arguments: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -> None:
-    from da.methods.base import Method
     from da.networks.pretrained_conversion import conversion_plan
 
+    for model in _models(settings):
+        conversion_plan({**model, "norm": norm, "norm_options": options})
+
+
+def _check_heads(settings: dict[str, Any], norms: list[tuple[str, dict[str, Any]]]) -> None:
+    """That all normalisers take the heads of a checkpoint that they start from, or none does."""
+    from da.networks.trained_heads import refuse_unequal_starts
+    from da.networks.weight_files import read_weight_file
+
+    for model in _models(settings):
+        weights = model["weights"]
+        if weights and Path(split_choice(weights)[0]).expanduser().is_file():
+            starts = [{**model, "norm": norm, "norm_options": options} for norm, options in norms]
+            refuse_unequal_starts(read_weight_file(weights), starts)
+
+
+def _models(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The arguments of all methods, of every swept point."""
+    from da.methods.base import Method
+
     defaults = {name: parameter.default for name, parameter in parameters_of(Method).items()}
-    for point in _points(swept(_options_of(settings, "sweep"), "model.")):
-        named = {"norm": norm, "norm_options": options}
-        conversion_plan({**defaults, **_options_of(settings, "model"), **point, **named})
+    points = _points(swept(_options_of(settings, "sweep"), "model."))
+    return [{**defaults, **_options_of(settings, "model"), **point} for point in points]
 
 
 def _check_scores(settings: dict[str, Any], problems: Problems) -> None:

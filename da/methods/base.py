@@ -17,6 +17,7 @@ from da.methods.stages import Stage, StagedModule
 from da.methods.updates import Sharpness, Step
 from da.networks.network import Network, evaluating, split_activations
 from da.networks.pretrained_conversion import convert_backbone
+from da.networks.trained_heads import start_heads
 from da.norms import normaliser
 from da.norms.base import tell_domains
 from da.norms.weight_align.sharing import aligned_once
@@ -235,12 +236,14 @@ class Method(StagedModule, ABC):
         """Converts pretrained weights, and builds the method's own parts after that; once.
 
         Args:
-            data: images to convert on; None where a state is loaded afterwards.
+            data: images to convert on, and names of classes; None where a state is loaded
+                afterwards.
         """
         if self.prepared:
             return
         if data is not None:
             self.convert(data)
+            start_heads(self.network, self.hparams, data.classes)
         self.build()
         self.prepared = True
 

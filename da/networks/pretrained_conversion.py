@@ -171,19 +171,23 @@ def read_trained_backbone(settings: Mapping[str, Any]) -> WeightFile | None:
     if not Path(split_choice(weights)[0]).expanduser().is_file():
         return None
     file = read_weight_file(weights)
-    if file.norm is None:
+    if file.settings is None or file.norm is None:
         return None
     mine = short_name(settings["norm"]) if "backbone" in settings["scope"] else "bn"
-    trained = {**file.model_args, "norm": file.norm, "norm_options": file.norm_options}
-    first, second = (_full_options(one) for one in (trained, settings))
+    first, second = (_full_options(one) for one in (file.settings, settings))
     if mine != short_name(file.norm) or first != second:
         options = [
             {k: v for k, v in one.items() if k not in PLAIN or first.get(k) != second.get(k)}
             for one in (first, second)
         ]
+        advice = "give the same"
+        if mine == short_name(file.norm) and first == _full_options(
+            {**settings, "conversion": "off"}
+        ):
+            advice = "these weights need no conversion, so give --model.conversion off"
         raise UserError(
             f"weights: the backbone in '{weights}' was trained with norm '{file.norm}' and options "
-            f"{options[0]}, the model has '{mine}' and {options[1]}; give the same"
+            f"{options[0]}, the model has '{mine}' and {options[1]}; {advice}"
         )
     return file
 

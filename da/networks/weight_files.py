@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -38,20 +38,26 @@ class WeightFile(NamedTuple):
     Attributes:
         path: of it.
         tensors: by name, unwrapped from what a training script put around them.
-        norm: the normaliser of the backbone where a training here wrote the file and it is not
-            plain batch norm; None otherwise.
-        norm_options: of that normaliser.
-        model_args: the other arguments of that model.
+        settings: the arguments of the model, ``norm`` and ``norm_options`` among them, where a
+            training here wrote the file; None otherwise.
+        classes: their names, in the order of the classifier; none where it is from elsewhere.
         backbone: what the tensors of the backbone that is evaluated, a teacher's, are named
             behind, where a training here wrote the file.
     """
 
     path: str
     tensors: dict[str, Tensor]
-    norm: str | None = None
-    norm_options: Mapping[str, Any] = {}
+    settings: Mapping[str, Any] | None = None
+    classes: Sequence[str] = ()
     backbone: str | None = None
-    model_args: Mapping[str, Any] = {}
+
+    @property
+    def norm(self) -> str | None:
+        """The normaliser of the backbone of a training here; None where it is plain batch norm."""
+        if self.settings is None or "backbone" not in self.settings.get("scope", ("backbone",)):
+            return None
+        norm: str = self.settings["norm"]
+        return None if norm == "bn" else norm
 
 
 def read_weight_file(path: str) -> WeightFile:
@@ -61,31 +67,29 @@ def read_weight_file(path: str) -> WeightFile:
         UserError: where it can't be read, or holds no tensors by name.
     """
     content = read_tensors("weights", split_choice(path)[0], ADVICE)
-    norm, options, args = _normaliser_of(content)
+    settings = _settings_of(content)
+    classes = content["classes"] if settings is not None else ()
     backbone = content.get("backbone") if isinstance(content, dict) else None
     name = backbone if isinstance(backbone, str) else None  # a file from elsewhere may hold tensors
     tensors = unwrap_tensors(content, "weights", path, ADVICE)
-    return WeightFile(path, tensors, norm, options, name, args)
+    return WeightFile(path, tensors, settings, classes, name)
 
 
-def _normaliser_of(content: Any) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
-    """The normaliser of the backbone in a checkpoint of this library, and the model's arguments.
+def _settings_of(content: Any) -> dict[str, Any] | None:
+    """The arguments of the model in a checkpoint of this library.
 
     Other programs may keep a ``spec`` or ``settings`` of their own beside the weights.
     """
-    if not isinstance(content, dict):
-        return None, {}, {}
+    if not isinstance(content, dict) or "classes" not in content:
+        return None
     spec, settings = content.get("spec"), content.get("settings")
-    model = settings.get("model") if isinstance(settings, dict) and "classes" in content else None
+    model = settings.get("model") if isinstance(settings, dict) else None
     if isinstance(spec, dict) and {"norm", "norm_options"} <= spec.keys():
-        args, norm, options = spec.get("model_args", {}), spec["norm"], spec["norm_options"]
-    elif isinstance(model, dict):
-        args = model.get("init_args", {})
-        norm, options = args.get("norm", "bn"), args.get("norm_options") or {}
-    else:
-        return None, {}, {}
-    covered = "backbone" in args.get("scope", ("backbone",))
-    return (norm, options, args) if covered and norm != "bn" else (None, {}, {})
+        named = {name: spec[name] for name in ("norm", "norm_options")}
+        return {**spec.get("model_args", {}), **named}
+    if isinstance(model, dict):
+        return {"norm": "bn", "norm_options": None, **model.get("init_args", {})}
+    return None
 
 
 def unwrap_tensors(content: Any, kind: str, path: str, advice: str) -> dict[str, Tensor]:

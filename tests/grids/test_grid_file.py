@@ -1,6 +1,7 @@
 import hashlib
 
 import pytest
+import torch
 from refusing import refused
 
 from da.cli import ablate, tune
@@ -12,6 +13,7 @@ from da.grids.overrides import Override
 from da.grids.setting_keys import documented_keys
 from da.grids.statistics_study import is_study
 from da.grids.training_keys import Optimizer
+from da.grids.weights_hash import hash_weights
 from da.ops.clipping import GRADIENT_CLIP_VAL
 
 BASE = """
@@ -160,6 +162,18 @@ def test_weights_are_known_by_their_content(tmp_path):
     assert grid.cell("a->b", "M", "wa", {}, 0, 0.1).id != first.id
     file.unlink()
     assert grid.cell("a->b", "M", "wa", {}, 0, 0.1).weights_content is None
+
+
+def test_a_checkpoint_of_ours_is_known_by_what_is_taken_of_it_too(tmp_path):
+    content = {"state_dict": {"network.backbone.weight": torch.zeros(1)}, "classes": ["a", "b"]}
+    torch.save(content, tmp_path / "elsewhere.ckpt")
+    torch.save({**content, "spec": {"norm": "bn", "norm_options": {}}}, tmp_path / "ours.ckpt")
+    plain = {
+        name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        for name in ("elsewhere.ckpt", "ours.ckpt")
+    }
+    assert hash_weights(str(tmp_path / "elsewhere.ckpt")) == plain["elsewhere.ckpt"]
+    assert hash_weights(str(tmp_path / "ours.ckpt")) not in (None, plain["ours.ckpt"])
 
 
 def several(tmp_path, text):

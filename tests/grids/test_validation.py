@@ -313,6 +313,26 @@ def test_a_normaliser_of_pretrained_statistics_is_refused_in_a_grid_without_them
     assert norm in refused(lambda: checked(norms=["bn", norm], model=model, sweep=swept))
 
 
+def test_normalisers_that_would_take_unequal_parts_of_a_checkpoint_are_refused(tmp_path):
+    parts = ("network.backbone.x", "network.bottleneck.0.weight", "network.classifier.weight")
+    content = {"state_dict": {name: torch.zeros(1) for name in parts}, "classes": ["a", "b"]}
+    content |= {"spec": {"norm": "bn", "norm_options": {}}, "backbone": "network.backbone"}
+    path = str(tmp_path / "last.ckpt")
+    torch.save(content, path)
+    said = refused(lambda: checked(model={"weights": path}))
+    assert said == (
+        f"model: weights: bn would start from the bottleneck and the classifier in '{path}', and "
+        "wa can't: the comparison would be of unequal starts; name the backbone alone, "
+        f"'{path}::network.backbone'"
+    )
+    for right in (
+        {"norms": ["bn"], "model": {"weights": path}},
+        {"model": {"weights": path, "scope": ["backbone"]}},
+        {"model": {"weights": f"{path}::network.backbone"}},
+    ):
+        assert checked(**right)
+
+
 def test_a_score_of_a_set_picks_epochs_and_no_rates():
     [problem] = name_problems({**SETTINGS, "tune": {"criterion": "EnsV"}})
     assert problem.startswith("tune.criterion: EnsV compares the evaluations of one training with")
