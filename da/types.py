@@ -120,11 +120,13 @@ class NamedImages(NamedTuple):
         images: ``(B, C, H, W)`` float32, normalised; B may be 0.
         names: of their B files, relative to the folder that was named.
         unreadable: the files of the batch that can't be read, and what is wrong with each.
+        damaged: of the B files, those that are damaged inside and read all the same, and how.
     """
 
     images: Tensor
     names: list[str]
     unreadable: dict[str, str]
+    damaged: Mapping[str, str] = {}
 
 
 Images = Tensor | list[Tensor]

@@ -70,6 +70,7 @@ def as_json(
     classes: Sequence[str],
     network: str,
     unreadable: Mapping[str, str],
+    damaged: Mapping[str, str],
 ) -> str:
     """An object per file, its classes from the most probable to the least.
 
@@ -78,6 +79,7 @@ def as_json(
         classes: their names.
         network: the file that it is in.
         unreadable: files that nothing is predicted of, and why.
+        damaged: files that are damaged inside and predicted all the same, and how.
     """
 
     def shown(one: Prediction) -> dict[str, object]:
@@ -96,5 +98,6 @@ def as_json(
         "classes": [as_utf8(name) for name in classes],
         "predictions": [shown(one) for one in predictions],
         "unreadable": {as_utf8(k): as_utf8(v) for k, v in unreadable.items()},
+        "damaged": {as_utf8(k): as_utf8(v) for k, v in damaged.items()},
     }
     return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1) + "\n"

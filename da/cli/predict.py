@@ -24,6 +24,7 @@ from da.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from da.cli._prediction_files import Prediction
     from da.types import NamedImages
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -73,6 +74,20 @@ class Predictor(NamedTuple):
     context: AbstractContextManager[Any] = nullcontext()
 
 
+class Said(NamedTuple):
+    """What is said of the files.
+
+    Attributes:
+        predictions: of those that can be read.
+        unreadable: the others, and why.
+        damaged: of the first, those that are damaged inside, and how.
+    """
+
+    predictions: list[Prediction]
+    unreadable: dict[str, str]
+    damaged: dict[str, str]
+
+
 def main(argv: list[str]) -> int:
     """Writes what is predicted of each image; 1 where something could not be read."""
     from da.cli._prediction_files import as_csv, as_json
@@ -81,19 +96,19 @@ def main(argv: list[str]) -> int:
 
     exported = bool(argv) and is_exported(argv[0])
     config, predictor = (of_exported if exported else of_checkpoint)(argv)
-    predictions, unreadable = predict(predictor)
+    said = predict(predictor)
+    predictions, unreadable = said.predictions, said.unreadable
     classes = predictor.classes
     if config["format"] == "csv":
         text = as_csv(predictions, classes)
     else:
-        text = as_json(predictions, classes, argv[0], unreadable)
+        text = as_json(predictions, classes, argv[0], unreadable, said.damaged)
     out = Path(config["out"] or f"predictions.{config['format']}").expanduser()
     if not predictions:
         more = f" ({len(unreadable)} files)" if len(unreadable) > 1 else ""
         raise UserError(f"no image could be read{more}: {shown(next(iter(unreadable.values())))}")
     write_atomically(out, text)
-    odd = [one.file for one in predictions if not is_utf8(one.file)]
-    return report(out, len(predictions), unreadable, odd)
+    return report(out, said)
 
 
 def of_checkpoint(argv: list[str]) -> tuple[Any, Predictor]:
@@ -160,17 +175,19 @@ def folder_of(config: Any) -> str:
     return str(config["images"])
 
 
-def predict(predictor: Predictor) -> tuple[list[Any], dict[str, str]]:
-    """What a network says of each file, and the files that it can say nothing of, with reasons."""
+def predict(predictor: Predictor) -> Said:
+    """What a network says of each file."""
     import torch
 
     from da.cli._prediction_files import Prediction
 
     predictions: list[Prediction] = []
     unreadable: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     with predictor.context:
-        for images, names, bad in predictor.batches:
+        for images, names, bad, inside in predictor.batches:
             unreadable |= bad
+            damaged |= inside
             if not names:
                 continue
             p = torch.softmax(predictor.logits(images).double(), dim=1)
@@ -179,7 +196,7 @@ def predict(predictor: Predictor) -> tuple[list[Any], dict[str, str]]:
                     predictions.append(Prediction(name, row.tolist()))
                 else:
                     unreadable[name] = f"image '{name}': the network's output is not finite"
-    return predictions, unreadable
+    return Said(predictions, unreadable, damaged)
 
 
 def is_utf8(name: str) -> bool:
@@ -198,20 +215,27 @@ def shown(text: str) -> str:
     return printable(text)
 
 
-def report(out: Path, count: int, unreadable: dict[str, str], odd: Sequence[str]) -> int:
+def report(out: Path, said: Said) -> int:
     """Names what went wrong; the last line says what was written. Returns the exit code."""
     import sys
 
-    for reason in list(unreadable.values())[:NAMED]:
-        print(f"left out: {shown(reason)}", file=sys.stderr)
-    if len(unreadable) > NAMED:
-        print(f"left out: {len(unreadable) - NAMED} more", file=sys.stderr)
-    for name in odd[:NAMED]:
-        print(f"name that is no UTF-8, written as {shown(name)}", file=sys.stderr)
+    odd = {one.file: one.file for one in said.predictions if not is_utf8(one.file)}
+    for before, lines in (
+        ("left out: ", said.unreadable),
+        ("predicted all the same: ", said.damaged),
+        ("name that is no UTF-8, written as ", odd),
+    ):
+        for line in list(lines.values())[:NAMED]:
+            print(f"{before}{shown(line)}", file=sys.stderr)
+        if len(lines) > NAMED:
+            print(f"{before}{len(lines) - NAMED} more", file=sys.stderr)
+    count = len(said.predictions)
     parts = [f"{count} image{'s' * (count != 1)}"]
-    if unreadable:
-        parts.append(f"{len(unreadable)} left out, as they can't be read")
+    if said.unreadable:
+        parts.append(f"{len(said.unreadable)} left out, as they can't be read")
+    if said.damaged:
+        parts.append(f"{len(said.damaged)} damaged inside")
     if odd:
         parts.append(f"{len(odd)} with an escaped name")
     print(f"written: {out} ({'; '.join(parts)})")
-    return 1 if unreadable or odd else 0
+    return 1 if said.unreadable or odd else 0

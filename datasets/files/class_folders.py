@@ -11,7 +11,15 @@ import numpy as np
 from da.errors import UserError
 
 from .class_matching import NO_LABEL
-from .file_names import composed, folders, image_files, images_below, in_order, normalise_name
+from .file_names import (
+    BESIDE,
+    composed,
+    folders,
+    image_files,
+    images_below,
+    in_order,
+    normalise_name,
+)
 from .layout import Listing, map_spellings
 
 UNLABELLED = ("unlabelled", "unlabeled")
@@ -57,7 +65,7 @@ def list_class_folders(
     labels: list[int] = []
     passed_over = Counter(direct.passed_over)
     if direct.names:
-        passed_over["beside the folders of classes"] = len(direct.names)
+        passed_over[BESIDE] = len(direct.names)
     for label, (name, folder) in enumerate(pairs):
         found = images_below(place / folder)
         if not found.names:

@@ -11,9 +11,32 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .decoding import Reading, read_image
 
 _OF_DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG", "Invalid", "Inconsistent progression")
 """How libjpeg's warnings begin; others are of no consequence."""
+
+
+def read_with_complaints(path: Path, reading: Reading) -> tuple[NDArray[np.uint8], str]:
+    """An image as :func:`read_image` gives it, and what the decoder complains about, in one line.
+
+    As :func:`decoder_complaints`, it is for one thread that decodes.
+    """
+    with decoder_complaints() as said:
+        pixels = read_image(path, reading)
+    return pixels, "; ".join(said)
+
+
+def describe_damage(path: Path, complaint: str) -> str:
+    """One line on a file that is damaged inside and decoded all the same."""
+    return (
+        f"image '{path}' is damaged inside, and parts of it come out grey or shifted: {complaint}"
+    )
 
 
 @contextmanager

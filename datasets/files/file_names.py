@@ -21,6 +21,10 @@ HIDDEN = "hidden"
 """What files are counted as whose names start with a dot."""
 
 
+BESIDE = "beside the folders of classes"
+"""What images are counted as that lie where they are of no class."""
+
+
 class Found(NamedTuple):
     """Image files, and what lies beside them.
 

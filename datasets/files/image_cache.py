@@ -32,6 +32,7 @@ from ..files.decoder_complaints import decoder_complaints
 from ..files.decoding import UnreadableImage, read_image
 from ..files.image_sets import FileImages, Images, ImageSet
 from ..files.parallel import in_parallel
+from ..files.shared_flags import SharedFlags
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ class CachedImages(ImageSet):
         self.sizes: NDArray[np.int32] = index["sizes"]
         self.checksums: NDArray[np.uint32] = index["checksums"]
         self._map: mmap.mmap | None = None
-        self._seen = _Seen(len(self))
+        # An image is compared with its checksum once in a run. The last flag: damage was reported.
+        self._seen = SharedFlags(len(self) + 1)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_map": None}
@@ -115,8 +117,7 @@ class CachedImages(ImageSet):
             raise UnreadableImage(
                 f"{damaged} gives other pixels by now; remove '{place}', and it is built again"
             )
-        if self._seen.flags[-1] == 0:  # once for a run, however many are damaged
-            self._seen.flags[-1] = 1
+        if self._seen.set_first(-1):  # once for a run, however many are damaged
             log.warning(
                 "'%s' is damaged at '%s': what is damaged in it is made again from the files",
                 *(place, self.files.paths[i]),
@@ -134,25 +135,6 @@ class CachedImages(ImageSet):
         """That of the files, since the pixels are the same; re-encoded ones are not."""
         known = self.files.fingerprint()
         return digest(known, "jpeg", QUALITY, VERSION) if self.encoded else known
-
-
-class _Seen:
-    """Which images were compared with their checksums.
-
-    Processes that are forked share it, so that each image is compared once in a run; one that is
-    spawned begins anew.
-
-    Args:
-        count: of images.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        # One more, for whether damage was reported.
-        self.flags = np.frombuffer(mmap.mmap(-1, count + 1), np.uint8)
-
-    def __reduce__(self) -> tuple[type[_Seen], tuple[int]]:
-        return _Seen, (self.count,)
 
 
 def cached(

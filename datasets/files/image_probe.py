@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from .decoder_complaints import decoder_complaints
-from .decoding import ORIENTATION, Reading, UnreadableImage, read_image
+from .decoder_complaints import read_with_complaints
+from .decoding import ORIENTATION, Reading, UnreadableImage
 from .peculiarities import Peculiar, look_at
 
 _KINDS = {"L": "grey", "1": "black and white", "P": "palette", "CMYK": "CMYK", "F": "float"}
@@ -57,9 +57,8 @@ def probe_image(path: Path, reading: Reading) -> Seen:
             with Image.open(path) as image:
                 found = Seen("", _kind(image), image.size, _turned(image), content)
                 found = found._replace(peculiar=look_at(image))
-        with decoder_complaints() as complaints:
-            read_image(path, reading)
-        found = found._replace(damage="; ".join(complaints))
+        _, damage = read_with_complaints(path, reading)
+        found = found._replace(damage=damage)
     except UnreadableImage as error:
         cause = error.__cause__
         return Seen(_of_decoder(cause if isinstance(cause, Exception) else error, raw))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +16,12 @@ from da.errors import UserError
 from da.types import Images
 
 from .content_hashes import content_hashes, digest
-from .decoding import Reading, read_image
+from .decoder_complaints import describe_damage, read_with_complaints
+from .decoding import Reading
 from .domain_checks import name_differences
+from .shared_flags import SharedFlags
+
+log = logging.getLogger(__name__)
 
 
 class ImageSet(ABC):
@@ -106,12 +111,18 @@ class FileImages(ImageSet):
         self.labels = labels
         self.classes = tuple(classes)
         self.reading = reading
+        self._damage_said = SharedFlags(len(self.paths))
 
     def images(self, indices: NDArray[np.int64]) -> Images:
-        """See :meth:`ImageSet.images`; C is 3."""
-        return [
-            torch.from_numpy(read_image(self.root / self.paths[i], self.reading)) for i in indices
-        ]
+        """See :meth:`ImageSet.images`; C is 3. Says once of each file that it is damaged inside."""
+        return [torch.from_numpy(self._image(int(i))) for i in indices]
+
+    def _image(self, i: int) -> NDArray[np.uint8]:
+        path = self.root / self.paths[i]
+        pixels, complaint = read_with_complaints(path, self.reading)
+        if complaint and self._damage_said.set_first(i):
+            log.warning("%s", describe_damage(path, complaint))
+        return pixels
 
     def names(self, indices: NDArray[np.int64]) -> list[str]:
         """The paths of the files, relative to the root."""

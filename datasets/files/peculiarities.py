@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +77,7 @@ def peculiarities(files: FileImages) -> Peculiar:
     try:
         path = cache_folder() / "remarks" / f"{files.fingerprint()}.json"
     except UserError:  # a file is gone or can't be read, which is said where it is wanted
-        return _look_at_all(files)
+        return look_at_files(files.root, files.paths)
     try:
         content, sealed = parse_sealed(path.read_bytes())
         if sealed:
@@ -86,7 +86,7 @@ def peculiarities(files: FileImages) -> Peculiar:
         pass
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s is broken (%s): looking at all images again", path, error)
-    found = _look_at_all(files)
+    found = look_at_files(files.root, files.paths)
     try:
         write_sealed(path, {"files": found._asdict()}, indent=None)
     except OSError as error:
@@ -94,7 +94,8 @@ def peculiarities(files: FileImages) -> Peculiar:
     return found
 
 
-def _look_at_all(files: FileImages) -> Peculiar:
-    jobs = [(files.root, name) for name in files.paths]
+def look_at_files(root: Path, names: Sequence[str]) -> Peculiar:
+    """What is peculiar about the files of these names in a folder; nothing is kept."""
+    jobs = [(root, name) for name in names]
     looked = in_parallel(_look, jobs, None, "looking at images", show=len(jobs) > 5000)
-    return sum_up(dict(zip(files.paths, looked, strict=True)))
+    return sum_up(dict(zip(names, looked, strict=True)))

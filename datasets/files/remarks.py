@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from da.errors import UserError
 
 from .class_matching import NO_LABEL
 from .content_hashes import content_hashes
-from .decoding import Reading
-from .file_names import HIDDEN, images_below
+from .file_names import BESIDE, HIDDEN
 from .image_sets import FileImages
-from .peculiarities import Peculiar, peculiarities
-
-log = logging.getLogger(__name__)
+from .peculiarities import Peculiar, look_at_files, peculiarities
 
 SIXTEEN_BITS = 65535
 FEW = 4095
@@ -31,10 +25,15 @@ def remarks_of_names(domain: str, passed_over: Counter[str]) -> list[str]:
     if not shown:
         return []
     endings = ", ".join(f"{ending} {n:,}" for ending, n in shown.items())
+    count = sum(shown.values())
+    are, why = "files are", "they aren't called like images"
+    if count == 1:
+        are, why = "file is", "it isn't called like an image"
+    if BESIDE in shown:
+        why += f", or {'lies' if count == 1 else 'lie'} {BESIDE}"
     return [
-        f"{domain}: {sum(shown.values()):,} files are passed over, as they aren't called like "
-        f"images or lie beside the folders of classes ({endings}); convert, rename or move those "
-        "that are meant"
+        f"{domain}: {count:,} {are} passed over, as {why} ({endings}); convert, rename or move "
+        "what is meant"
     ]
 
 
@@ -42,15 +41,17 @@ def remarks_of_files(domain: str, found: Peculiar) -> list[str]:
     """What the images of a domain come out as that nobody would expect, a line each."""
     said = []
     if found.frames:
+        hold = f"{found.frames:,} files hold" if found.frames > 1 else "a file holds"
+        such = f", such as '{found.first}'" if found.frames > 1 else f" ('{found.first}')"
         said.append(
-            f"{domain}: {found.frames:,} files hold several frames or pages, of which the first is "
-            f"read, such as '{found.first}'; save others as files of their own"
+            f"{domain}: {hold} several frames or pages, of which the first is read{such}; save "
+            "others as files of their own"
         )
     if found.deep and found.brightest <= FEW:
         bits = found.brightest.bit_length()
         most = round(found.brightest / 257)
         said.append(
-            f"{domain}: the {found.deep:,} grey images of 16 bits have no value above "
+            f"{domain}: no grey image of 16 bits ({found.deep:,}) has a value above "
             f"{found.brightest:,}, which takes {bits} bits: they come out nearly black, {most} of "
             f"255 at most; multiply them by {SIXTEEN_BITS // max(found.brightest, 1)}"
         )
@@ -94,23 +95,18 @@ def remarks_of_domains(
     return said
 
 
-def images_of_folder(folder: str | Path, reading: Reading) -> FileImages:
-    """The images in a folder and below it, to be predicted; says what is passed over.
+def remarks_of_folder(
+    called: str, root: Path, names: Sequence[str], passed_over: Counter[str]
+) -> list[str]:
+    """All that is to be said of image files that are to be predicted, a line each.
 
-    Raises:
-        UserError: there is no such folder, or no image in it.
+    Args:
+        called: what the user called the folder or the file.
+        root: folder that the names are relative to.
+        names: of the files.
+        passed_over: the other files, see :class:`Found`.
     """
-    path = Path(folder).expanduser()
-    if not path.is_dir():
-        raise UserError(f"'{folder}' is not a folder; name one that holds images")
-    names, others = images_below(path)
-    if not names:
-        raise UserError(f"folder '{folder}' holds no images (other files: {others.total()})")
-    files = FileImages(path, names, np.zeros(len(names), np.int64), ("",), reading)
-    called = str(folder)
-    for text in (
-        *remarks_of_names(called, others),
-        *remarks_of_files(called, peculiarities(files)),
-    ):
-        log.warning("%s", text)
-    return files
+    return [
+        *remarks_of_names(called, passed_over),
+        *remarks_of_files(called, look_at_files(root, names)),
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,55 +15,34 @@ from da.errors import UserError
 from da.ops.image_preparation import ImagePreparation
 from da.types import NamedImages
 
-from ..files.decoding import Reading, UnreadableImage, read_image
-from ..files.file_names import EXTENSIONS
+from ..files.decoder_complaints import describe_damage, read_with_complaints
+from ..files.decoding import Reading, UnreadableImage
+from ..files.file_names import Found, images_below
 from ..files.image_probe import touched
+from ..files.remarks import remarks_of_folder
 from .augmentation import CropAndFlip, Transform
 from .loader import Loader
 
 log = logging.getLogger(__name__)
 
 
-def find_images(place: str | Path) -> tuple[Path, list[str], int]:
-    """The image files in a folder and all folders in it, sorted; or the one file that is named.
-
-    Folders and files whose names start with a dot are passed over, and so is what isn't called
-    like an image; links are followed.
-
-    Returns:
-        The folder, the paths in it, and the number of files passed over.
+def find_images(place: str | Path) -> tuple[Path, Found]:
+    """A folder and, sorted, the image files in it and below (:func:`images_below`); or one file.
 
     Raises:
         UserError: where there is none, or a folder can't be listed.
     """
     root = Path(place).expanduser()
     if root.is_file():
-        return root.parent, [root.name], 0
+        return root.parent, Found([root.name], Counter())
     if not root.is_dir():
         raise UserError(f"'{place}' is not a folder or a file; name one that holds images")
-    names: list[str] = []
-    others = 0
-    visited: set[str] = set()  # a link may lead back
-    for folder, inner, files in os.walk(root, onerror=_refuse_unlisted, followlinks=True):
-        real = os.path.realpath(folder)
-        shown = [name for name in inner if not name.startswith(".") and name != "__MACOSX"]
-        inner[:] = [] if real in visited else sorted(shown)
-        files = [] if real in visited else files
-        visited.add(real)
-        images = [
-            name
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
-        ]
-        others += len(files) - len(images)
-        names += [Path(folder, name).relative_to(root).as_posix() for name in images]
-    if not names:
-        raise UserError(f"folder '{place}' holds no images (other files: {others})")
-    return root, sorted(names), others
-
-
-def _refuse_unlisted(error: OSError) -> None:
-    raise UserError(f"folder '{error.filename}' can't be listed: {error.strerror}") from error
+    found = images_below(root)
+    if not found.names:
+        raise UserError(
+            f"folder '{place}' holds no images (other files: {found.passed_over.total()})"
+        )
+    return root, found._replace(names=sorted(found.names))
 
 
 class FileBatches(Dataset[NamedImages]):
@@ -97,17 +76,21 @@ class FileBatches(Dataset[NamedImages]):
     def __getitem__(self, item: int) -> NamedImages:
         if not 0 <= item < len(self):
             raise IndexError(item)
-        images, names, unreadable = [], [], {}
+        images, names = [], []
+        unreadable, damaged = {}, {}
         for name in self.paths[item * self.batch_size : (item + 1) * self.batch_size]:
             try:
                 if reason := touched(self.root / name):
                     raise UnreadableImage(f"image '{self.root / name}' can't be read: {reason}")
-                images.append(torch.from_numpy(read_image(self.root / name, self.reading)))
+                pixels, complaint = read_with_complaints(self.root / name, self.reading)
+                images.append(torch.from_numpy(pixels))
                 names.append(name)
+                if complaint:
+                    damaged[name] = describe_damage(self.root / name, complaint)
             except UnreadableImage as error:
                 unreadable[name] = str(error)
         prepared = self.transform.prepare(images) if images else torch.empty(0, 3, 0, 0)
-        return NamedImages(prepared, names, unreadable)
+        return NamedImages(prepared, names, unreadable, damaged)
 
 
 def prepared_images(
@@ -136,10 +119,11 @@ def named_loader(
     place: str | Path, reading: Reading, transform: Transform, batch_size: int, **options: Any
 ) -> Loader:
     """As :func:`prepared_images`, of the parts of a data module; the options are the loader's."""
-    root, paths, others = find_images(place)
-    if others:
-        log.info("'%s': %d files that are not called like images are passed over", place, others)
-    return Loader(FileBatches(root, paths, reading, transform, batch_size), transform, **options)
+    root, found = find_images(place)
+    for text in remarks_of_folder(f"'{place}'", root, *found):
+        log.warning("%s", text)
+    batches = FileBatches(root, found.names, reading, transform, batch_size)
+    return Loader(batches, transform, **options)
 
 
 def preparation_by(reading: Reading, transform: Transform) -> ImagePreparation | None:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -105,6 +106,37 @@ def test_a_bad_file_and_an_odd_name_cost_no_other_its_row(tmp_path, call, moved,
         assert (one["class"], one["probability"]) == next(iter(one["probabilities"].items()))
     assert call("predict", moved, "--images", photos, "--stats", "images")[0] == 1
     assert [row["file"] for row in rows_of(tmp_path / "predictions.csv")][2] == "caf\\xe9.png"
+
+
+def test_what_nobody_would_notice_of_the_files_is_said_and_costs_no_row(
+    tmp_path, call, moved, photos
+):
+    (photos / "notes.txt").write_text("nothing")
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime")]
+    frames[0].save(photos / "pages.tif", save_all=True, append_images=frames[1:])
+    Image.fromarray(np.full((32, 32), 4000, np.uint16)).save(photos / "dark.png")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(photos / "inside.jpg", quality=95)
+    content = bytearray((photos / "inside.jpg").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    (photos / "inside.jpg").write_bytes(content)
+    code, out, err = call("predict", moved, "--images", photos, "--format", "json")
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        "written: predictions.json (6 images; 1 damaged inside)",
+    )
+    for words in (
+        "1 file is passed over, as it isn't called like an image (.txt 1)",
+        "a file holds several frames or pages, of which the first is read ('pages.tif')",
+        "no grey image of 16 bits (1) has a value above 4,000, which takes 12 bits",
+        f"predicted all the same: image '{photos / 'inside.jpg'}' is damaged inside",
+    ):
+        assert err.count(words) == 1, err
+    assert "\nCorrupt" not in f"\n{err}"  # the decoder names no file
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert len(content["predictions"]) == 6
+    assert [*content["damaged"]] == ["inside.jpg"]
 
 
 def test_where_nothing_can_be_read_nothing_is_written(tmp_path, call, moved):

@@ -195,7 +195,7 @@ def test_lightning_fits_and_tests_it(make, tmp_path):
 
 def test_predicted_images_are_prepared_as_in_evaluation(make, tree):
     data = make()
-    ((images, names, _),) = data.predict_images(tree / "b" / "dog")
+    ((images, names, *_),) = data.predict_images(tree / "b" / "dog")
     assert names == ["0.png", "1.png", "2.png", "3.png"]
     expected = next(iter(data.val_dataloader()[1])).images
     assert torch.equal(images, expected[4:])

@@ -85,13 +85,13 @@ def test_files_of_several_frames_and_grey_that_is_nearly_black_are_said(root):
         "'a/cat/b.gif'; save others as files of their own"
     )
     assert second == (
-        "b: the 1 grey images of 16 bits have no value above 1,000, which takes 10 bits: they come "
+        "b: no grey image of 16 bits (1) has a value above 1,000, which takes 10 bits: they come "
         "out nearly black, 4 of 255 at most; multiply them by 65"
     )
     assert build(root).remarks() == [first, second]  # as kept
     text = check_files(Folder, str(root), 1, show=False).summary().text
     assert "4 files hold several frames or pages" in text
-    assert "the 1 grey images of 16 bits have no value above 1,000" in text
+    assert "no grey image of 16 bits (1) has a value above 1,000" in text
     Image.fromarray(ramp * 65).save(root / "b/dog/deep.png")
     assert build(root).remarks() == [first]
 
@@ -140,5 +140,12 @@ def test_a_jpeg_that_is_damaged_inside_is_named(root, caplog, capfd):
     build(root, cache=True, cache_folder=str(root / "cache")).prepare_data()
     assert "1 of 4 images are damaged inside" in caplog.text
     assert str(path) in caplog.text
+    # Without a cache it is named where it is read first, and once, however often it is read.
+    caplog.clear()
+    images = build(root, cache=False).set_of("source", "train")
+    for _ in range(2):
+        images.images(np.arange(len(images)))
+    [said] = caplog.messages
+    assert said.startswith(f"image '{path}' is damaged inside, and parts of it come out grey")
     # The decoder itself is not heard: it names no file.
     assert "\nCorrupt" not in f"\n{capfd.readouterr().err}"
