@@ -218,7 +218,8 @@ def show(result: Result) -> None:
     if not labelled:
         title += f"; the {target.n:,} images of the target have no labels"
     elif target.unlabelled:
-        title += f"; {target.n:,} of {target.n + target.unlabelled:,} images of the target have one"
+        whole = target.n + target.unlabelled
+        title += f"; {target.n:,} of {whole:,} images of the target have a label"
     table = Table(title=title)
     columns = ["target test"] if labelled else [*result.spec.scores]
     for column in ("selection", "epoch", "source test", *columns):

@@ -107,7 +107,8 @@ class Report:
     @property
     def has_labels(self) -> bool:
         """Whether anything may be shown as an accuracy of the target."""
-        return any(table.has_labels for table in self.tables)
+        of_target = [table for table in self.tables if table.stream == "target/test"]
+        return any(table.has_labels for table in of_target)
 
 
 def rates(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:

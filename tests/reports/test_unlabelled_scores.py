@@ -2,22 +2,45 @@
 
 from io import StringIO
 
+import pytest
 from made_grids import fill, made_grid, noisy, written
 from rich.console import Console
 
 from da.reports import terminal
 
 
-def without_labels(cell, result):
-    """Takes what labels of the target say out of the results of one task."""
+def without_labels(cell, result, tasks=("b->a",)):
+    """Takes what labels of the target say out of the results of some tasks."""
     result.remarks = ["a: 3 files are passed over"]
-    if cell.task == "b->a":
+    if cell.task in tasks:
         for evaluation in result.evaluations:
             for streams in evaluation.forms.values():
                 for name, scores in streams.items():
                     if name.startswith("target"):
                         scores.accuracy = scores.class_mean = scores.cross_entropy = None
                         scores.label_free["InformationMaximisation"] = 0.1 * cell.seed
+
+
+@pytest.mark.parametrize("sweep", [{}, {"model.bottleneck": [8, 16]}])
+def test_where_no_target_has_labels_nothing_is_called_an_accuracy_of_it(tmp_path, sweep):
+    plan, _ = fill(
+        tmp_path,
+        made_grid(sweep=sweep),
+        noisy,
+        change=lambda cell, result: without_labels(cell, result, cell.task),
+    )
+    built = written(tmp_path, plan)
+    assert not built.has_labels
+    assert not (tmp_path / "figure.png").exists()
+    page = (tmp_path / "report.html").read_text()
+    assert "<td" in page
+    assert "accuracy on the target" not in page
+    texts = [page, *((tmp_path / f"report.{end}").read_text() for end in ("md", "tex"))]
+    for text in texts:
+        assert "oracle" not in text.partition("</style>")[2] + text.partition("</style>")[0]
+        assert "nothing is shown as an accuracy of it" in text
+    # Where something is swept there are tables of the source's.
+    assert ("Accuracy in percent" in texts[1]) == bool(sweep)
 
 
 def test_scores_stand_where_accuracies_are_not_known(tmp_path):

@@ -65,7 +65,7 @@ class Markdown(Renderer):
             text = code(fact.text) if fact.is_command else escape(fact.text)
             lines.append(f"- {fact.name}: {text}")
         lines.append("")
-        for paragraph in LEGEND:
+        for paragraph in LEGEND if any(table.has_labels for table in shown) else ():
             lines += [paragraph.format(seeds=len(plan.grid.seeds), comparisons=comparisons), ""]
         if report.has_labels:
             lines += ["![accuracy by task and normaliser](figure.png)", ""]

@@ -119,7 +119,13 @@ def header(report: Report) -> list[str]:
     """Titles of the table of runs."""
     swept = [name.removeprefix("model.") for name in report.plan.grid.sweep]
     rates = ["rates"] if len(report.plan.grid.rows) > 1 else []
-    return [*rates, "task", "method", "normaliser", "seed", *swept, "state", *SELECTIONS, "seconds"]
+    names = [*rates, "task", "method", "normaliser", "seed", *swept, "state"]
+    return [*names, *shown_selections(report), "seconds"]
+
+
+def shown_selections(report: Report) -> Sequence[Selection]:
+    """Whose accuracies the runs are listed with: nothing is one where no target has labels."""
+    return SELECTIONS if report.has_labels else ()
 
 
 def run_rows(report: Report) -> Iterator[RunRow]:
@@ -147,7 +153,7 @@ def _cells(report: Report, run: Run) -> list[Cell]:
     cells = [Cell(str(v), v if isinstance(v, (int, float)) else str(v)) for v in place]
     state = "not run" if run.state == "pending" else run.state
     cells.append(Cell(state, state, "" if result else "absent"))
-    for selection in SELECTIONS:
+    for selection in shown_selections(report):
         accuracy = run.accuracy("", selection)
         cells.append(Cell("–" if accuracy is None else percent(accuracy), accuracy))
     seconds = result.seconds.total if result else None
