@@ -89,14 +89,15 @@ def refuse_unequal_starts(file: WeightFile, settings: Sequence[Mapping[str, Any]
     if prefix is None or not _behind(file.tensors, f"{prefix}bottleneck."):
         return
     theirs = bottleneck_normaliser(file.settings or {})
-    takes = {str(one["norm"]): bottleneck_normaliser(one) == theirs for one in settings}
-    if len({*takes.values()}) > 1:
-        do, dont = (", ".join(n for n, taken in takes.items() if taken is x) for x in (True, False))
-        place = split_choice(file.path)[0]
+    takes: dict[bool, dict[str, None]] = {True: {}, False: {}}
+    for one in settings:
+        takes[bottleneck_normaliser(one) == theirs][one["norm"]] = None
+    if takes[True] and takes[False]:
+        alone = f"{split_choice(file.path)[0]}{CHOICE}{file.backbone or 'backbone'}"
         raise UserError(
-            f"weights: {do} would start from the bottleneck and the classifier in '{file.path}', "
-            f"and {dont} can't: the comparison would be of unequal starts; name the backbone "
-            f"alone, '{place}{CHOICE}{prefix}backbone'"
+            f"weights: {', '.join(takes[True])} would start from the bottleneck and the classifier "
+            f"in '{file.path}', and {', '.join(takes[False])} can't: the comparison would be of "
+            f"unequal starts; name the backbone alone, '{alone}'"
         )
 
 
