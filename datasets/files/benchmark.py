@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 
@@ -27,6 +28,8 @@ from .layout import (
     walk_folders,
 )
 from .list_files import NoSuchFiles, read_list, resolve_paths
+
+log = logging.getLogger(__name__)
 
 
 class Benchmark(FileData):
@@ -59,6 +62,19 @@ class Benchmark(FileData):
     def fetch(cls, root: Path) -> None:
         """Downloads the set into a folder, or says what to do by hand."""
         fetch_files(cls.title, cls.downloads, root, cls.by_hand)
+
+    def check_presence(self, domain: str) -> None:
+        """See :meth:`DomainData.check_presence`; says where another number is published."""
+        super().check_presence(domain)
+        splits: tuple[Split, ...] = ("train", "test") if self.published_splits else ("train",)
+        for split in splits:
+            key, count = self.key_of_split(domain, split), len(self.listing(domain, split).paths)
+            if (published := self.counts.get(key, count)) != count:
+                log.warning(
+                    "%s: %s images, published are %s: what is trained on them is not comparable "
+                    "with published numbers; data check %s says which classes differ",
+                    *(key, f"{count:,}", f"{published:,}", type(self).__name__),
+                )
 
     @classmethod
     def describe_root(cls) -> str:

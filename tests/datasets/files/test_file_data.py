@@ -108,6 +108,19 @@ def test_a_domain_that_is_not_there_is_named_with_what_to_do(root):
     refused(build(root).setup, "missing: back_pack, mug", "not published: sofa")
 
 
+def test_another_number_of_images_than_is_published_is_said_before_anything_is_trained(
+    root, caplog
+):
+    data = build(root)
+    for domain in ("amazon", "webcam"):
+        data.check_presence(domain)
+    assert caplog.messages == []
+    put(root, "Amazon", images=4)
+    build(root).check_presence("amazon")
+    [said] = caplog.messages
+    assert said.startswith("amazon: 12 images, published are 9: what is trained on them is not co")
+
+
 def test_lists_of_others_are_understood(root):
     names = [f"/home/x/web/{c}/{i}.png" for c in ("cup", "bike", "back pack") for i in range(2)]
     (root / "web").rename(root / "photos")
