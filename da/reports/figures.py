@@ -39,7 +39,7 @@ NAME = 28
 def save(out: Path, plan: Plan, shown: list[Table]) -> None:
     """Writes ``figure.png``, ``.svg`` and ``.pdf`` of the last epoch."""
     headline = [t for t in shown if t.selection == "last" and t.has_labels]
-    if not headline:  # the target has no labels
+    if not any(table.stream == "target/test" for table in headline):  # no target has labels
         for kind in KINDS:
             (out / f"figure.{kind}").unlink(missing_ok=True)
         return

@@ -21,7 +21,9 @@ def without_labels(cell, result, tasks=("b->a",)):
                         scores.label_free["InformationMaximisation"] = 0.1 * cell.seed
 
 
-@pytest.mark.parametrize("sweep", [{}, {"model.bottleneck": [8, 16]}])
+@pytest.mark.parametrize(
+    "sweep", [{}, {"model.bottleneck": [8, 16]}, {"model.optimizer": ["sgd", "adam"]}]
+)
 def test_where_no_target_has_labels_nothing_is_called_an_accuracy_of_it(tmp_path, sweep):
     plan, _ = fill(
         tmp_path,
