@@ -16,8 +16,8 @@ from da.benchmarks.peak_memory import peak_memory
 from da.errors import unknown
 from da.norms import WeightAlign, convert_pretrained
 from da.norms.folding import fold_batch_norms
-from da.norms.weight_align.conversion import compare_outputs
 from da.norms.weight_align.layers import Aligned
+from da.norms.weight_align.output_errors import compare_outputs
 from da.ops.seeding import seeded
 
 # Images whose moments are matched by the baseline that does only that, all in one batch.

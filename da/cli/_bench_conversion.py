@@ -10,6 +10,7 @@ examples:
   python run.py bench conversion --network resnet18 --size 64 --baselines --layers
   python run.py bench conversion --data OfficeCaltech10 --root ~/office_caltech10 --size 160 \\
     --network timm/tf_efficientnet_lite0 --weights efficientnet-lite0.pth --sources amazon,caltech
+  python run.py bench conversion --data OfficeCaltech10 --norm wa+bn …
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ HEADER = (
 
 
 #: Options that act with --data alone, and those that act without it alone.
-OF_DATA = ("root", "weights", "sources", "min_channels", "min_weights", "exclude", "out")
+OF_DATA = ("norm", "root", "weights", "sources", "min_channels", "min_weights", "exclude", "out")
 WITHOUT_DATA = ("baselines", "layers")
 
 
@@ -44,6 +45,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--baselines", action="store_true", help="also the two simpler ways")
     parser.add_argument("--layers", action="store_true", help="also the error after each layer")
     parser.add_argument("--data", type=str, help="data set whose photographs are converted on")
+    parser.add_argument("--norm", type=str, help="what it is converted to, with --data (wa)")
     parser.add_argument("--root", type=str, help="its folder")
     parser.add_argument("--weights", type=str, help="file of the whole network, for --data")
     parser.add_argument("--sources", type=str, help="domains to convert on, with commas (all)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from da.cli._options import output_folder
 from da.errors import UserError, unknown
@@ -13,6 +13,7 @@ from da.installation import program
 
 if TYPE_CHECKING:
     from da.benchmarks.conversion_of_photographs import Kept, Row
+    from da.norms import WeightAlign
 
 HEADER = (
     "| converted on | images | kept there, % | kept on the others together, % | on each | aligned:"
@@ -39,8 +40,6 @@ def measure_photographs(options: Any, arguments: str) -> int:
     from da.cli._option_names import options as option_names
     from da.data_sets import find_data_set
     from da.engine.provenance import describe_machine
-    from da.norms import WeightAlign
-    from da.norms.weight_align.conversion import PLAIN
 
     if not options.weights:
         raise UserError("--weights: expected the file of a whole network, which --data needs")
@@ -52,10 +51,8 @@ def measure_photographs(options: Any, arguments: str) -> int:
     for source in sources:
         if source not in domains:
             raise unknown("source", source, domains)
+    norm = chosen_normaliser(options)
     model = bench.build_classifier(options.network, options.weights)
-    exclude = options.exclude.split(",") if options.exclude else []
-    least = {name: options[name] for name in PLAIN if options[name] is not None}
-    norm = WeightAlign(**{**PLAIN, **least}, exclude=exclude)
     machine = f"{describe_machine()}; {options.threads} thread(s), torch {torch.__version__}"
     console, rows = Console(highlight=False, stderr=True), []
     with console.status(options.network) as status:
@@ -85,6 +82,22 @@ def measure_photographs(options: Any, arguments: str) -> int:
             text = f"converted on {row.source}, fewer than 90 % of predictions are kept there"
             print(f"{options.network}: {text}", file=sys.stderr)
     return 0
+
+
+def chosen_normaliser(options: Any) -> WeightAlign:
+    """The normaliser to convert to, with the defaults of a conversion where it has such options."""
+    from da.norms import WeightAlign, normaliser, options_of
+    from da.norms.weight_align.conversion import PLAIN
+
+    name = options.norm or "wa"
+    kind = type(normaliser(name))
+    if not issubclass(kind, WeightAlign):
+        raise UserError(f"--norm: expected wa, alone or with another (wa+bn), got '{name}'")
+    given = {name: options[name] for name in PLAIN if options[name] is not None}
+    if options.exclude:
+        given["exclude"] = options.exclude.split(",")
+    own = {key: value for key, value in PLAIN.items() if key in options_of(kind)}
+    return cast("WeightAlign", normaliser(name, **{**own, **given}))
 
 
 def line(row: Row) -> str:

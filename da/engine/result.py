@@ -90,6 +90,7 @@ class Conversion(_Strict):
     agreement_interval: tuple[float, float] | None = None
     worst_layer: str
     worst_error: float
+    distilled: bool = False
     seconds: float = Field(ge=0)
     cached: bool
 

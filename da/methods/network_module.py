@@ -65,9 +65,10 @@ class NetworkModule(UpdatingModule):
         warmup: the share of progress over which the learning rate rises from a tenth to the whole.
         horizon: progress is step / horizon instead of step / all steps of the run. The published
             settings of the adversarial methods use 10000, whatever the length of the run.
-        conversion: how norm ``wa`` starts from pretrained weights: converted so that they compute
-            nearly the same, on training images of the ``source`` or of ``both`` domains (no label
-            is used); ``off`` aligns them as they are, which destroys what they compute.
+        conversion: how norm ``wa``, alone or with one of activations (``wa+bn``), starts from
+            pretrained weights: converted so that they compute nearly the same, on training images
+            of the ``source`` or of ``both`` domains (no label is used); ``off`` aligns them as they
+            are, which destroys what they compute.
         conversion_images: images that the conversion sees, of ``both`` half each.
         channels_last: keep images and the weights of convolutions in torch.channels_last, which is
             faster on most devices.

@@ -1,9 +1,10 @@
 """A fair start from pretrained weights: batch norm's become those of a WA network before training.
 
-Aligning weights that were trained with batch norm destroys what they compute. Where the normaliser
-is WeightAlign alone, they are therefore converted once, on images that the run trains on, into
-aligned weights that compute nearly the same (:func:`da.norms.convert_pretrained`). What comes out
-is kept in the user's cache and shared by all runs with the same weights, options and images.
+Aligning weights that were trained with batch norm destroys what they compute. Under WeightAlign,
+alone or with a normaliser of activations, they are therefore converted once, on images that the run
+trains on, into aligned weights that compute nearly the same (:func:`da.norms.convert_pretrained`).
+What comes out is kept in the user's cache and shared by all runs with the same weights, options and
+images.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import inspect
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -28,6 +29,12 @@ from da.errors import UserError, unknown
 from da.networks import published_classifier
 from da.networks.backbones.base import build_backbone, reads_weights
 from da.networks.calibration_images import calibration_images
+from da.networks.conversion_messages import (
+    LEAST_KEPT,
+    describe_conversion,
+    describe_loss,
+    progress_logger,
+)
 from da.networks.published_classifier import (
     Head,
     prediction_agreement,
@@ -37,7 +44,7 @@ from da.networks.weight_files import WeightFile, read_weight_file
 from da.norms import WeightAlign, convert_pretrained, normaliser, options_of, short_name
 from da.norms.surgery import BATCH_NORMS
 from da.norms.weight_align.conversion import PLAIN, LayerError
-from da.norms.weight_align.coverage import Coverage, measure_coverage
+from da.norms.weight_align.coverage import measure_coverage
 from da.norms.weight_align.layers import ALIGNED, Aligned
 from da.ops.files import cache_folder, split_choice
 from da.ops.intervals import wilson_interval
@@ -47,14 +54,8 @@ from da.types import DataModule
 
 log = logging.getLogger(__name__)
 
-LOG_EVERY = 15.0
-"""Seconds between two lines on the progress of a conversion."""
-
 Calibration = Literal["source", "both", "off"]
 """Which training images are converted on: the source's, half of each domain's, or none."""
-
-LEAST_KEPT = 0.9
-"""Share of predictions below which a conversion is warned of."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class ConversionPlan:
     Attributes:
         backbone: name of the network.
         weights: ``imagenet`` or a file.
-        norm: name of the normaliser: ``wa``, or a subclass of it by its dotted path.
+        norm: name of the normaliser: ``wa``, alone or with one of activations, or a subclass of it.
         options: those of the normaliser. Unless they say otherwise, convolutions of images,
             depthwise ones and some of few weights are not aligned.
         on: training images of the ``source`` alone, or of ``both`` domains, half of each.
@@ -83,8 +84,8 @@ def conversion_plan(settings: Mapping[str, Any]) -> ConversionPlan | None:
     """The conversion that the settings of a module ask for; None where there is none.
 
     Raises:
-        UserError: for values that mean nothing, for a normaliser of activations beside WA, and for
-            a normaliser that needs pretrained weights where there are none.
+        UserError: for values that mean nothing, and for a normaliser that needs pretrained weights
+            where there are none.
     """
     on, images, norm = settings["conversion"], settings["conversion_images"], settings["norm"]
     if on not in get_args(Calibration):
@@ -97,11 +98,11 @@ def conversion_plan(settings: Mapping[str, Any]) -> ConversionPlan | None:
         return None
     if on == "off":
         return None
-    if aligning.activation is not None:
+    if aligning.activation is not None and aligning.activation.insert:
         raise UserError(
-            f"norm '{norm}' on pretrained weights: their function can be kept under 'wa' alone, "
-            f"not with '{aligning.activation.name}' beside it; use norm 'wa' or 'bn', or start "
-            "from the weights as they are with --model.conversion off"
+            f"norm '{norm}' with insert on pretrained weights: they know no normaliser where one "
+            "would be inserted, so their function can't be kept; leave insert out, or start from "
+            "the weights as they are with --model.conversion off"
         )
     options = backbone_options(settings)
     return ConversionPlan(settings["backbone"], settings["weights"], norm, options, on, images)
@@ -125,7 +126,6 @@ def backbone_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     aligning = _weight_align_of(settings)
     converts = (
         aligning is not None
-        and aligning.activation is None
         and settings.get("weights") is not None
         and settings.get("conversion", "source") != "off"
         and "backbone" in settings.get("scope", ("backbone",))
@@ -212,7 +212,8 @@ def convert_backbone(
     Returns:
         What the result says of it; None where aligning leaves the function as it is. ``on`` which
         domains, how many ``images``, how many ``held_out`` to measure it on; ``error`` of the
-        features and ``worst_error`` of the ``worst_layer``, both as in ``LayerError``;
+        features and ``worst_error`` of the ``worst_layer``, both as in ``LayerError``, the latter
+        before the network was ``distilled``, if it was;
         ``agreement`` of the published classifier's predictions and its 95 % ``agreement_interval``,
         None without one; ``seconds``, and whether it was ``cached``.
     """
@@ -238,13 +239,7 @@ def convert_backbone(
     report |= {"seconds": time.perf_counter() - began, "cached": cached}
     log.info(describe_conversion(plan, report, measure_coverage(aligned)))
     if report["agreement"] is not None and report["agreement"] < LEAST_KEPT:
-        log.warning(
-            "%s keeps %.1f %% of its predictions as WA, fewer than %.0f %% (the layer that loses"
-            " most is %s): its results compare WA with BN from an unequal start; leave layers"
-            " plain with --model.norm_options.exclude or a higher min_weights, or convert on more"
-            " images with --model.conversion_images",
-            *(plan.backbone, 100 * report["agreement"], 100 * LEAST_KEPT, report["worst_layer"]),
-        )
+        log.warning(describe_loss(plan, report))
     return report
 
 
@@ -258,7 +253,7 @@ def _convert(
             images,
             held_out if len(held_out) else None,
             normaliser=cast(WeightAlign, normaliser(plan.norm, **plan.options)),
-            progress=_log_progress(plan),
+            progress=progress_logger(plan),
         )
     except UserError as error:
         raise UserError(
@@ -278,6 +273,7 @@ def _convert(
         ),
         "worst_layer": worst.name,
         "worst_error": worst.error,
+        "distilled": conversion.distilled,
     }
     return CachedTensors(conversion.model.state_dict(), report)
 
@@ -294,26 +290,6 @@ def changes_function(plain: nn.Module, aligned: nn.Module) -> bool:
         or (type(module) in ALIGNED and isinstance(after.get(name), Aligned))
         for name, module in plain.named_modules()
     )
-
-
-def describe_conversion(
-    plan: ConversionPlan, report: dict[str, Any], coverage: Coverage | None
-) -> str:
-    """One line for the user."""
-    images = "source" if report["on"] == "source" else "source and target"
-    how = "from cache" if report["cached"] else f"in {report['seconds']:.1f} s"
-    text = f"converted {plan.backbone} to WA on {report['images']} {images} images, {how}: "
-    if report["agreement"] is not None:
-        low, high = (100 * end for end in report["agreement_interval"])
-        text += (
-            f"{100 * report['agreement']:.1f} % [{low:.1f}, {high:.1f}] of predictions kept on"
-            f" {report['held_out']} others, "
-        )
-    text += (
-        f"{100 * report['error']:.2g} % of the features' variance lost "
-        f"(worst layer {report['worst_layer']}, {100 * report['worst_error']:.2g} %)"
-    )
-    return text if coverage is None else f"{text}; {coverage}"
 
 
 def _cache_file_name(
@@ -341,17 +317,3 @@ def _cache_file_name(
     )
     readable = re.sub(r"[^\w.-]+", "-", plan.backbone)
     return f"{readable}-{digest[:32]}.safetensors"
-
-
-def _log_progress(plan: ConversionPlan) -> Callable[[int, int], None]:
-    """Logs the beginning, and from then on how far it is: a deep network takes minutes."""
-    log.info("converting %s to WA …", plan.backbone)
-    last = time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LOG_EVERY:
-            last = time.monotonic()
-            log.info("converting %s to WA: %.0f %%", plan.backbone, 100 * done / total)
-
-    return progress

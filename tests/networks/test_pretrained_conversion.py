@@ -24,11 +24,11 @@ from da.grids.grid_file import read_grid
 from da.methods.source_only import SourceOnly
 from da.networks.backbones.base import build_backbone
 from da.networks.calibration_images import calibration_images
+from da.networks.conversion_messages import describe_conversion
 from da.networks.pretrained_conversion import (
     changes_function,
     conversion_plan,
     convert_backbone,
-    describe_conversion,
 )
 from da.networks.published_classifier import prediction_agreement, read_published_classifier
 from da.norms import WeightAlign, normaliser
@@ -146,6 +146,25 @@ def test_fit_starts_from_the_function_that_the_weights_had(fit, trained, cache):
         assert "convert" not in said
     assert len(cache()) == 1
     assert abs(loss["wa"] - loss["bn"]) < 0.4 * abs(loss["off"] - loss["bn"])
+
+
+@pytest.mark.parametrize(("norm", "lost"), [("wa+bn", 0.1), ("wa+gn", 0.6)])
+def test_fit_starts_so_with_a_normaliser_of_activations_too_and_goes_on(fit, cache, norm, lost):
+    few = ("--model.norm", norm, "--model.conversion_images", 96)
+    result, state, said = fit("one", *few, *STILL)
+    found = result["conversion"]
+    assert (found["images"], found["distilled"]) == (96, norm == "wa+gn")
+    assert found["error"] < lost
+    assert said.startswith(f"converting digits_resnet to {norm.upper()} …\n")
+    assert result["alignment"]["left"] == ["stem.0", "blocks.0.downsample.0"]
+    again, same, _ = fit("two", *few, *STILL)
+    assert again["conversion"] == {**found, "seconds": ANY, "cached": True}
+    assert equal(state, same)
+    options = "--trainer.max_epochs", 2, "--ckpt_path", "one/last.ckpt"
+    more, _, said = fit("more", *few, *STILL, *options)
+    assert "convert" not in said
+    assert more["conversion"] == {**found, "seconds": ANY}
+    assert len(cache()) == 1
 
 
 def a_start(weights="w", **kwargs):
@@ -393,7 +412,7 @@ def test_off_is_the_name_of_a_choice_in_a_grid(grid, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "text"),
     [
-        ("[bn, wa]", "[bn, wa+gn]", "norm 'wa+gn' on pretrained weights: their function can be "),
+        ("[bn, wa]", "{bn: , wa+gn: {insert: true}}", "norm 'wa+gn' with insert on pretrained wei"),
         ("[source, both, off]", "[source, sauce]", "unknown conversion 'sauce'; did you mean"),
         ("bottleneck: null", "conversion_images: many", "a whole number from 2, got many"),
     ],
@@ -438,10 +457,9 @@ def test_a_grid_of_bn_and_wa_from_pretrained_weights(grid, cache, capfd):
     ("options", "text"),
     [
         (
-            {"norm": "wa+gn"},
-            r"norm 'wa\+gn' on pretrained .* under 'wa' alone, not with 'gn'",
+            {"norm": "wa+bn", "norm_options": {"insert": True}},
+            r"norm 'wa\+bn' with insert on .* leave insert out, or .*--model.conversion off",
         ),
-        ({"norm": "wa+bn"}, "use norm 'wa' or 'bn', or start .*--model.conversion off"),
         ({"conversion_images": 1}, "conversion_images: expected a whole number from 2, got 1"),
         (
             {"conversion": "sauce"},

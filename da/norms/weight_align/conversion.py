@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,27 @@ from da.norms.surgery import refuse_tied_weights, title_of_model
 from da.norms.tracing import is_layer
 from da.norms.weight_align.channel_bases import find_streams, readers_to_measure, turn_streams
 from da.norms.weight_align.constant_channels import (
+    LEVEL,
     find_depthwise_readers,
     make_constant,
     most_replaceable_channel,
 )
 from da.norms.weight_align.coverage import Coverage, measure_coverage
+from da.norms.weight_align.distillation import distil
 from da.norms.weight_align.filter_inputs import sample_rows
 from da.norms.weight_align.filter_losses import measure_losses
+from da.norms.weight_align.following_norms import (
+    fit_norm,
+    fold_followed,
+    norms_behind,
+    take_over_filters,
+    takes_statistics_of_images,
+)
 from da.norms.weight_align.image_chunks import first_of, split_images
 from da.norms.weight_align.layers import Aligned
 from da.norms.weight_align.least_squares import SecondMoments, zero_sum_fit
 from da.norms.weight_align.normaliser import WeightAlign
+from da.norms.weight_align.output_errors import compare_outputs, relative_error
 from da.norms.weight_align.paired_networks import PairedRun, trace_graph
 from da.norms.weight_align.standardised import is_standardised
 
@@ -69,12 +79,14 @@ class Conversion:
 
     Attributes:
         model: the network with WeightAlign.
-        layers: the error after each aligned layer, in the order of the forward pass.
+        layers: the error after each aligned layer, or after the normaliser of activations behind
+            it, in the order of the forward pass; before any distillation.
         error: that of the network's outputs, measured as in :class:`LayerError`.
         agreement: share of the images held out for which the largest output is the same one; None
             where outputs are not vectors.
         images: how many the layers were fitted on.
         held_out: how many others ``layers``, ``error`` and ``agreement`` were measured on.
+        distilled: whether the network was distilled after its layers were fitted.
     """
 
     model: nn.Module
@@ -83,6 +95,7 @@ class Conversion:
     agreement: float | None
     images: int
     held_out: int
+    distilled: bool = False
 
     @property
     def coverage(self) -> Coverage | None:
@@ -133,23 +146,25 @@ def convert_pretrained(
             are too few.
     """
     normaliser = WeightAlign(**PLAIN) if normaliser is None else normaliser
-    if normaliser.activation is not None:
-        name = f"wa+{normaliser.activation.name}"
-        raise UserError(
-            f"normaliser is '{name}', and weights are converted for 'wa' alone: what '{name}' does"
-            " depends on statistics of the activations; use 'wa'"
-        )
     layers = [module for module in model.modules() if is_layer(module)]
     refuse_tied_weights(model, layers, "conversion changes")
     fitted, measured = split_images(model, images, held_out)
     converted = normaliser.apply(copy.deepcopy(model))
-    target = fold_batch_norms(copy.deepcopy(model), converted, normaliser.example)
-    _refuse_affine_of_others(converted)
+    norms: set[str] = set()
+    served: set[str] = set()
+    if normaliser.activation is None:
+        target = fold_batch_norms(copy.deepcopy(model), converted, normaliser.example)
+    else:
+        target, norms, served = fold_followed(copy.deepcopy(model), normaliser)
+    _refuse_affine_of_others(converted, served)
     original = copy.deepcopy(model).eval()
     _refuse_other_outputs(original, measured[0])
     modes = {m: m.training for m in converted.modules()}
     converted.eval()
-    errors = _fit_layers(target, converted, fitted, first_of(measured, MEASURED), progress)
+    errors = _fit_layers(target, converted, norms, fitted, first_of(measured, MEASURED), progress)
+    distilled = any(takes_statistics_of_images(converted.get_submodule(name)) for name in norms)
+    if distilled:
+        distil(converted, original, fitted)
     error, agreement = compare_outputs(original, converted, measured)
     for module, mode in modes.items():
         module.training = mode
@@ -160,44 +175,57 @@ def convert_pretrained(
         agreement=agreement,
         images=sum(map(len, fitted)),
         held_out=sum(map(len, measured)),
+        distilled=distilled,
     )
 
 
 def _fit_layers(
     target: nn.Module,
     converted: nn.Module,
+    norms: set[str],
     fitted: list[Tensor],
     measured: list[Tensor],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[LayerError, ...]:
-    """Fits the aligned layers of ``converted`` one by one to what those of ``target`` put out."""
+    """Fits the aligned layers of ``converted``, and the normalisers of activations behind them,
+    one by one to what ``target`` puts out there."""
     roots = nn.Sequential(target), nn.Sequential(converted)
+    norms = {f"0.{name}".rstrip(".") for name in norms}
     graph = trace_graph(target, fitted[0][:1])
     plain = dict(roots[0].named_modules())
-    aligned = {
+    to_fit = {
         name: module
         for name, module in roots[1].named_modules()
-        if isinstance(module, Aligned) and not is_standardised(plain.get(name, module))
+        if name in norms
+        or (isinstance(module, Aligned) and not is_standardised(plain.get(name, module)))
     }
-    _refuse_out_of_sight(target, graph, aligned)
-    looked_at = first_of(fitted, MEASURED)
-    constant = _move_losses(roots, graph, set(aligned), looked_at)
-    different = {*aligned, *(writer for writer, _ in constant.values())}
+    _refuse_out_of_sight(target, graph, to_fit)
+    behind = norms_behind(graph, plain, norms)
+    constant = _move_losses(roots, graph, set(to_fit) - norms, behind, first_of(fitted, MEASURED))
+    level = {behind.get(writer): channel for writer, channel in constant.values()}
+    different = {*to_fit, *behind, *(writer for writer, _ in constant.values())}
     steps = PairedRun(graph, roots, [*fitted, *measured], different)
-    waiting = [n for n in graph.nodes if n.op == "call_module" and n.target in aligned]
-    total = len({aligned[n.target] for n in waiting})
-    done: dict[nn.Module, LayerError] = {}
+    waiting = [n for n in graph.nodes if n.op == "call_module" and n.target in to_fit]
+    total = len({to_fit[n.target] for n in waiting})
+    done: dict[nn.Module, LayerError | None] = {}
     for node in steps:
-        layer = aligned.get(str(node.target)) if node.op == "call_module" else None
-        if layer is None or layer in done:
+        name = str(node.target)
+        module = to_fit.get(name) if node.op == "call_module" else None
+        if module is None or module in done:
             steps.run(node)
             continue
-        channel = constant[str(node.target)][1] if str(node.target) in constant else None
-        error = _fit_layer(steps, node, layer, len(fitted), channel)
-        done[layer] = LayerError(str(node.target).partition(".")[2], error)
+        if isinstance(module, Aligned):
+            channel = constant[name][1] if name in constant else None
+            outputs, wanted = _fit_layer(steps, node, module, len(fitted), channel)
+        else:
+            fixed = {level[name]: LEVEL} if name in level else {}
+            outputs, wanted = fit_norm(steps, node, module, len(fitted), fixed)
+        error = LayerError(name.partition(".")[2], relative_error(outputs, wanted))
+        # What a layer puts out before its normaliser is of another scale.
+        done[module] = None if name in behind else error
         if progress is not None:
             progress(len(done), total)
-    return tuple(done.values())
+    return tuple(error for error in done.values() if error is not None)
 
 
 def _refuse_out_of_sight(target: nn.Module, graph: fx.Graph, aligned: Collection[str]) -> None:
@@ -214,15 +242,27 @@ def _refuse_out_of_sight(target: nn.Module, graph: fx.Graph, aligned: Collection
 
 
 def _move_losses(
-    roots: tuple[nn.Module, nn.Module], graph: fx.Graph, aligned: set[str], images: list[Tensor]
+    roots: tuple[nn.Module, nn.Module],
+    graph: fx.Graph,
+    aligned: set[str],
+    behind: Mapping[str, str],
+    images: list[Tensor],
 ) -> dict[str, tuple[str, int]]:
     """Makes filters of zero sum lose what is missed least; both networks are changed in place.
 
     Streams of channels are turned in the first network, which computes what it did, and in the
     second; one channel of each plain depthwise layer is made constant in the second alone.
 
+    Args:
+        roots: both networks.
+        graph: their calls.
+        aligned: names of the layers to fit.
+        behind: the normaliser of activations behind a layer, by name.
+        images: to measure losses on.
+
     Returns:
-        Aligned layer to the depthwise one that feeds it and the channel that is constant.
+        Aligned layer to the depthwise one that feeds it and the channel that is constant. Where a
+        normaliser follows the depthwise layer, that channel is still to be made so.
     """
     target, converted = roots
     streams = find_streams(graph, target)
@@ -230,17 +270,20 @@ def _move_losses(
     readers = readers_to_measure(streams, target, aligned)
     losses = measure_losses(target, sorted(readers | set(fed)), images)
     turn_streams(target, streams, {name: losses[name] for name in readers})
-    for name in {n for s in streams for n in (*s.writers, *s.readers)} - aligned:
+    for name in {n for s in streams for n in (*s.writers, *s.readers)} - aligned - set(behind):
         converted.get_submodule(name).load_state_dict(target.get_submodule(name).state_dict())
+    for name in set(behind) - aligned:
+        take_over_filters(converted.get_submodule(name), target.get_submodule(name))
     constant = {n: (writer, most_replaceable_channel(losses[n])) for n, writer in fed.items()}
     for writer, channel in constant.values():
-        make_constant(converted.get_submodule(writer), channel)
+        if writer not in behind:
+            make_constant(converted.get_submodule(writer), channel)
     return constant
 
 
 def _fit_layer(
     steps: PairedRun, node: fx.Node, layer: Aligned, fitted: int, constant: int | None
-) -> float:
+) -> tuple[list[Tensor], list[Tensor]]:
     """Runs a layer in both networks, and gives the second's its weights in between.
 
     Args:
@@ -251,7 +294,7 @@ def _fit_layer(
         constant: the channel of its input that is, if any.
 
     Returns:
-        The error on the others.
+        Outputs of the second network and of the first, of the other chunks.
     """
     n = layer.weight[0].numel()
     generator = torch.Generator().manual_seed(0)
@@ -269,8 +312,7 @@ def _fit_layer(
     weight = original.weight.reshape(groups, len(layer.weight) // groups, n)
     v, b = zero_sum_fit(moments, weight, RIDGE, constant)
     assign_filters(layer, v.reshape(layer.weight.shape), b.flatten())
-    outputs = [y for i, y in enumerate(steps.outputs(1, node)) if i >= fitted]
-    return relative_error(outputs, wanted)
+    return [y for i, y in enumerate(steps.outputs(1, node)) if i >= fitted], wanted
 
 
 def assign_filters(layer: Aligned, v: Tensor, b: Tensor) -> None:
@@ -288,33 +330,22 @@ def assign_filters(layer: Aligned, v: Tensor, b: Tensor) -> None:
     # one at He initialisation.
     unit = torch.where(g.view(shape) > 0, v / g.view(shape), layer.weight.to(v))
     layer.weight.copy_(unit)
-    assert layer.g is not None  # for the type checker: see _refuse_affine_of_others
-    layer.g.copy_(g)
-    layer.bias.copy_(b)
+    if layer.g is not None:
+        layer.g.copy_(g)
+    if layer.bias is not None:
+        layer.bias.copy_(b)
 
 
-def relative_error(outputs: list[Tensor], wanted: list[Tensor]) -> float:
-    """Squared error over squared deviation from the mean of each channel, over all chunks.
+def _refuse_affine_of_others(converted: nn.Module, served: Collection[str]) -> None:
+    """Refuses aligned layers whose scale or shift a batch norm that stays would serve as.
 
     Args:
-        outputs: ``(B, C, ...)`` each.
-        wanted: of the same shapes.
+        converted: the network.
+        served: names of the layers whose scale and shift are those of a normaliser that is fitted.
     """
-    squared = sum(
-        float((y.double() - t).square().sum()) for y, t in zip(outputs, wanted, strict=True)
-    )
-    axes = [d for d in range(wanted[0].dim()) if d != 1]
-    count = sum(t.numel() // t.shape[1] for t in wanted)
-    sums = [t.sum(axes, keepdim=True, dtype=torch.float64) for t in wanted]
-    mean = torch.stack(sums).sum(0) / count
-    deviation = sum(float((t - mean).square().sum()) for t in wanted)
-    return squared / deviation if deviation else squared
-
-
-def _refuse_affine_of_others(converted: nn.Module) -> None:
-    """Refuses aligned layers whose scale or shift a batch norm that stays would serve as."""
     for name, layer in converted.named_modules():
-        if isinstance(layer, Aligned) and (layer.g is None or layer.bias is None):
+        alone = name not in served
+        if isinstance(layer, Aligned) and alone and (layer.g is None or layer.bias is None):
             raise UserError(
                 f"'{name}' of {title_of_model(converted)} feeds a normaliser that is excluded from"
                 f" 'wa', so it has no g and b of its own to be fitted; exclude '{name}' as well"
@@ -329,16 +360,3 @@ def _refuse_other_outputs(original: nn.Module, chunk: Tensor) -> None:
             f"{title_of_model(original)} gives a {type(output).__name__}, and conversion needs"
             " a network that gives one tensor (N, ...); wrap it in one that does"
         )
-
-
-def compare_outputs(
-    original: nn.Module, converted: nn.Module, images: list[Tensor]
-) -> tuple[float, float | None]:
-    """Error and agreement of the outputs, from the networks as they are called by anyone."""
-    wanted = [original(chunk) for chunk in images]
-    outputs = [converted(chunk) for chunk in images]
-    agreement = None
-    if wanted[0].dim() == 2:
-        same = [(y.argmax(1) == t.argmax(1)) for y, t in zip(outputs, wanted, strict=True)]
-        agreement = float(torch.cat(same).double().mean())
-    return relative_error(outputs, wanted), agreement
