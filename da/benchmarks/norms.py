@@ -21,6 +21,7 @@ from da.errors import UserError
 from da.networks.backbones.base import build_backbone
 from da.norms import fold, normaliser, normaliser_names
 from da.norms.base import tell_domains
+from da.norms.group_norm import groups_for
 from da.norms.weight_align import layers
 from da.types import Segment
 
@@ -32,6 +33,24 @@ VARIANTS: dict[str, tuple[str, bool]] = {
     **{name: (name, False) for name in normaliser_names()},
     "wa naive": ("wa", True),
 }
+
+
+class _InstanceNorm(nn.InstanceNorm2d):
+    """torch's own, which refuses maps of one pixel: those pass."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input if input.shape[2:].numel() == 1 else super().forward(input)
+
+
+#: What torch has a fused kernel for, as one would write it by hand: the reference of a normaliser
+#: is the same network with these in the place of its batch norms, in a loop without this library.
+KERNELS: dict[str, Callable[[int], nn.Module]] = {
+    "bn": nn.BatchNorm2d,
+    "gn": lambda channels: nn.GroupNorm(groups_for(channels, 32), channels),
+    "in": lambda channels: _InstanceNorm(channels, affine=True),
+    "ln": lambda channels: nn.GroupNorm(1, channels),
+}
+VARIANTS |= {f"torch {name}": (name, False) for name in KERNELS}
 OPTIONS = {"none": {"residual": "one"}}
 WARM_UP = 1
 CLASSES = 10
@@ -68,17 +87,35 @@ class Measured(NamedTuple):
 
 
 class Classifier(nn.Module):
-    """A backbone and a linear layer, as a variant has it."""
+    """A backbone and a linear layer, as a variant has it.
 
-    def __init__(self, network: str, norm: str):
+    Args:
+        network: name of the backbone.
+        norm: of the normaliser.
+        by_hand: whether it is put in as one would without this library, see ``KERNELS``.
+    """
+
+    def __init__(self, network: str, norm: str, by_hand: bool = False):
         super().__init__()
         torch.manual_seed(0)
-        self.backbone = normaliser(norm, **OPTIONS.get(norm, {})).apply(build_backbone(network))
+        self.backbone: nn.Module = build_backbone(network)
+        if by_hand:
+            replace_by_kernel(self.backbone, KERNELS[norm])
+        else:
+            self.backbone = normaliser(norm, **OPTIONS.get(norm, {})).apply(self.backbone)
         self.classifier = nn.Linear(self.backbone.num_features, CLASSES)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, 10)`` of images ``(B, 3, H, W)``."""
         return self.classifier(self.backbone(images))
+
+
+def replace_by_kernel(model: nn.Module, build: Callable[[int], nn.Module]) -> None:
+    """Puts torch's own layers where 2d batch norms are."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.BatchNorm2d:
+                setattr(parent, name, build(child.num_features))
 
 
 @contextlib.contextmanager
@@ -116,7 +153,8 @@ class Variant:
         images = torch.randn(case.batch, 3, case.size, case.size, generator=generator)
         self.images = images.to(device, memory_format=layout)
         self.labels = torch.arange(case.batch, device=device) % CLASSES
-        self.model = Classifier(case.network, norm).to(device)
+        self.by_hand = name.startswith("torch ")
+        self.model = Classifier(case.network, norm, self.by_hand).to(device)
         self.model.to(memory_format=layout)
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=1e-7, momentum=0.9)
         with naive_alignment(self.naive):
@@ -126,7 +164,7 @@ class Variant:
             self.folded.compile()
 
     def _folded(self, name: str) -> nn.Module:
-        if name == "bn":
+        if name in ("bn", "torch bn"):
             return fuse(self.model.eval())
         computed = any(isinstance(m, layers.ComputedWeight) for m in self.model.modules())
         return fold(self.model) if computed else self.model
@@ -136,7 +174,8 @@ class Variant:
         for layers that keep the domains apart."""
         half = self.case.batch // 2
         halves = (Segment("source", half), Segment("target", self.case.batch - half))
-        tell_domains(self.model, tuple(segment for segment in halves if segment.size))
+        if not self.by_hand:
+            tell_domains(self.model, tuple(segment for segment in halves if segment.size))
         with naive_alignment(self.naive), autocast_where_asked(self.device, self.case.precision):
             logits = self.model(self.images)
         return F.cross_entropy(logits.float(), self.labels)
@@ -151,7 +190,8 @@ class Variant:
     def infer(self) -> None:
         """One forward pass in evaluation mode, of images of the target."""
         self.folded.eval()
-        tell_domains(self.folded, (Segment("target", self.case.batch),))
+        if not self.by_hand:
+            tell_domains(self.folded, (Segment("target", self.case.batch),))
         with naive_alignment(self.naive), autocast_where_asked(self.device, self.case.precision):
             self.folded(self.images)
 

@@ -7,6 +7,7 @@ examples:
   python run.py bench norms --networks resnet50@224 --batches 1,8,32 --precisions bfloat16
   python run.py bench norms --device cuda --compile --out runs/bench/gpu
   python run.py bench norms --norms all --networks resnet50@224 --batches 32
+  python run.py bench norms --norms 'in,torch in,gn,torch gn' --networks resnet18@32 --batches 64
 """
 
 from __future__ import annotations
@@ -142,6 +143,8 @@ def row(case: Case, found: dict[str, Measured]) -> dict[str, Any]:
             cells[f"{name} {kind} ms"] = 1e3 * statistics.median(values) if values else None
             for base in ("bn", "none"):
                 cells[f"{name} {kind} / {base}"] = median_ratio(values, getattr(found[base], kind))
+            if by_hand := found.get(f"torch {name}"):
+                cells[f"{name} {kind} / torch"] = median_ratio(values, getattr(by_hand, kind))
         cells[f"{name} rounds"] = len(m.training)
         cells[f"{name} kept MB"] = m.kept / 1e6
     return cells
@@ -182,7 +185,11 @@ def line(cells: dict[str, Any]) -> str:
 
 
 #: What the second table holds of each normaliser, by the keys of :func:`row`.
-RATIOS = ("training / bn", "training / none", "inference / bn", "inference / none")
+#: ``/ torch`` is over torch's own fused kernel in the same network, put together by hand.
+RATIOS = (
+    *("training / bn", "training / none", "training / torch"),
+    *("inference / bn", "inference / none", "inference / torch"),
+)
 
 
 def every_normaliser(rows: list[dict[str, Any]], norms: list[str]) -> list[str]:
@@ -199,7 +206,7 @@ def every_normaliser(rows: list[dict[str, Any]], norms: list[str]) -> list[str]:
     for cells in rows:
         case = [f"{cells['network']}@{cells['size']}", cells["precision"], str(cells["batch"])]
         for name in norms:
-            found = [cells[f"{name} {key}"] for key in RATIOS]
+            found = [cells.get(f"{name} {key}") for key in RATIOS]
             kept, of_bn = cells[f"{name} kept MB"], cells["bn kept MB"]
             found.append(kept / of_bn if kept and of_bn else None)
             shown = ["–" if value is None else f"{value:.2f}" for value in found]

@@ -8,18 +8,20 @@ examples:
   python run.py report runs/digits --full                           all tables on the terminal
   python run.py report runs/digits --pictures                       t-SNE, confusion, layers, too
   python run.py report runs/digits runs/digits-gn --out runs/all    two grids as one
+  python run.py report runs/normalisers --costs runs/bench/table.csv  accuracy beside cost
   python run.py report docs/results/digits --against runs/digits    do two processors agree?
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from da.cli._options import command_line, output_file, output_folder, parse, plain_parser
 from da.errors import UserError
 
-OF_REPORTS = ("out", "full", "pictures")
+OF_REPORTS = ("out", "full", "pictures", "costs")
 """Options of the report of a grid alone."""
 
 
@@ -44,6 +46,11 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="first draw what kept checkpoints make of both domains, for every task and method; "
         "see analyse and inspect",
+    )
+    parser.add_argument(
+        "--costs",
+        type=str,
+        help="table.csv of bench norms: what each normaliser costs, beside its accuracy",
     )
     parser.add_argument(
         "--against",
@@ -106,6 +113,10 @@ def _grid(options: Any, folders: list[Path], command: str) -> int:
         if len(folders) == 1
         else report.build_joined(folders, out, command)
     )
+    if options.costs is not None:
+        from da.reports.costs import read_costs
+
+        built = replace(built, costs=read_costs(Path(options.costs), built.plan))
     if options.pictures:
         from da.cli._report_pictures import draw_pictures
 

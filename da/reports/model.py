@@ -7,10 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from da.grids.plan import Plan
 from da.reports.runs import Run
 from da.reports.tables import Table, tables
+
+if TYPE_CHECKING:
+    from da.reports.costs import Costs
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Report:
             the source's where something is swept.
         out: the folder that the report is written to.
         folders: of the results; several where grids were joined.
+        costs: of each normaliser, where a benchmark was named.
     """
 
     plan: Plan
@@ -59,6 +64,7 @@ class Report:
     tables: list[Table]
     out: Path = field(default_factory=Path)
     folders: tuple[Path, ...] = ()
+    costs: Costs | None = None
 
     @cached_property
     def by_other_scores(self) -> list[Table]:
@@ -81,9 +87,10 @@ class Report:
 
     @cached_property
     def sections(self) -> list[Section]:
-        """What follows the comparison: picks, trainings, alarms, scores of settings, rates."""
+        """What follows the comparison: picks, costs, trainings, alarms, scores of settings, rates."""
         from da.reports import (
             alarms,
+            costs,
             rate_range,
             score_picks,
             setting_scores,
@@ -95,6 +102,7 @@ class Report:
             *chain(
                 unlabelled_scores.sections(self.plan, self.runs),
                 score_picks.sections(self.plan, self.tables, self.by_other_scores),
+                costs.sections(self.tables, self.costs) if self.costs else (),
                 stability.sections(stability.stabilities(self.runs)),
                 alarms.sections(self.runs),
                 setting_scores.sections(

@@ -40,9 +40,11 @@ def build_joined(folders: Sequence[Path], out: Path, command: str) -> Report:
 def write(report: Report) -> None:
     """Writes all files of a report into its folder, each absent, old or whole at any moment."""
     from da.reports.figures import save
+    from da.reports.normaliser_figures import save_pictures
 
     texts = {renderer.file: renderer.render(report) for renderer in renderers()}
     save(report.out, report.plan, report.tables)
+    save_pictures(report)
     for name, text in texts.items():
         write_atomically(report.out / name, text)
 
@@ -51,5 +53,6 @@ def files(out: Path) -> str:
     """What a report consists of."""
     names = [renderer.file for renderer in renderers()]
     names.sort(key=lambda name: name != "report.html")  # what to open first
-    names += [path.name for path in sorted(out.glob("figure.*"))]
+    pictures = ("figure", "forest", "cost")
+    names += [path.name for name in pictures for path in sorted(out.glob(f"{name}.*"))]
     return f"{out}/{', '.join(names)}"

@@ -53,7 +53,21 @@ def test_bench_norms_has_a_row_for_every_normaliser(tmp_path):
     second = report.split("| normaliser |")[1].splitlines()
     rows = [[cell.strip() for cell in line.split("|")] for line in second if line.startswith("| d")]
     assert [row[4] for row in rows] == ["bn", "none", *(n for n in ALL if n not in ("bn", "none"))]
-    assert all(float(cell) > 0 for row in rows for cell in row[5:-1])
+    titles = report.split("| normaliser |")[1].splitlines()[0].split("|")[:-1]
+    assert [title.strip() for title in titles[2::3]] == ["training / torch", "inference / torch"]
+    for name, *cells in (row[4:-1] for row in rows):
+        over_torch = cells[2:6:3]
+        assert all(float(cell) > 0 for i, cell in enumerate(cells) if i not in (2, 5))
+        assert all((cell != "–") == (name in bench_norms.KERNELS) for cell in over_torch)
+
+
+@pytest.mark.parametrize("name", bench_norms.KERNELS)
+def test_the_reference_of_a_normaliser_computes_the_same_by_torchs_own_layers(name):
+    case = Case("digits_resnet", 32, "float32", 4)
+    ours, by_hand = (Variant(n, case, "cpu", compiled=False) for n in (name, f"torch {name}"))
+    files = {type(module).__module__ for module in by_hand.model.modules()}
+    assert not any(file.startswith("da.norms") for file in files)
+    torch.testing.assert_close(ours.loss(), by_hand.loss())
 
 
 def saved_bytes(case, name):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from da.errors import UserError
 from da.norms import WeightAlign, convert_pretrained, normaliser
 from da.norms.weight_align.conversion import PLAIN
-from da.norms.weight_align.distillation import distil
+from da.norms.weight_align.distillation import EPOCHS, distil
 from da.norms.weight_align.layers import Aligned
 from da.norms.weight_align.output_errors import relative_error
 from tests.norms.conftest import build
@@ -214,6 +214,24 @@ def test_what_cannot_be_converted_is_refused_by_name(
 ) -> None:
     with pytest.raises(UserError, match=text):
         convert_pretrained(separable, IMAGES, OTHERS, normaliser=WeightAlign(**options))
+
+
+def test_a_batch_norm_without_scale_and_shift_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, affine=False)).eval()
+    with pytest.raises(UserError, match="'1' of Sequential has no scale and shift, which are what"):
+        convert_pretrained(model, IMAGES, OTHERS, normaliser=WeightAlign(activation="bn"))
+
+
+def test_progress_counts_layers_normalisers_and_passes_of_the_distillation(
+    separable: nn.Module,
+) -> None:
+    calls: list[tuple[int, int]] = []
+    convert_pretrained(
+        *(separable, IMAGES[:20], OTHERS[:4]),
+        normaliser=normaliser("wa+gn"),
+        progress=lambda *count: calls.append(count),
+    )
+    assert calls == [(done, 10 + EPOCHS) for done in range(1, 11 + EPOCHS)]
 
 
 def test_an_excluded_layer_with_its_batch_norm_stays(separable: nn.Module) -> None:

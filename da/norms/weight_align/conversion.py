@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from da.errors import UserError
 from da.norms.folding import fold_batch_norms
-from da.norms.surgery import refuse_tied_weights, title_of_model
+from da.norms.surgery import refuse_tied_weights
 from da.norms.tracing import is_layer
 from da.norms.weight_align.channel_bases import find_streams, readers_to_measure, turn_streams
 from da.norms.weight_align.constant_channels import (
@@ -22,8 +21,13 @@ from da.norms.weight_align.constant_channels import (
     make_constant,
     most_replaceable_channel,
 )
+from da.norms.weight_align.conversion_refusals import (
+    refuse_affine_of_others,
+    refuse_other_outputs,
+    refuse_out_of_sight,
+)
 from da.norms.weight_align.coverage import Coverage, measure_coverage
-from da.norms.weight_align.distillation import distil
+from da.norms.weight_align.distillation import EPOCHS, distil
 from da.norms.weight_align.filter_inputs import sample_rows
 from da.norms.weight_align.filter_losses import measure_losses
 from da.norms.weight_align.following_norms import (
@@ -139,7 +143,8 @@ def convert_pretrained(
         held_out: others to measure on. Without them, every tenth of ``images`` is not fitted on.
         normaliser: what to align, ``WeightAlign(min_channels=4, min_weights=25)`` unless given;
             ``residual`` has no effect, since every g is fitted.
-        progress: called after each layer with the number of layers done and of all.
+        progress: called after each layer, and each pass of a distillation, with the number of those
+            done and of all.
 
     Raises:
         UserError: for a network that can't be aligned, or can't be traced, and for images that
@@ -156,15 +161,23 @@ def convert_pretrained(
         target = fold_batch_norms(copy.deepcopy(model), converted, normaliser.example)
     else:
         target, norms, served = fold_followed(copy.deepcopy(model), normaliser)
-    _refuse_affine_of_others(converted, served)
+    refuse_affine_of_others(converted, served)
     original = copy.deepcopy(model).eval()
-    _refuse_other_outputs(original, measured[0])
+    refuse_other_outputs(original, measured[0])
     modes = {m: m.training for m in converted.modules()}
     converted.eval()
-    errors = _fit_layers(target, converted, norms, fitted, first_of(measured, MEASURED), progress)
     distilled = any(takes_statistics_of_images(converted.get_submodule(name)) for name in norms)
+    later, fits = EPOCHS if distilled else 0, 0
+
+    def report(done: int, total: int) -> None:
+        nonlocal fits
+        fits = total
+        if progress is not None:
+            progress(done, total + later)
+
+    errors = _fit_layers(target, converted, norms, fitted, first_of(measured, MEASURED), report)
     if distilled:
-        distil(converted, original, fitted)
+        distil(converted, original, fitted, lambda epoch: report(fits + epoch, fits))
     error, agreement = compare_outputs(original, converted, measured)
     for module, mode in modes.items():
         module.training = mode
@@ -185,7 +198,7 @@ def _fit_layers(
     norms: set[str],
     fitted: list[Tensor],
     measured: list[Tensor],
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], None],
 ) -> tuple[LayerError, ...]:
     """Fits the aligned layers of ``converted``, and the normalisers of activations behind them,
     one by one to what ``target`` puts out there."""
@@ -199,8 +212,8 @@ def _fit_layers(
         if name in norms
         or (isinstance(module, Aligned) and not is_standardised(plain.get(name, module)))
     }
-    _refuse_out_of_sight(target, graph, to_fit)
-    behind = norms_behind(graph, plain, norms)
+    refuse_out_of_sight(target, graph, to_fit)
+    behind = norms_behind(graph, [name for name, m in plain.items() if is_layer(m)], norms)
     constant = _move_losses(roots, graph, set(to_fit) - norms, behind, first_of(fitted, MEASURED))
     level = {behind.get(writer): channel for writer, channel in constant.values()}
     different = {*to_fit, *behind, *(writer for writer, _ in constant.values())}
@@ -221,24 +234,11 @@ def _fit_layers(
             fixed = {level[name]: LEVEL} if name in level else {}
             outputs, wanted = fit_norm(steps, node, module, len(fitted), fixed)
         error = LayerError(name.partition(".")[2], relative_error(outputs, wanted))
-        # What a layer puts out before its normaliser is of another scale.
-        done[module] = None if name in behind else error
-        if progress is not None:
-            progress(len(done), total)
+        # What a layer puts out before its normaliser is of another scale, or has no shift.
+        before = isinstance(module, Aligned) and (name in behind or module.bias is None)
+        done[module] = None if before else error
+        progress(len(done), total)
     return tuple(error for error in done.values() if error is not None)
-
-
-def _refuse_out_of_sight(target: nn.Module, graph: fx.Graph, aligned: Collection[str]) -> None:
-    """Refuses aligned layers within a call that is taken as one, so that none could be fitted."""
-    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
-    for name in aligned:
-        for whole in called:
-            if name.startswith(f"{whole}."):
-                holder, layer = whole.partition(".")[2], name.partition(".")[2]
-                raise UserError(
-                    f"'{layer}' of {title_of_model(target)} is aligned, and '{holder}' calls it out"
-                    f" of sight, so it can't be fitted; leave it out with exclude='{layer}'"
-                )
 
 
 def _move_losses(
@@ -334,29 +334,3 @@ def assign_filters(layer: Aligned, v: Tensor, b: Tensor) -> None:
         layer.g.copy_(g)
     if layer.bias is not None:
         layer.bias.copy_(b)
-
-
-def _refuse_affine_of_others(converted: nn.Module, served: Collection[str]) -> None:
-    """Refuses aligned layers whose scale or shift a batch norm that stays would serve as.
-
-    Args:
-        converted: the network.
-        served: names of the layers whose scale and shift are those of a normaliser that is fitted.
-    """
-    for name, layer in converted.named_modules():
-        alone = name not in served
-        if isinstance(layer, Aligned) and alone and (layer.g is None or layer.bias is None):
-            raise UserError(
-                f"'{name}' of {title_of_model(converted)} feeds a normaliser that is excluded from"
-                f" 'wa', so it has no g and b of its own to be fitted; exclude '{name}' as well"
-            )
-
-
-def _refuse_other_outputs(original: nn.Module, chunk: Tensor) -> None:
-    """Refuses a network whose outputs can't be compared, before its layers are fitted."""
-    output = original(chunk)
-    if not isinstance(output, Tensor) or output.dim() < 2:
-        raise UserError(
-            f"{title_of_model(original)} gives a {type(output).__name__}, and conversion needs"
-            " a network that gives one tensor (N, ...); wrap it in one that does"
-        )

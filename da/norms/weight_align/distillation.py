@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,12 @@ LEFT_OUT = 10
 
 
 @torch.enable_grad()
-def distil(student: nn.Module, teacher: nn.Module, images: list[Tensor]) -> None:
+def distil(
+    student: nn.Module,
+    teacher: nn.Module,
+    images: list[Tensor],
+    progress: Callable[[int], None] = lambda epoch: None,
+) -> None:
     """Trains ``student`` in place to put out what ``teacher`` does.
 
     It keeps the weights of that pass, or of the beginning, which came nearest on the images that
@@ -28,6 +34,7 @@ def distil(student: nn.Module, teacher: nn.Module, images: list[Tensor]) -> None
         student: all of its parameters are trained.
         teacher: gives one tensor.
         images: chunks, ``(B, ...)`` each.
+        progress: called after each pass with its number, from 1.
     """
     every = torch.cat(images)
     with torch.no_grad():
@@ -48,7 +55,7 @@ def distil(student: nn.Module, teacher: nn.Module, images: list[Tensor]) -> None
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     generator = torch.Generator().manual_seed(0)
     best, state = _mean_loss(loss, left_out), copy.deepcopy(student.state_dict())
-    for _ in range(EPOCHS):
+    for epoch in range(EPOCHS):
         for index in learned[torch.randperm(len(learned), generator=generator)].split(BATCH):
             optimiser.zero_grad()
             loss(index).backward()
@@ -57,6 +64,7 @@ def distil(student: nn.Module, teacher: nn.Module, images: list[Tensor]) -> None
         reached = _mean_loss(loss, left_out)
         if reached < best:
             best, state = reached, copy.deepcopy(student.state_dict())
+        progress(epoch + 1)
     student.load_state_dict(state)
     student.zero_grad()
     for parameter in frozen:
@@ -64,8 +72,8 @@ def distil(student: nn.Module, teacher: nn.Module, images: list[Tensor]) -> None
 
 
 @torch.no_grad()
-def _mean_loss(loss: object, index: Tensor) -> float:
+def _mean_loss(loss: Callable[[Tensor], Tensor], index: Tensor) -> float:
     """The loss over all images of an index, in batches."""
     parts = index.split(BATCH)
-    total = sum(float(loss(part)) * len(part) for part in parts)  # type: ignore[operator]
+    total = sum(float(loss(part)) * len(part) for part in parts)
     return total / max(len(index), 1)

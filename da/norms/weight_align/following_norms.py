@@ -41,7 +41,8 @@ def fold_followed(
         and the names of all modules whose output goes to these alone.
 
     Raises:
-        UserError: where normalisers were inserted, or a batch norm has no running statistics.
+        UserError: where normalisers were inserted, or a batch norm has no running statistics or no
+            scale and shift.
     """
     activation = normaliser.activation
     assert activation is not None  # for the type checker
@@ -52,6 +53,12 @@ def fold_followed(
         )
     model = split_joined_layers(model).eval()
     gone = removable_batch_norms(model, match_patterns(model, normaliser.exclude, "exclude"))
+    for name, norm in model.named_modules():
+        if norm in gone and norm._parameters.get("weight") is None:
+            raise UserError(
+                f"'{name}' of {title_of_model(model)} has no scale and shift, which are what is"
+                " fitted; build it with affine=True, or use 'wa'"
+            )
     flow = Flow.of(model, normaliser.example)
     leading = flow.leads_to(gone, sums=True)
     names = {name for name, module in model.named_modules() if module in set(gone)}

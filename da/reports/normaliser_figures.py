@@ -1,0 +1,172 @@
+"""Two pictures of a grid of many normalisers: accuracy against cost, and all against batch norm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from da.ops.shown_text import shorten
+from da.reports import costs as cost_tables
+from da.reports.costs import Costs, Point, headline
+from da.reports.differences import Comparison, compare
+from da.reports.figures import COLOURS, NAME, write
+from da.reports.model import Report
+from da.reports.runs import Column
+from da.reports.tables import Table
+
+BASELINE = Column("bn")
+
+KINDS = ("png", "svg")
+
+LEAST = 0.055
+"""Distance of two names beside a panel, as a share of its height."""
+
+
+def save_pictures(report: Report) -> None:
+    """Writes ``cost`` and ``forest``, ``.png`` and ``.svg``; removes what there is no data for."""
+    tables = headline(report.tables)
+    costs = report.costs
+    _save(report.out / "cost", [t for t in tables if costs is not None], _cost_figure, costs)
+    compared = [(t, found) for t in tables if len(found := against_baseline(t)) > 1]
+    _save(report.out / "forest", compared, _forest_figure, None)
+
+
+def _save(path: Path, data: Sequence[Any], draw: Any, costs: Costs | None) -> None:
+    figure = draw(data, costs) if data else None
+    if figure is not None:
+        write(figure, path, kinds=KINDS)
+        return
+    for kind in KINDS:
+        path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
+
+
+def against_baseline(table: Table) -> dict[str, Comparison]:
+    """Each normaliser as it was trained minus ``bn``, by its name, over their common tasks."""
+    lines = [line for line in table.lines if not line.is_average]
+    found = {}
+    for column in table.columns:
+        if column.form or column == BASELINE or BASELINE not in table.columns:
+            continue
+        pairs = {
+            str(line.task): (line.fields[column].values, line.fields[BASELINE].values)
+            for line in lines
+        }
+        differences = {
+            task: [a - b for a, b in zip(one, other, strict=True)]
+            for task, (one, other) in pairs.items()
+            if one and other
+        }
+        if differences:
+            found[column.norm] = compare(differences)
+    return found
+
+
+def _forest_figure(data: list[tuple[Table, dict[str, Comparison]]], costs: None) -> Any:
+    """A panel for each method: the average difference of each normaliser, sorted by it."""
+    from matplotlib.figure import Figure
+
+    most = max(len(found) for _, found in data)
+    figure = Figure(figsize=(1.6 + 3.4 * len(data), 1.2 + 0.26 * most), layout="constrained")
+    axes = figure.subplots(1, len(data), squeeze=False)[0]
+    for axis, (table, found) in zip(axes, data, strict=True):
+        averages = {name: c.average for name, c in found.items() if c.average is not None}
+        ordered = sorted(averages, key=lambda name: averages[name].mean)
+        for y, name in enumerate(ordered):
+            one = averages[name]
+            tested = one.low is not None and one.high is not None
+            low, high = (one.low, one.high) if tested else (one.mean, one.mean)
+            certain = tested and (low > 0 or high < 0)
+            colour = COLOURS[1] if name.partition("+")[0] == "wa" else COLOURS[0]
+            axis.plot([100 * low, 100 * high], [y, y], color=colour, lw=1.4)
+            style = {"color": colour, "markerfacecolor": colour if certain else "white"}
+            axis.plot([100 * one.mean], [y], marker="D", ms=5, ls="none", **style)
+        axis.axvline(0, color="0.3", lw=0.8, zorder=0)
+        axis.set_yticks(range(len(ordered)), [_label(name, found, table) for name in ordered])
+        axis.set_ylim(-0.7, len(ordered) - 0.3)
+        axis.set_title(f"{table.method}\n{table.row} learning rate, last epoch", fontsize="medium")
+        axis.set_xlabel("target accuracy - bn (points)")
+        axis.grid(axis="x", color="0.9")
+    figure.suptitle("95 % on these tasks, each by itself; filled: excludes 0", fontsize="small")
+    return figure
+
+
+def _label(name: str, found: dict[str, Comparison], table: Table) -> str:
+    """A name, and of how many tasks it is where these are not all."""
+    every = sum(not line.is_average for line in table.lines)
+    here = len(found[name].tasks)
+    return shorten(name, NAME) + ("" if here == every else f" ({here} of {every} tasks)")
+
+
+def _cost_figure(tables: list[Table], costs: Costs) -> Any:
+    """A panel for each method: accuracy over the seconds of a step, names beside it."""
+    from matplotlib.figure import Figure
+
+    panels = [(t, [p for p in cost_tables.points_of(t, costs) if _step_of(p)]) for t in tables]
+    panels = [(table, points) for table, points in panels if points]
+    if not panels:
+        return None
+    height = 1.2 + 0.2 * max(len(points) for _, points in panels)
+    figure = Figure(figsize=(4.6 * len(panels), max(3.4, height)), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (table, points) in zip(axes, panels, strict=True):
+        for point in points:
+            axis.errorbar(
+                [_step_of(point)],
+                [100 * point.mean],
+                [100 * (point.std or 0)],
+                fmt="o",
+                ms=5,
+                lw=0.8,
+                color=COLOURS[1] if point.norm.partition("+")[0] == "wa" else COLOURS[0],
+                markerfacecolor=None if point.best else "white",
+            )
+        axis.margins(0.08)
+        _name_points(axis, points)
+        axis.set_title(f"{table.method}\n{table.row} learning rate, last epoch", fontsize="medium")
+        axis.set_xlabel("training step / bn")
+        axis.set_ylabel("target accuracy (%)")
+        axis.grid(color="0.9")
+    figure.suptitle(f"filled: no other is as cheap and as accurate; {costs.case}", fontsize="small")
+    return figure
+
+
+def _name_points(axis: Any, points: list[Point]) -> None:
+    """Names in a column on the right, in the order of the points, each joined to its own."""
+    low, high = axis.get_ylim()
+    heights = spread([(100 * p.mean - low) / (high - low) for p in points])
+    for point, height in zip(points, heights, strict=True):
+        axis.annotate(
+            shorten(point.norm, NAME),
+            (_step_of(point), 100 * point.mean),
+            xytext=(1.04, height),
+            textcoords="axes fraction",
+            fontsize="x-small",
+            va="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.6", "shrinkA": 0, "shrinkB": 3},
+        )
+
+
+def spread(heights: Sequence[float], least: float = LEAST) -> list[float]:
+    """Heights in the same order that are at least so far apart, as near to the given as one pass
+    from below and one from above make them.
+
+    >>> [round(x, 2) for x in spread([0.5, 0.5, 0.9], least=0.1)]
+    [0.5, 0.6, 0.9]
+    """
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    least = min(least, 1 / max(len(heights), 1))
+    moved = list(heights)
+    for below, above in pairwise(order):
+        moved[above] = max(moved[above], moved[below] + least)
+    top = 1.0
+    for i in reversed(order):
+        moved[i] = min(moved[i], top)
+        top = moved[i] - least
+    return moved
+
+
+def _step_of(point: Point) -> float:
+    """Over batch norm's; 0 where it is not known."""
+    return (point.cost.step if point.cost is not None else None) or 0.0
