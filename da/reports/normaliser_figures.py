@@ -72,16 +72,15 @@ def _forest_figure(data: list[tuple[Table, dict[str, Comparison]]], costs: None)
     axes = figure.subplots(1, len(data), squeeze=False)[0]
     for axis, (table, found) in zip(axes, data, strict=True):
         averages = {name: c.average for name, c in found.items() if c.average is not None}
-        ordered = sorted(averages, key=lambda name: averages[name].mean)
+        ordered = sorted(averages, key=lambda name: averages[name].difference)
         for y, name in enumerate(ordered):
             one = averages[name]
-            tested = one.low is not None and one.high is not None
-            low, high = (one.low, one.high) if tested else (one.mean, one.mean)
-            certain = tested and (low > 0 or high < 0)
+            low = one.difference if one.low is None else one.low
+            high = one.difference if one.high is None else one.high
             colour = COLOURS[1] if name.partition("+")[0] == "wa" else COLOURS[0]
             axis.plot([100 * low, 100 * high], [y, y], color=colour, lw=1.4)
-            style = {"color": colour, "markerfacecolor": colour if certain else "white"}
-            axis.plot([100 * one.mean], [y], marker="D", ms=5, ls="none", **style)
+            style = {"color": colour, "markerfacecolor": colour if one.sign else "white"}
+            axis.plot([100 * one.difference], [y], marker="D", ms=5, ls="none", **style)
         axis.axvline(0, color="0.3", lw=0.8, zorder=0)
         axis.set_yticks(range(len(ordered)), [_label(name, found, table) for name in ordered])
         axis.set_ylim(-0.7, len(ordered) - 0.3)
