@@ -282,8 +282,10 @@ def test_a_normaliser_by_its_path_or_a_subclass_is_converted_as_wa_is(trained, c
     module = SourceOnly(num_classes=10, norm=OWN, weights=weights)
     assert module.conversion_plan.options == {"min_channels": 4}
     assert module.alignment()["left"] == ["stem.0"]
-    with pytest.raises(UserError, match=r"under 'wa' alone, not with 'gn' beside it"):
-        a_start(norm=by_path, norm_options={"activation": "gn"})
+    assert a_start(norm=by_path, norm_options={"activation": "gn"}).options == {
+        "activation": "gn",
+        **PLAIN,
+    }
 
 
 def test_a_checkpoint_under_wa_is_read_by_wa_however_it_is_named(tmp_path):
