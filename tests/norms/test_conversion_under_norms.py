@@ -177,7 +177,7 @@ def test_under_statistics_of_images_distillation_brings_it_nearer(
             relative_error([model.eval()(IMAGES)], [separable(IMAGES)])
             for model in (near.model, fitted.model, raw)
         )
-    assert distilled < only_fitted < only_aligned
+    assert distilled < min(only_fitted, only_aligned)
 
 
 def test_a_network_that_computes_the_same_already_is_left_as_it_is() -> None:
@@ -195,9 +195,10 @@ def test_what_is_frozen_is_distilled_and_stays_frozen() -> None:
     teacher, student = nn.Linear(3, 2), nn.Linear(3, 2)
     student.requires_grad_(False)
     images = random(160, 3)
-    before = relative_error([student(images)], [teacher(images)])
+    wanted = teacher(images).detach()
+    before = relative_error([student(images)], [wanted])
     distil(student, teacher, list(images.split(16)))
-    assert relative_error([student(images)], [teacher(images)]) < before
+    assert relative_error([student(images)], [wanted]) < before
     assert not any(p.requires_grad for p in student.parameters())
 
 
