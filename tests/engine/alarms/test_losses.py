@@ -10,8 +10,10 @@ from da.methods.dann import DANN
 from da.methods.mcd import MCD
 from da.methods.source_only import SourceOnly
 
+pytestmark = pytest.mark.usefixtures("short_windows")
 
-def trained(kind, steps=210, batch_size=4, fitting=None, **options):
+
+def trained(kind, steps=21, batch_size=4, fitting=None, **options):
     watch = Watch()
     module = small(kind, **{"backbone": "lenet", "lr": 0.05} | options)
     data = digits(batch_size=batch_size, steps_per_epoch=steps)
@@ -28,15 +30,15 @@ def trained(kind, steps=210, batch_size=4, fitting=None, **options):
 )
 def test_a_term_that_does_not_reach_the_backbone_is_named(kind, about, how):
     (alarm,) = trained(kind).alarms
-    assert (alarm.name, alarm.about, alarm.step) == ("loss-without-gradient", about, 200)
-    assert "from step 50 to 200 it has not reached the backbone" in alarm.text
+    assert (alarm.name, alarm.about, alarm.step) == ("loss-without-gradient", about, 20)
+    assert "from step 5 to 20 it has not reached the backbone" in alarm.text
     assert how in alarm.text
     assert "zero itself" not in alarm.text
 
 
 def test_a_reversal_of_no_strength_is_named_and_so_is_a_weight_of_zero():
     texts = {
-        options[0]: [a.text for a in trained(DANN, 260, **dict([options])).alarms]
+        options[0]: [a.text for a in trained(DANN, 26, **dict([options])).alarms]
         for options in (("reversal_maximum", 0.0), ("trade_off", 0.0))
     }
     assert ["its gradient there is zero" in text for text in texts["reversal_maximum"]] == [True]
@@ -45,15 +47,15 @@ def test_a_reversal_of_no_strength_is_named_and_so_is_a_weight_of_zero():
 
 
 def test_a_term_that_comes_late_is_not_named():
-    watch = trained(Late, 260)
+    watch = trained(Late, 26)
     assert watch.alarms == []
     assert watch._terms["norm"].zero
     assert watch._terms["norm"].reached
-    assert trained(Late, 260, until=1.0).alarms[0].about == "loss/norm"
+    assert trained(Late, 26, until=1.0).alarms[0].about == "loss/norm"
 
 
 def test_terms_of_updates_that_leave_the_backbone_as_it_is_are_not_tried():
-    watch = trained(MCD, 52)
+    watch = trained(MCD, 7)
     assert watch.alarms == []
     assert set(watch._terms) == {"task", "balance", "discrepancy"}
     assert all(term.reached for term in watch._terms.values())
@@ -62,7 +64,7 @@ def test_terms_of_updates_that_leave_the_backbone_as_it_is_are_not_tried():
 @pytest.mark.parametrize("norm", ["wa", "wa+gn"])
 def test_averaged_gradients_reach_the_backbone_as_others_do(norm):
     fitting = {"accumulate_grad_batches": 2}
-    watch = trained(DANN, 102, backbone="digits_resnet", norm=norm, fitting=fitting)
+    watch = trained(DANN, 12, backbone="digits_resnet", norm=norm, fitting=fitting)
     assert watch.alarms == []
     assert {name for name, term in watch._terms.items() if term.reached} == {"task", "domain"}
 

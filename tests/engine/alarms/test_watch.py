@@ -34,7 +34,7 @@ SPEC = {
 }
 
 
-def trained(kind, callbacks, steps=52, **options):
+def trained(kind, callbacks, steps=12, **options):
     module = small(kind, backbone="lenet", lr=0.01, **options)
     fit(
         module,
@@ -52,6 +52,7 @@ OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in METHODS if name
 
 
 @pytest.mark.parametrize("name", [*KINDS, *OTHERS])
+@pytest.mark.usefixtures("short_windows")
 def test_a_training_computes_the_same_bits_with_it_as_without(name):
     alone, watched = (trained(METHODS[name], some, norm="wa") for some in ([], [Watch()]))
     for (key, a), b in zip(alone.state_dict().items(), watched.state_dict().values(), strict=True):
@@ -71,17 +72,18 @@ def test_no_method_with_a_critic_raises_an_alarm_in_a_run_that_goes_well(name):
 
 
 @pytest.mark.parametrize(
-    "epochs", [3, *(pytest.param(epochs, marks=pytest.mark.long) for epochs in (1, 5))]
+    "epochs", [3, *(pytest.param(epochs, marks=pytest.mark.long) for epochs in (1, 4))]
 )
+@pytest.mark.usefixtures("short_windows")
 def test_a_resumed_run_raises_the_same_alarms(epochs, tmp_path):
     """The checkpoint lies within a window; no alarm is raised again."""
-    data = {"batch_size": 4, "steps_per_epoch": 42}
+    data = {"batch_size": 4, "steps_per_epoch": 6}
     whole, half, rest = Watch(), Watch(), Watch()
     made_one = lambda: small(SoftmaxOfOne, backbone="lenet")  # noqa: E731
     fit(made_one(), digits(**data), epochs=5, callbacks=[whole])
     fit(made_one(), digits(**data), tmp_path, epochs=epochs, callbacks=[half])
     fit(made_one(), digits(**data), epochs=5, callbacks=[rest], ckpt_path=tmp_path / "last.ckpt")
-    assert [alarm.step for alarm in whole.alarms] == [200, 200]
+    assert [alarm.step for alarm in whole.alarms] == [20, 20]
     assert rest.alarms == whole.alarms
     assert rest._critics["critic/accuracy"].first == whole._critics["critic/accuracy"].first
 
@@ -99,9 +101,8 @@ class AheadOfTheSecond(Method):
         return {}
 
 
-def test_a_critic_is_heard_anew_in_each_stage_and_judged_by_the_progress_within_it(monkeypatch):
-    monkeypatch.setattr("da.engine.alarms.watch.WINDOW", 5)
-    monkeypatch.setattr("da.engine.alarms.watch.EVERY", 1)
+@pytest.mark.usefixtures("short_windows")
+def test_a_critic_is_heard_anew_in_each_stage_and_judged_by_the_progress_within_it():
     watch = Watch()
     module = small(AheadOfTheSecond, backbone="lenet")
     fit(module, digits(steps_per_epoch=26), epochs=2, callbacks=[watch])
@@ -110,8 +111,9 @@ def test_a_critic_is_heard_anew_in_each_stage_and_judged_by_the_progress_within_
     assert watch._critics["critic/accuracy"].first == [1.0] * 4
 
 
+@pytest.mark.usefixtures("short_windows")
 def test_a_run_that_was_not_watched_from_its_start_says_nothing_of_it(tmp_path):
-    data = {"batch_size": 4, "steps_per_epoch": 42}
+    data = {"batch_size": 4, "steps_per_epoch": 4}
     made_one = lambda: small(SoftmaxOfOne, backbone="lenet")  # noqa: E731
     fit(made_one(), digits(**data), tmp_path, epochs=1)
     late, again = Watch(), Watch()
