@@ -9,11 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from in_process_pool import in_process
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 import run
+from da.grids.session import Session
 from da.networks.backbones.base import build_backbone
 from da.ops.seeding import derive_seed, permutation
 
@@ -157,7 +159,12 @@ def file_of(network, layout, folder):
 
 
 @pytest.mark.parametrize(
-    ("kind", "layout"), [("whole", "plain"), ("whole", "a loop's"), ("split", "safetensors")]
+    ("kind", "layout"),
+    [
+        pytest.param("whole", "plain", marks=pytest.mark.long),
+        ("whole", "a loop's"),
+        ("split", "safetensors"),
+    ],
 )
 def test_a_checkpoint_from_elsewhere_scores_as_in_a_plain_loop_in_every_form(
     request, tmp_path, call, root, data, kind, layout
@@ -410,7 +417,8 @@ def test_a_checkpoint_of_an_earlier_version_is_tested_and_not_trained_on(
     assert "'old.ckpt' was written by an earlier version, whose trainings can't be resumed" in said
 
 
-def test_a_checkpoint_that_a_grid_kept_is_one_of_fit(tmp_path, call, refused):
+def test_a_checkpoint_that_a_grid_kept_is_one_of_fit(tmp_path, call, refused, monkeypatch):
+    monkeypatch.setattr(Session, "pool", in_process)
     grid = """
 data: Digits
 tasks: [photo->optical]

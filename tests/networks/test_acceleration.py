@@ -12,6 +12,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 import torch.nn.functional as F
+from in_process_pool import in_process
 from torch import nn
 
 import run
@@ -21,6 +22,7 @@ from da.engine.spec import RunSpec
 from da.engine.trainer import MethodTrainer
 from da.engine.training import train
 from da.errors import UserError
+from da.grids.session import Session
 from da.methods.critics import domain_loss
 from da.methods.dann import DANN
 from da.methods.entropy_minimisation import EntropyMinimisation
@@ -405,6 +407,7 @@ def test_a_cell_of_a_grid_takes_the_flags_into_its_identity(tmp_path):
 def test_a_grid_of_a_precision_that_is_none_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "configs/ablations/digits.yaml").read_text()
+    monkeypatch.setattr(Session, "pool", in_process)
     Path("g.yaml").write_text(text + "\nprecision: bf17-mixed\n")
     assert run.main(["ablate", "g.yaml"]) == 2
     error = capsys.readouterr().err
