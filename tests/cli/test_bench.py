@@ -27,11 +27,11 @@ def test_a_file_in_the_way_is_refused_before_anything_is_measured(refused_words,
 
 
 def test_bench_norms_prints_and_saves_a_row_per_case(capsys, tmp_path):
-    words = f"bench norms {TINY} --networks resnet18@32 --batches 1,2".split()
+    words = f"bench norms {TINY} --networks digits_resnet@8 --batches 1,2 --seconds 0.01".split()
     assert run.main([*words, "--norms", "wa,gn,wa naive", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     report = (tmp_path / "report.md").read_text()
-    rows = [line for line in report.splitlines() if line.startswith("| res")]
+    rows = [line for line in report.splitlines() if line.startswith("| dig")]
     assert len(rows) == 2
     assert all(line in out for line in rows)
     assert "bench norms --networks" in report

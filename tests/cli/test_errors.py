@@ -364,6 +364,7 @@ def test_seed_zero_and_a_name_that_yaml_1_1_reads_as_false(tmp_path, monkeypatch
     assert {**again, "seed_everything": 0} == settings
 
 
+@pytest.mark.long  # hostile YAML and the environment are tried on real processes in the fast tests
 def test_a_real_process_says_one_line():
     done = subprocess.run(
         [sys.executable, ROOT / "run.py", "fit", "--data.target", "nowhere"],

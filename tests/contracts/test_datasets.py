@@ -204,7 +204,8 @@ def test_training_batches_are_well_formed_and_hold_no_target_labels(make):
 def test_batches_are_the_same_again_and_with_workers(make, balanced):
     expected = list(make(balanced=balanced).train_dataloader())
     assert equal(expected, list(make(balanced=balanced).train_dataloader()))
-    assert equal(expected, list(make(balanced=balanced, num_workers=2).train_dataloader()))
+    if balanced:  # without, too, but of one set alone, in test_base
+        assert equal(expected, list(make(balanced=balanced, num_workers=2).train_dataloader()))
     assert not equal(expected, list(make(balanced=balanced, seed=1).train_dataloader()))
 
 

@@ -362,7 +362,9 @@ def stalling():
         connection.close()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_an_interrupted_fetch_goes_on(server, elsewhere, stalling, tmp_path, capsys, how):
     asked, good = server[2], elsewhere["usps"]["train"][0]
     elsewhere["usps"]["train"][0] = stalling
