@@ -153,6 +153,9 @@ class _Worker:
 class Pool:
     """Warm workers. Use as a context manager; on exit no process is left.
 
+    One is started at once, to be asked; the others where there are cells for them, since each start
+    loads PyTorch: a grid that is refused or has finished needs no second.
+
     Args:
         function: ``"module:name"`` of the function that trains a cell.
         workers: how many.
@@ -176,7 +179,7 @@ class Pool:
     def __enter__(self) -> Pool:
         self.signals.__enter__()
         try:
-            self._fill(self._size)
+            self._fill(1)
         except BaseException:
             self.__exit__()
             raise
