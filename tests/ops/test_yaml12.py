@@ -1,5 +1,6 @@
 """YAML of people is read as they mean it; what was made to harm is one line, at once."""
 
+import resource
 import subprocess
 import sys
 import time
@@ -72,10 +73,10 @@ def test_anchors_and_merges_of_ordinary_size_are_read():
 )
 def test_what_is_hostile_or_broken_is_one_line(tmp_path, text, problem):
     (tmp_path / "x.yaml").write_text(text)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError) as caught:
         read_yaml(tmp_path / "x.yaml")
-    assert time.monotonic() - began < 30  # seconds of parsing, on a machine that is busy
+    assert time.process_time() - began < 30  # seconds of parsing
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{tmp_path / 'x.yaml'}")
@@ -92,16 +93,13 @@ def test_a_file_of_100_megabytes_is_refused_by_its_size(tmp_path):
 @pytest.mark.parametrize("command", [["ablate"], ["tune"], ["fit", "--config"]], ids=" ".join)
 def test_every_command_that_reads_settings_refuses_a_bomb_in_one_line(tmp_path, command):
     (tmp_path / "x.yaml").write_text(doubling(12, 10, lambda parts: f"[{parts}]"))
-    code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (3 * 10**9,) * 2)\n"
-        f"sys.path.insert(0, {str(ROOT)!r}); import run; sys.exit(run.main(sys.argv[1:]))"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, *command, "x.yaml"],
+        [sys.executable, ROOT / "run.py", *command, "x.yaml"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (3 * 10**9,) * 2),
     )
     assert done.returncode == 2, done.stderr
     assert "more than 50000 values" in done.stderr
