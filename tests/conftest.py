@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import http.server
 import threading
@@ -22,6 +23,13 @@ from da.ops.files import cache_folder
 from da.types import Batch, Labelled, Unlabelled
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """Leaves out of later collections of garbage what is there already: thousands of tests, and the
+    libraries. Each would go through all of it, and in a worker of a loader copy it, too."""
+    gc.collect()
+    gc.freeze()
 
 
 class FakeTrainer:
