@@ -87,7 +87,7 @@ class Report:
 
     @cached_property
     def sections(self) -> list[Section]:
-        """What follows the comparison: picks, costs, trainings, alarms, scores of settings, rates."""
+        """What follows the comparison: picks, costs, trainings, alarms, scores, rates."""
         from da.reports import (
             alarms,
             costs,
