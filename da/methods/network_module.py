@@ -42,8 +42,7 @@ class NetworkModule(UpdatingModule):
         seed: with the task and the part's name it gives the initial weights: they match across
             normalisers and methods, and differ across tasks.
         backbone: name of the network: ``resnet50``, or ``timm/NAME`` for any model of timm.
-        weights: ``imagenet``, a local file, or nothing for random weights. Of a checkpoint of this
-            library bottleneck and classifier are taken, too, where they fit.
+        weights: ``imagenet``, a local file, of ours with the heads that fit, or nothing for random.
         norm: normaliser: ``bn``, ``wa``, ``wa+bn``, ``gn``, ``in``, ``ln``, ``none``, …
         norm_options: options of the normaliser by name, ``{gain: auto}``. ``include`` and
             ``exclude`` name layers of the backbone.
