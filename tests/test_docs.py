@@ -31,7 +31,7 @@ RECIPES = re.findall(FENCE, PAGES["docs/extending.md"], flags=re.DOTALL)
 
 #: What the top level may hold; results lie in docs/results.
 TOP_LEVEL = {"da", "datasets", "configs", "tests", "docs", ".ci"} | {
-    *("run.py", "pyproject.toml", ".gitignore"),
+    *("run.py", "pyproject.toml", "MANIFEST.in", ".gitignore"),
     *("README.md", "LICENSE", "CITATION.cff", "CHANGELOG.md"),
 }
 

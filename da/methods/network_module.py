@@ -47,8 +47,7 @@ class NetworkModule(UpdatingModule):
         norm_options: options of the normaliser by name, ``{gain: auto}``. ``include`` and
             ``exclude`` name layers of the backbone.
         scope: the parts that the normaliser covers; others keep batch norm.
-        bottleneck: width of the Linear-normaliser-ReLU between backbone and classifier; nothing
-            for none.
+        bottleneck: width of the Linear-normaliser-ReLU before the classifier; nothing for none.
         forward_mode: both domains in one pass through the network (``joint``), or source, then
             target (``separate``). With batch norm the two give different networks. Without effect
             on a method that forwards one domain at a time anyway (SourceOnly, SHOT, AaD).
