@@ -33,6 +33,12 @@ MARKS = {1: r"\uparrow", -1: r"\downarrow"}
 WIDE = 6
 """Tasks from which on a table spans both columns of a page."""
 
+MOST_ROWS = 40
+"""Rows of a table that a page holds with its caption; what is longer becomes several."""
+
+Group = tuple[Table, list[Line]]
+"""The lines of a method at one point of what is swept."""
+
 
 def escape(text: str) -> str:
     r"""A plain text as LaTeX shows it, whatever it holds.
@@ -77,40 +83,60 @@ class Latex(Renderer):
                     and table.stream == "target/test"
                     and table.has_labels
                 ]
-                if shown:
-                    lines += [*_table(report, shown, selection), ""]
+                parts = list(_parts(shown))
+                for number, part in enumerate(parts, start=1):
+                    which = f"{number} of {len(parts)}" if len(parts) > 1 else ""
+                    lines += [*_table(report, part, selection, which), ""]
         return "\n".join(lines) + "\n"
 
 
-def _table(report: Report, tables: Sequence[Table], selection: Selection) -> Iterator[str]:
-    """Methods and normalisers down, tasks across, and the average last."""
+def _parts(tables: Sequence[Table]) -> Iterator[list[Group]]:
+    """Methods, and of a long sweep its points, in parts that fit on a page."""
+    part: list[Group] = []
+    rows = 0
+    for table in tables:
+        for _, lines in groupby(table.lines, key=lambda line: str(line.point)):
+            if part and rows + len(table.columns) > MOST_ROWS:
+                yield part
+                part, rows = [], 0
+            part.append((table, list(lines)))
+            rows += len(table.columns)
+    if part:
+        yield part
+
+
+def _table(
+    report: Report, groups: Sequence[Group], selection: Selection, which: str
+) -> Iterator[str]:
+    """Methods and normalisers down, tasks across, and the average last; ``which`` of the parts."""
     tasks = report.plan.tasks
-    several = len(tasks) > 1
     kind = "table*" if len(tasks) >= WIDE else "table"
     swept = bool(report.plan.grid.sweep)
     names = ["method", *(["setting"] if swept else []), "normaliser", *tasks]
-    names += ["average"] if several else []
+    names += ["average"] if len(tasks) > 1 else []
     words = 3 if swept else 2
+    first = groups[0][0]
+    part = f"-{which.partition(' ')[0]}" if which else ""
     yield rf"\begin{{{kind}}}"
     yield r"\centering\footnotesize"
-    yield rf"\caption{{{_caption(report, tables[0])}}}"
-    yield rf"\label{{tab:{tables[0].row}-{selection}}}"
+    yield r"\setlength{\belowcaptionskip}{6pt}"
+    yield rf"\caption{{{_caption(report, first, which)}}}"
+    yield rf"\label{{tab:{first.row}-{selection}{part}}}"
     # Shrinks what is wider than the page, and leaves the rest as it is.
     yield r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
     yield rf"\begin{{tabular}}{{{'l' * words}{'c' * (len(names) - words)}}}"
     yield r"\toprule"
     yield _row([escape(name) for name in names])
-    for table in tables:
-        yield r"\midrule"
-        for _, group in groupby(table.lines, key=lambda line: str(line.point)):
-            lines = list(group)
-            where = [escape(point_text(lines[0].point))] if swept else []
-            for number, column in enumerate(table.columns):
-                first = (
-                    [escape(table.method), *where] if number == 0 else ["", *(" " for _ in where)]
-                )
-                fields = [_field(table, line, column) for line in lines]
-                yield _row([*first, escape(str(column)), *fields])
+    before = None
+    for table, lines in groups:
+        yield r"\addlinespace" if table is before else r"\midrule"
+        where = [escape(point_text(lines[0].point))] if swept else []
+        for number, column in enumerate(table.columns):
+            method = "" if table is before or number else escape(table.method)
+            point = where if number == 0 else [" " for _ in where]
+            fields = [_field(table, line, column) for line in lines]
+            yield _row([method, *point, escape(str(column)), *fields])
+        before = table
     yield r"\bottomrule"
     yield r"\end{tabular}}"
     yield rf"\end{{{kind}}}"
@@ -142,8 +168,8 @@ def _letter_of(number: int) -> str:
     return "abcdefghijklmnopqrstuvwxyz"[number % 26]
 
 
-def _caption(report: Report, table: Table) -> str:
-    """Selection, seeds, scope of the normaliser, test, and what is missing."""
+def _caption(report: Report, table: Table, which: str) -> str:
+    """Selection, seeds, scope of the normaliser, test, what is missing, which part it is."""
     grid = report.plan.grid
     seeds = len(grid.seeds)
     differences = averages(table)[0].differences if table.lines else []
@@ -159,7 +185,10 @@ def _caption(report: Report, table: Table) -> str:
         texts.append("After @: the same weights with statistics re-estimated on that domain.")
     if said_of_partial := partial(report.runs):
         texts.append(f"{said_of_partial[0].upper()}{said_of_partial[1:]}.")
-    return " ".join([*map(escape, texts[:3]), marks, *map(escape, texts[3:])]).strip()
+    if which:
+        texts.append(f"Part {which}.")
+    text = " ".join(filter(None, [*map(escape, texts[:3]), marks, *map(escape, texts[3:])]))
+    return text.replace(r" \%", r"~\%")  # a number keeps its sign beside it
 
 
 def _marks_text(differences: Sequence[Difference], table: Table) -> str:
@@ -174,10 +203,16 @@ def _marks_text(differences: Sequence[Difference], table: Table) -> str:
         + escape(f"{differences[0].challenger} is above or below the baseline ({against}) ")
         + escape(
             "beyond the 95 % interval of the difference paired over seeds, on these tasks "
-            f"(Student's t, simultaneous over {table.comparisons} "
-            f"line{'s' * (table.comparisons != 1)}, alone for the average)."
+            f"(Student's t{_together(table)})."
         )
     )
+
+
+def _together(table: Table) -> str:
+    """Of how many lines the intervals hold at once."""
+    alone = ", alone for the average" if any(line.is_average for line in table.lines) else ""
+    many = table.comparisons > 1
+    return f", simultaneous over {table.comparisons} lines{alone}" if many else alone
 
 
 def _scope(report: Report) -> str:
