@@ -6,7 +6,8 @@ A cross at the foot of a panel stands for runs that diverged or are missing.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ METADATA: dict[str, dict[str, None]] = {
 
 NAME = 28
 """Characters of a name in a figure."""
+
+PANELS, PANEL_WIDTH = 4, 3.6
+"""Panels below each other, of which more become columns, and the least inches of a column."""
 
 
 def save(out: Path, plan: Plan, shown: list[Table]) -> None:
@@ -139,9 +143,20 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
     labelled = [line for line in tables[0].lines if line.has_labels]
     columns = [shorten(_name_of(line, len(plan.tasks)), NAME) for line in labelled]
     labels = {line.label for line in labelled}
-    size = (2.0 + 0.95 * len(columns), 0.8 + 2.9 * len(tables))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(tables), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    down = min(len(tables), max(PANELS, math.ceil(math.sqrt(len(tables)))))
+    across = math.ceil(len(tables) / down)
+    width = max(PANEL_WIDTH, 1.2 + 0.95 * len(columns)) if across > 1 else 2.0 + 0.95 * len(columns)
+    figure = Figure(figsize=(across * width, 0.8 + 2.9 * down), layout="constrained")
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    axes = panels.T.ravel()  # one column after the other
+    for spare in axes[len(tables) :]:
+        spare.set_visible(False)
+    axes = axes[: len(tables)]
+    ticks = range(len(columns))
+    for number, axis in enumerate(axes):
+        axis.set_xticks(ticks, columns, rotation=25, ha="right", rotation_mode="anchor")
+        is_foot = (number + 1) % down == 0 or number + 1 == len(tables)
+        axis.tick_params(labelbottom=is_foot)
     for axis, table in zip(axes, tables, strict=True):
         lines = [line for line in table.lines if line.label in labels]
         for index, (column, style) in enumerate(column_styles(table.columns).items()):
@@ -157,11 +172,10 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
             shade = "0.45" if line.is_average else "0.9"
             axis.axvline(x - 0.5, color=shade, lw=0.8, zorder=0)
         axis.set_title(f"{table.method}\n{table.row} learning rate, last epoch", fontsize="medium")
-        axis.set_ylabel("target accuracy (%)")
         axis.grid(axis="y", color="0.9")
-    axes[-1].set_xticks(
-        range(len(columns)), columns, rotation=25, ha="right", rotation_mode="anchor"
-    )
+    for axis in axes[:down]:
+        axis.set_ylabel("target accuracy (%)")
+    _limit_to_percents(axes)
     _add_legend(figure, axes[0])
     return figure
 
@@ -200,7 +214,7 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
         row = groups.index((table.method, table.row))
         axis = axes[row, 0 if table.stream == "source/test" else 1]
         tasks, common = common_tasks(table)
-        for column, style in column_styles(table.columns).items():
+        for number, (column, style) in enumerate(column_styles(table.columns).items()):
             values = [point[name] for point in plan.grid.points()]
             found = [average_over(table, column, point, common) for point in plan.grid.points()]
             xs, means, stds = _series(found, values)
@@ -213,7 +227,7 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
                 for line in table.lines
                 if not line.is_average and not line.fields[column].complete
             }
-            _crosses(axis, sorted(absent), style)
+            _crosses(axis, sorted(absent), style, number)
         axis.set_xscale("log", base=2)
         number_plainly(axis.xaxis)
         places = plan.grid.sweep[name]
@@ -227,19 +241,31 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
         axis.set_ylabel(f"{domain} accuracy (%)")
         axis.set_xlabel(name.removeprefix("model.").replace("_", " "))
         axis.grid(color="0.9")
+    _limit_to_percents(axes.ravel())
     _add_legend(figure, axes[0, 0])
     return figure
 
 
-def _crosses(axis: Any, xs: list[float], style: dict[str, Any]) -> None:
-    """A cross at the foot of the panel where runs diverged or are missing."""
+def _limit_to_percents(axes: Iterable[Any]) -> None:
+    """Nothing far below 0 or above 100 %, where deviations reach; all of it in an empty panel."""
+    for axis in axes:
+        alike = axis.get_shared_y_axes().get_siblings(axis)
+        if not any(len(box.lines[0].get_ydata()) for one in alike for box in one.containers):
+            axis.set_ylim(0, 100)
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(low, -2), min(high, 102))
+
+
+def _crosses(axis: Any, xs: list[float], style: dict[str, Any], level: int = 0) -> None:
+    """Crosses at the foot of the panel where runs diverged or are missing, each level higher."""
     if xs:
         axis.plot(
             xs,
-            [0.03] * len(xs),
+            [0.03 + 0.035 * level] * len(xs),
             transform=axis.get_xaxis_transform(),
             ls="none",
             marker=CROSS,
+            ms=5,
             color=style["color"],
             alpha=style["alpha"],
         )

@@ -13,10 +13,10 @@ SWEPT = {"batch_size": (1, 16, 64)}
 def drawn(tmp_path, monkeypatch):
     """Draws a grid of which some cells diverged; gives the figure."""
 
-    def draw(grid, diverged):
+    def draw(grid, diverged=lambda cell: False, accuracy=noisy):
         kept = []
         monkeypatch.setattr(figures, "write", lambda figure, path, kinds: kept.append(figure))
-        plan, runs = fill(tmp_path, grid, noisy, diverged)
+        plan, runs = fill(tmp_path, grid, accuracy, diverged)
         figures.save(tmp_path, plan, tables(plan, runs))
         return kept[0]
 
@@ -93,3 +93,28 @@ def test_a_logarithmic_axis_has_plain_numbers(tmp_path):
     text = (tmp_path / "figure.svg").read_text()
     assert ">1e−02<" in text  # with the minus of its own that matplotlib writes
     assert "mathdefault" not in text
+
+
+def test_panels_of_many_methods_stand_in_columns_of_which_each_names_its_tasks(drawn):
+    methods = {f"M{number}": {} for number in range(7)}
+    figure = drawn(made_grid(methods=methods, seeds=(0, 1)))
+    panels = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_title().partition("\n")[0] for axis in panels] == [
+        *("M0", "M4", "M1", "M5", "M2", "M6", "M3")
+    ]
+    width, height = figure.get_size_inches()
+    assert height < 1.8 * width
+    named = [axis for axis in panels if axis.xaxis.get_tick_params()["labelbottom"]]
+    assert [axis.get_title()[:2] for axis in named] == ["M6", "M3"]  # at the foot of a column
+    assert [text.get_text() for text in named[0].get_xticklabels()] == ["a->b", "b->a", "average"]
+
+
+@pytest.mark.parametrize("sweep", [{}, SWEPT])
+def test_before_anything_is_complete_the_axis_is_the_whole_range_and_every_cross_is_seen(
+    drawn, sweep
+):
+    figure = drawn(made_grid(sweep=sweep), accuracy=lambda cell: None)
+    assert {axis.get_ylim() for axis in figure.axes} == {(0, 100)}
+    crosses = [x for x in figure.axes[-1].get_lines() if x.get_marker() == figures.CROSS]
+    places = [place for x in crosses for place in zip(*map(tuple, (x.get_xdata(), x.get_ydata())))]
+    assert len(set(places)) == len(places) == (3 * 2 if sweep else 3 * 2)
