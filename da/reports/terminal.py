@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -35,8 +36,8 @@ from da.reports.verdicts import verdict
 WIDE = 150
 """Columns where output goes to a file or a pipe, so that no line is folded."""
 
-MOST_AVERAGES = 16
-"""Lines of averages on the one screen."""
+MOST_AVERAGES, MOST_METHODS = 16, 30
+"""Lines of averages on the one screen: of both epochs, and of the last one alone."""
 
 MANY, FEW = 20, 3
 """Runs that failed, and of those still to come, that are named on the one screen."""
@@ -114,7 +115,7 @@ def _show_tables(target: Console, report: Report) -> None:
 
 
 def _show_averages(target: Console, report: Report) -> None:
-    """Two tables: accuracies and differences, of the last epoch and of the label-free one."""
+    """Averages of the last epoch and of the label-free one; of many methods of the last alone."""
     shown = [t for t in report.tables if t.stream == "target/test" and t.selection != "oracle"]
     if not any(table.has_labels for table in shown):
         for text in unlabelled_notes(shown):
@@ -124,31 +125,60 @@ def _show_averages(target: Console, report: Report) -> None:
     lines = [(table, line) for table in shown if table.has_labels for line in averages(table)]
     if not lines:
         return
+    known = [
+        pair for pair in lines if any(f.summary or f.diverged for f in pair[1].fields.values())
+    ]
+    short = known if len(known) <= MOST_AVERAGES else _headline(known)[:MOST_METHODS]
+    if short:
+        _print_averages(target, report, short)
+    if len(short) < len(_headline(known)):
+        target.print(f"and {len(_headline(known)) - len(short)} lines more", markup=False)
+    if waiting := len(_headline(lines)) - len(_headline(known)):
+        of = f" of {len(_headline(lines))}" if known else ""
+        target.print(f"without anything complete: {waiting}{of} lines", markup=False)
+
+
+def _headline(lines: Sequence[tuple[Table, Line]]) -> list[tuple[Table, Line]]:
+    """Those of the last epoch."""
+    return [pair for pair in lines if pair[0].selection == "last"]
+
+
+def _print_averages(target: Console, report: Report, lines: Sequence[tuple[Table, Line]]) -> None:
+    """Accuracies and differences: one table where the terminal has the room, or two."""
     tasks = len(report.plan.tasks)
     what = report.plan.tasks[0] if tasks == 1 else f"average over {tasks} tasks"
     if len(report.plan.grid.rows) == 1:
         what += f", {report.plan.grid.rows[0]} learning rate"
-    accuracies = _table(f"target accuracy in %, {what}", "method", "epoch", fold=True)
-    for column in shown[0].columns:
-        accuracies.add_column(_header(column), justify="right", no_wrap=True)
     question = "difference in points on these tasks, 95 % intervals; ▲ ▼: it excludes 0"
-    differences = _table(question, "method", "epoch", fold=True)
-    for difference in lines[0][1].differences:
-        differences.add_column(Text(visible(difference.name)), justify="right", no_wrap=True)
     names = [visible(average_name(report.plan, table, line)) for table, line in lines]
-    room = (target.width - max(map(len, names)) - 14) / len(shown[0].columns)
-    between = " ± " if room >= 13 else "±" if room >= 10 else "\n±"
-    for name, (table, line) in list(zip(names, lines, strict=True))[:MOST_AVERAGES]:
-        first = [Text(name), Text(table.selection)]
+    paired = [[paired_text(each.these) for each in line.differences] for _, line in lines]
+    columns, compared = lines[0][0].columns, lines[0][1].differences
+    left = target.width - max(map(len, names)) - 14
+    needed = sum(
+        max(len(visible(each.name)), *(len(texts[number]) for texts in paired)) + 1
+        for number, each in enumerate(compared)
+    )
+    in_one = bool(compared) and left - needed >= 13 * len(columns)
+    room = left / len(columns)
+    between = " ± " if in_one or room >= 13 else "±" if room >= 10 else "\n±"
+    head = f"target accuracy in %, {what}" + (f"; {question}" if in_one else "")
+    accuracies = _table(head, "method", "epoch", fold=True)
+    for column in columns:
+        accuracies.add_column(_header(column), justify="right", no_wrap=True)
+    differences = accuracies if in_one else _table(question, "method", "epoch", fold=True)
+    for each in compared:
+        differences.add_column(Text(visible(each.name)), justify="right", no_wrap=True)
+    for name, texts, (table, line) in zip(names, paired, lines, strict=True):
+        first, shown = [Text(name), Text(table.selection)], _fields(table, line, between)
+        if in_one:
+            accuracies.add_row(*first, *shown, *map(Text, texts))
+            continue
         if table.selection == "last" or "\n" not in between:  # in two lines each it is no screen
-            accuracies.add_row(*first, *_fields(table, line, between))
-        texts = [paired_text(difference.these) for difference in line.differences]
+            accuracies.add_row(*first, *shown)
         differences.add_row(*first, *map(Text, texts))
     target.print(accuracies)
-    if lines[0][1].differences:
+    if compared and not in_one:
         target.print(differences)
-    if len(lines) > MOST_AVERAGES:
-        target.print(f"and {len(lines) - MOST_AVERAGES} lines more", markup=False)
 
 
 def _show_scores(target: Console, report: Report) -> None:

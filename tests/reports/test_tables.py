@@ -197,6 +197,31 @@ def test_one_screen_shows_the_averages_and_where_to_read_on(tmp_path, grid, widt
     assert last.startswith(f"all tables: {tmp_path}/report.html in a browser, or python run.py ")
 
 
+def test_one_screen_of_many_methods_has_them_all_at_the_last_epoch(tmp_path):
+    methods = {f"M{number}": {} for number in range(9)}
+    grid = made_grid(methods=methods, seeds=(0, 1), tasks=("a->b",))
+    plan, runs = fill(tmp_path, grid, noisy)
+    console = Console(width=150, file=io.StringIO(), highlight=False)
+    terminal.show(console, Report(plan, runs, tables(plan, runs), tmp_path, (tmp_path,)))
+    said = console.file.getvalue()
+    lines = [line for line in said.splitlines() if re.match(r"M\d+ +last ", line)]
+    assert len(lines) == 9  # accuracies and differences in one line each
+    assert all("▲" in line and line.count("±") == 4 for line in lines)
+    assert "label-free" not in said
+    assert len(said.splitlines()) < 20
+
+
+def test_lines_without_a_complete_set_of_seeds_are_counted_on_the_one_screen(tmp_path):
+    swept = made_grid(sweep={"batch_size": (1, 2, 4)})
+    plan, runs = fill(tmp_path, swept, lambda c: None if c.batch_size > 1 and c.seed else noisy(c))
+    console = Console(width=150, file=io.StringIO(), highlight=False)
+    terminal.show(console, Report(plan, runs, tables(plan, runs), tmp_path, (tmp_path,)))
+    said = console.file.getvalue()
+    assert "M, batch_size 1" in said
+    assert "batch_size 2" not in said.partition("missing: ")[0]
+    assert "without anything complete: 2 of 3 lines" in said
+
+
 def test_a_partial_table_says_so_on_the_terminal(tmp_path, grid):
     store, plan = filled(tmp_path, grid, without={("b->a", "wa", 2)})
     runs = load_runs(store, plan)
