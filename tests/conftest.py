@@ -70,7 +70,7 @@ def alike():
             {
                 name: value
                 for name, value in scores.items()
-                if name not in ("per_class", "label_free", "unlabelled")
+                if name not in ("per_class", "confusion", "label_free", "unlabelled")
             }
             for scores in (found, expected)
         )

@@ -13,7 +13,7 @@ import pytorch_lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from da.adapters.base import Adapter
 from da.engine.label_free import (
@@ -50,7 +50,8 @@ def score_predictions(
     Args:
         predictions: of the stream, with labels, without, or of some of its images.
         classes: names in the order of the labels.
-        by_class: also keep ``per_class``, the accuracy of each class, None where it is absent.
+        by_class: also keep ``per_class``, the accuracy of each class, None where it is absent, and
+            ``confusion``, how often images of each class are taken for which.
 
     Returns:
         n; and where there are labels, of the images that have one: accuracy over the samples;
@@ -80,7 +81,17 @@ def score_predictions(
         measured["per_class"] = {
             name: round(value, 6) if there else None for name, value, there in values
         }
+        measured["confusion"] = _confusion(logits, labels, classes)
     return measured
+
+
+def _confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """By true and by predicted class the number of images, where there are any."""
+    counts = multiclass_confusion_matrix(logits, labels, num_classes=len(classes))
+    found: dict[str, dict[str, int]] = {}
+    for true, predicted in counts.nonzero().tolist():
+        found.setdefault(classes[true], {})[classes[predicted]] = int(counts[true, predicted])
+    return found
 
 
 def score_streams(
@@ -340,6 +351,9 @@ class Recorder(L.Callback):
                 }
                 forms[form] = score_streams(again, data, self.score_names, forwarder)
             logits[form] = again[place].logits
+        for streams in self.history[-1]["forms"].values() if self.history else ():
+            for scores in streams.values():
+                scores.pop("confusion", None)  # it is large where there are many classes
         self.history.append(
             {"epoch": trainer.current_epoch + 1, "step": trainer.global_step, "forms": forms}
         )

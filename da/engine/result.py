@@ -36,6 +36,9 @@ class Scores(_Strict):
     cross_entropy: float | None = None
     per_class: dict[str, float | None] | None = None
     """Accuracy of each class by name, none where it is absent; kept of the target's test images."""
+    confusion: dict[str, dict[str, int]] | None = None
+    """What the images of each class are taken for, by name: ``{"cat": {"dog": 3}}`` of those that
+    occur. Kept of the target's test images at the last evaluation; earlier results have none."""
     label_free: dict[str, float | None] = {}
     """Scores that use no label of the target, by name; higher is better. None where a score is not
     a number. Computed on the images that the label-free selection looks at."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from da.grids.plan import Plan
 from da.reports.model import Fact
 from da.reports.runs import Run, tidy
 from da.reports.stopping import half_widths
-from da.reports.texts import SCORED_IMAGES, data_remarks
+from da.reports.texts import SCORED_IMAGES, count, data_remarks, option_text
 
 
 def facts_of(plan: Plan, runs: list[Run]) -> list[Fact]:
@@ -32,13 +33,14 @@ def facts_of(plan: Plan, runs: list[Run]) -> list[Fact]:
         Fact("command", plan.command, is_command=True),
         Fact(
             "data",
-            f"{grid.data}, {len(plan.tasks)} tasks, seeds {', '.join(map(str, grid.seeds))}",
+            f"{grid.data}, {count(len(plan.tasks), 'task')}, "
+            f"{'seeds' if len(grid.seeds) > 1 else 'seed'} {', '.join(map(str, grid.seeds))}",
         ),
         Fact(
             "training",
             f"{length}, batch {', '.join(map(str, batches))} per domain, "
-            f"model {grid.model or 'default'}, {grid.precision} on {grid.device}, "
-            f"{grid.threads} thread(s) per run",
+            f"{_model(grid.model)}, {grid.precision} on {grid.device}, "
+            f"{count(grid.threads, 'thread')} per run",
         ),
         Fact("runs", f"{len(results)} of {len(runs)} finished"),
     ]
@@ -71,6 +73,13 @@ def facts_of(plan: Plan, runs: list[Run]) -> list[Fact]:
             note = " (they differ: WARNING)" if len(values) > 1 and name != "machine" else ""
             facts.append(Fact(name, f"{'; '.join(sorted(values))}{note}"))
     return facts + _manifests(plan, runs)
+
+
+def _model(options: Mapping[str, Any]) -> str:
+    """The options that every method takes, in words: ``backbone lenet, bottleneck none``."""
+    if not options:
+        return "default model"
+    return ", ".join(f"{name} {option_text(value)}" for name, value in options.items())
 
 
 def _manifests(plan: Plan, runs: list[Run]) -> list[Fact]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from da.engine.result import ScoredImages
 from da.grids.plan import Plan
@@ -44,6 +45,28 @@ def percent(value: float) -> str:
     '98.8'
     """
     return f"{100 * value:.1f}"
+
+
+def count(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> count(1, "task"), count(6, "task")
+    ('1 task', '6 tasks')
+    """
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def option_text(value: Any) -> str:
+    """A setting as it stands in YAML, in one line.
+
+    >>> option_text(None), option_text(True), option_text(["a", 1]), option_text({"a": 0.1})
+    ('none', 'true', 'a and 1', 'a 0.1')
+    """
+    if isinstance(value, Mapping):
+        return " and ".join(f"{key} {option_text(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return " and ".join(map(option_text, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def field_text(field: Field, average: bool = False) -> str:

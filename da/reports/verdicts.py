@@ -20,7 +20,7 @@ def verdict(table: Table) -> str:
     pairs = range(len(lines[0].differences)) if lines else ()
     parts = [_compared(table, lines, index, what) for index in pairs]
     if ranking := _ranking(lines, table.columns):
-        parts.append(f"highest mean on {ranking} of {len(lines)} {what}")
+        parts.append(f"highest mean on {ranking} of {_count(lines, what)}")
     for line in table.lines:
         if line.is_average and line.best and what == "tasks":
             names = ", ".join(map(str, line.best))
@@ -47,11 +47,16 @@ def _compared(table: Table, lines: list[Line], index: int, what: str) -> str:
     untested = sum(paired.low is None for paired in tested)
     return (
         f"{challenger} beats {baseline} beyond its interval on {signs.count(1)} of "
-        f"{len(lines)} {what} and loses on {signs.count(-1)}"
+        f"{_count(lines, what)} and loses on {signs.count(-1)}"
         + (f" ({untested} not testable)" if untested else "")
         + why
         + _on_average(table, lines, index, what)
     )
+
+
+def _count(lines: list[Line], what: str) -> str:
+    """``6 tasks``, or ``1 task``."""
+    return f"{len(lines)} {what if len(lines) > 1 else what[:-1]}"
 
 
 def _sides(line: Line, index: int) -> tuple[Field, Field]:

@@ -74,6 +74,7 @@ def test_classes_come_one_by_one_and_an_absent_one_has_no_accuracy():
     labels = torch.tensor([0, 0, 1, 1])
     found = scored(10 * torch.eye(4)[torch.tensor([0, 2, 1, 1])], labels, by_class=True)
     assert found["per_class"] == {"a": 0.5, "b": 1.0, "c": None, "d": None}
+    assert found["confusion"] == {"a": {"a": 1, "c": 1}, "b": {"b": 2}}
 
 
 def test_a_stream_without_labels_has_a_number_of_images_and_no_accuracy():
@@ -329,7 +330,11 @@ def test_the_recorder_scores_every_stream_in_every_form_after_every_epoch(norm):
                 expected = score_predictions(p, data.classes)
                 found = dict(recorder.history[-1]["forms"][form][name])
                 by_class = found.pop("per_class", None)
-                assert (by_class is not None) == (name == "target/test")
+                confusion = found.pop("confusion", None)
+                assert (by_class is not None) == (confusion is not None) == (name == "target/test")
+                if confusion:  # of the last evaluation alone
+                    assert sum(sum(row.values()) for row in confusion.values()) == found["n"]
+                    assert "confusion" not in recorder.history[0]["forms"][form][name]
                 label_free = found.pop("label_free", None)
                 assert (label_free is not None) == (name == "target/validation")
                 if label_free:

@@ -1,5 +1,7 @@
 """report.html: one file that holds all it needs, whatever names are in it."""
 
+import csv
+import io
 import re
 import shutil
 import subprocess
@@ -8,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 from made_grids import TASKS, fill, made_grid, noisy, written
 
+from da.reports.formats.csv_tables import Confusions
 from da.reports.formats.html import Page
 from da.reports.report import build
 
@@ -43,7 +46,10 @@ def by_class(cell, result):
     """Accuracies of two classes at the last epoch."""
     for streams in result.evaluations[-1].forms.values():
         streams["target/test"] = streams["target/test"].model_copy(
-            update={"per_class": {"cat": 0.25, "dog": None}}
+            update={
+                "per_class": {"cat": 0.25, "dog": None},
+                "confusion": {"cat": {"cat": 1 + cell.seed, "dog": 3}},
+            }
         )
 
 
@@ -71,6 +77,7 @@ def test_a_page_needs_nothing_from_elsewhere_and_has_a_table_for_every_selection
     ]
     pressed = reader.all("button", **{"aria-pressed": "true"})
     assert [a["data-key"] for a in pressed] == ["last", "both"]
+    assert [a["value"] for a in reader.all("option")] == shown[1:3]
     assert {a["data-interval"] for a in reader.all("tr") if "data-interval" in a} == {
         *("these", "like")
     }
@@ -81,6 +88,65 @@ def test_a_page_needs_nothing_from_elsewhere_and_has_a_table_for_every_selection
     assert '<th scope="row">cat</th>' in text
     assert all(a.get("aria-label") for a in reader.all("svg", role="img"))
     assert all(a.get("scope") in ("row", "col") for a in reader.all("th"))
+
+
+def test_several_methods_begin_side_by_side_and_each_links_to_its_own_part(page):
+    text = page(methods={"M": {}, "N": {}}, seeds=(0, 1))
+    reader = Reader(text)
+    [part] = re.findall(r'<section id="averages">(.*?)</section>', text, re.DOTALL)
+    assert part.count("<table") == 4  # one for each selection
+    links = re.findall(r'<th scope="row"><a href="#(.*?)">(.*?)</a>', part)
+    assert links == [("method-published-0", "M"), ("method-published-1", "N")] * 4
+    own = text.partition('<section id="method-published-1">')[2]
+    average = re.findall(r"average \(2 of 2 tasks\), on these tasks</th>(.*?)<td></td></tr>", own)[
+        0
+    ]
+    assert f">N</a></th>{average}</tr>" in part
+    assert part.count("<svg") == 4 * 2
+    assert {"averages", "method-published-0"} <= {a.get("id") for a in reader.all("section")}
+
+
+def test_confused_classes_are_shown_over_seeds_and_are_called_missing_where_they_are(page):
+    text = page()
+    [part] = re.findall(r'<section id="confusion">(.*?)</section>', text, re.DOTALL)
+    assert "wa, 3 seeds" in part
+    # 1 + 2 + 3 of 15 images are right.
+    row = '<th scope="row">cat</th><td class="heat" style="--share:40%">40</td><td class="heat"'
+    assert part.count(row) == 2 * 4
+    assert '<th scope="row">dog</th>' not in part  # there is no image of it
+
+
+def test_of_many_classes_the_most_frequent_confusions_are_shown(tmp_path):
+    names = tuple(f"c{number}" for number in range(30))
+    taken = {name: {"c0": number, name: 10} for number, name in enumerate(names)}
+
+    def confused(cell, result):
+        result.classes = list(names)
+        streams = result.evaluations[-1].forms[""]
+        change = {"per_class": dict.fromkeys(names, 0.5), "confusion": taken}
+        streams["target/test"] = streams["target/test"].model_copy(update=change)
+
+    plan, _ = fill(tmp_path, made_grid(norms={"wa": {}}), noisy, change=confused)
+    built = build(tmp_path, plan)
+    [part] = re.findall(r'<section id="confusion">(.*?)</section>', Page().render(built), re.DOTALL)
+    first = re.findall(r"<tbody><tr>(.*?)</tr>", part)[0]
+    assert re.findall(r">([^<>]+)<", first) == ["c29", "c0", "74.4", "87"]  # 29 of 39, three seeds
+    rows = list(csv.DictReader(io.StringIO(Confusions().render(built))))
+    assert len(rows) == 2 * (1 + 29 * 2)
+    last = rows[-2]  # c29 itself comes after it
+    assert (last["class"], last["predicted"], last["images"]) == ("c29", "c0", "87")
+    assert float(last["share"]) == 74.359
+
+
+def test_results_of_before_confusion_was_kept_say_so(tmp_path):
+    def of_before(cell, result):
+        by_class(cell, result)
+        for streams in result.evaluations[-1].forms.values():
+            streams["target/test"] = streams["target/test"].model_copy(update={"confusion": None})
+
+    plan, _ = fill(tmp_path, made_grid(seeds=(0,)), noisy, change=of_before)
+    text = Page().render(build(tmp_path, plan))
+    assert "Missing: these results are of a version that did not keep it." in text
 
 
 def test_what_is_missing_and_what_diverged_is_shown_as_such(page):
@@ -178,6 +244,14 @@ said.push(shown("[data-selection=oracle]"), shown("[data-selection=last]"));
 const both = shown("[data-selection=oracle] tr[data-interval]");
 document.querySelector("[data-key=like]").click();
 said.push(both, shown("[data-selection=oracle] tr[data-interval]"));
+const scores = document.querySelector("[data-scores]");
+scores.value = "label-free NegativeEntropy";
+scores.dispatchEvent(new Event("change"));
+said.push(shown("[data-selection]"), shown("[data-selection='label-free NegativeEntropy']"));
+document.querySelector("[data-key=oracle]").click();
+// No name of a task is broken into letters on a phone.
+said.push([...document.querySelectorAll("[data-selection=oracle] th")].every(
+  (one) => !one.textContent.includes("->") || one.offsetHeight < 60));
 const table = document.querySelector("[data-selection=oracle] table");
 const tasks = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent).join(" ");
 const [, wa] = [...table.tHead.querySelectorAll("button")].filter(
@@ -213,7 +287,7 @@ def test_a_browser_switches_sorts_and_filters_and_no_page_is_wider_than_a_phone(
     grid, rising = "a->b b->a a->c c->a", "a->b b->a a->c c->a"
     falling = "c->a a->c b->a a->b"
     assert title.replace("&gt;", ">").split("; ") == [
-        *("1", "false", "1", "0", "2", "1"),
+        *("1", "false", "1", "0", "2", "1", "1", "1", "true"),
         *("descending", falling, "ascending", rising, "", grid),
         *("3", "true"),
     ]

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from da.ops.csv_text import csv_text
 from da.reports.class_accuracies import class_accuracies
+from da.reports.class_confusions import class_confusions
 from da.reports.model import Report
 from da.reports.renderer import Renderer
 from da.reports.runs import scores, tidy
@@ -60,6 +61,30 @@ class Classes(Renderer):
                 for one in class_accuracies(report.plan, report.runs)
                 for name, by_column in one.classes.items()
                 for column, whole in by_column.items()
+            ],
+            ["lr_row", "method", "task"],
+        )
+
+
+class Confusions(Renderer):
+    """``confusion.csv``: what the classes are taken for at the last epoch, over seeds."""
+
+    file: ClassVar[str] = "confusion.csv"
+
+    def render(self, report: Report) -> str:
+        """See :class:`da.reports.renderer.Renderer`."""
+        return csv_text(
+            [
+                {
+                    **{"lr_row": one.row, "method": one.method, "task": one.task, **one.point},
+                    **{"normaliser": str(column), "class": true, "predicted": predicted},
+                    **{"images": images, "share": _scaled(confusion.share(true, predicted))},
+                    "seeds": confusion.runs,
+                }
+                for one in class_confusions(report.plan, report.runs)
+                for column, confusion in one.by_column.items()
+                for true, row in confusion.images.items()
+                for predicted, images in row.items()
             ],
             ["lr_row", "method", "task"],
         )

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from da.reports.class_accuracies import ClassAccuracies, class_accuracies
+from da.reports.class_confusions import class_confusions
 from da.reports.model import Report, rates
-from da.reports.page import comparison, pictures, trainings
+from da.reports.page import comparison, confusions, overview, pictures, trainings
 from da.reports.page.templates import emphasised, fill_template
 from da.reports.renderer import Renderer
 from da.reports.runs import Column
@@ -52,6 +53,7 @@ def _content(report: Report) -> dict[str, Any]:
         "has_labels": report.has_labels,
         "explanations": [emphasised(text.format(**numbers)) for text in LEGEND],
         "choices": comparison.choices(report),
+        "overviews": overview.overviews(report),
         "methods": list(comparison.methods(report)),
         "unlabelled": " ".join(unlabelled_notes([t for t in shown if not t.has_labels])),
         "styles": comparison.styles(columns),
@@ -60,6 +62,7 @@ def _content(report: Report) -> dict[str, Any]:
         "curves_text": _curves_text(report),
         "picks": trainings.PICKS if report.has_labels else {},
         "classes": classes,
+        "confusions": list(confusions.confusions(class_confusions(plan, runs))),
         "classes_left_out": _left_out(classes),
         "pictures": list(pictures.groups(report.folders, report.out)),
         "no_pictures": _no_pictures(report),
@@ -72,11 +75,15 @@ def _content(report: Report) -> dict[str, Any]:
         "environments": list(trainings.environments(report)),
         "rates": rates(runs),
     }
+    rows = plan.grid.rows
+    row = f", {rows[0]} learning rate" if len(rows) == 1 else ""  # where it tells nothing apart
     content["contents"] = [
         ("comparison", "Comparison"),
-        *((method.id, method.title) for method in content["methods"]),
+        *([("averages", "All methods")] if content["overviews"] else []),
+        *((method.id, method.title.removesuffix(row)) for method in content["methods"]),
         *([("curves", "Training curves")] if curves else []),
         *([("classes", "Accuracy by class")] if classes else []),
+        *([("confusion", "Confusion")] if classes else []),
         ("pictures", "Pictures"),
         *((name, section.title) for name, section in sections),
         *([("missing", "Missing")] if absent else []),

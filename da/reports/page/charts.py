@@ -235,7 +235,8 @@ def chart(
             "text", {"x": (left + right) / 2, "y": height - 6, "text-anchor": "middle"}, axis.name
         )
     )
-    parts += [_line(line, x, y, bottom) for line in lines]
+    # Crosses of several lines at one place stand above each other.
+    parts += [_line(line, x, y, bottom - 6 - 8 * i) for i, line in enumerate(lines)]
     return drawing(width, height, title, *parts)
 
 
@@ -257,7 +258,7 @@ def _line(line: Line, x: Any, y: Any, foot: float) -> Markup:
         parts += [mark(line.shape or "circle", x(a), y(b)) for a, b in line.points]
     for place in line.absent:
         said = element("title", {}, f"{line.name}: diverged or missing")
-        parts.append(element("g", {}, said, mark("cross", x(place), foot - 6)))
+        parts.append(element("g", {}, said, mark("cross", x(place), foot, 4)))
     for shape, place, value, words in line.marks:
         said = element("title", {}, f"{line.name}: {words} {value:.1f} %")
         parts.append(element("g", {"class": "pick"}, said, mark(shape, x(place), y(value), 5)))

@@ -42,19 +42,39 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table; ``interval`` is the question that it answers, of an average."""
+    """A line of a table.
+
+    Attributes:
+        label: in front of it.
+        cells: its fields.
+        interval: the question that it answers, of an average.
+        link: the part of the page that says more.
+    """
 
     label: str
     cells: list[Cell]
     interval: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A selection of epochs that can be switched to."""
+    """A selection of epochs that can be switched to.
+
+    Attributes:
+        key: of its tables.
+        label: of its button.
+        scores: keys and names of the scores that it may go by; empty where there is one at most.
+    """
 
     key: str
     label: str
+    scores: Sequence[tuple[str, str]] = ()
+
+    @property
+    def keys(self) -> list[str]:
+        """Of all tables that it switches to."""
+        return [key for key, _ in self.scores] or [self.key]
 
 
 @dataclass(frozen=True)
@@ -91,25 +111,44 @@ def key_of(table: Table) -> str:
 def choices(report: Report) -> list[Choice]:
     """The selections of epochs, the headline first."""
     scores = [report.plan.grid.score, *dict.fromkeys(t.score for t in report.by_other_scores)]
-    labels = {"last": [Choice("last", "last epoch")], "oracle": [Choice("oracle", "oracle")]}
-    labels["label-free"] = [Choice(f"label-free {s}", f"label-free by {s}") for s in scores]
-    return [choice for selection in SELECTIONS for choice in labels[selection]]
+    keys = [(f"label-free {score}", score) for score in scores]
+    several = len(scores) > 1
+    by_name = {
+        "last": Choice("last", "last epoch"),
+        "label-free": Choice(
+            keys[0][0],
+            "label-free by" if several else f"label-free by {scores[0]}",
+            keys if several else (),
+        ),
+        "oracle": Choice("oracle", "oracle"),
+    }
+    return [by_name[selection] for selection in SELECTIONS]
+
+
+def table_keys(report: Report) -> list[str]:
+    """Of the tables of a method, in their order on the page."""
+    return [key for choice in choices(report) for key in choice.keys]
 
 
 def methods(report: Report) -> Iterator[Method]:
     """One for each row of rates and method; of a target without labels, without any table."""
     every = [*report.tables, *report.by_other_scores]
-    order = [choice.key for choice in choices(report)]
+    order = table_keys(report)
     for row in report.plan.grid.rows:
         for method in report.plan.grid.methods:
             mine = [t for t in every if (t.row, t.method) == (row, method) and t.has_labels]
             of_target = [t for t in mine if t.stream == "target/test"]
             yield Method(
-                f"method-{row}-{list(report.plan.grid.methods).index(method)}",
+                method_id(report, row, method),
                 f"{method}, {row} learning rate",
                 [_shown(t) for t in sorted(of_target, key=lambda t: order.index(key_of(t)))],
                 _sweeps(report, [t for t in mine if t.selection == "last"]),
             )
+
+
+def method_id(report: Report, row: str, method: str) -> str:
+    """What the part of a method is called in links."""
+    return f"method-{row}-{list(report.plan.grid.methods).index(method)}"
 
 
 def _shown(table: Table) -> Shown:
@@ -142,20 +181,25 @@ def _plots(table: Table, names: Sequence[str]) -> list[tuple[str, Markup]]:
 
 def _row(table: Table, line: TableLine) -> Row:
     error = "–" if line.sampling_error is None else f"{percent(line.sampling_error)} ({line.n})"
-    these = [_difference(difference.these) for difference in line.differences]
-    cells = [*_settings(line), *_accuracies(table, line), *these, Cell(error, line.sampling_error)]
+    these = [difference_cell(difference.these) for difference in line.differences]
+    cells = [
+        *_settings(line),
+        *accuracy_cells(table, line),
+        *these,
+        Cell(error, line.sampling_error),
+    ]
     return Row(line.task or "", cells)
 
 
 def _average_rows(table: Table, line: TableLine) -> Iterator[Row]:
     """An average has two: its differences answer two questions."""
     label = f"average ({len(line.tasks)} of {len({x.task for x in table.lines if x.task})} tasks)"
-    these = [_difference(difference.these) for difference in line.differences]
+    these = [difference_cell(difference.these) for difference in line.differences]
     question = ", on these tasks" if these else ""
-    cells = [*_settings(line), *_accuracies(table, line), *these, Cell("")]
+    cells = [*_settings(line), *accuracy_cells(table, line), *these, Cell("")]
     yield Row(f"{label}{question}", cells, "these" if these else "")
     if these:
-        like = [_difference(difference.like) for difference in line.differences]
+        like = [difference_cell(difference.like) for difference in line.differences]
         empty = [Cell("") for _ in table.columns]
         yield Row(
             f"{label}, on tasks like these",
@@ -168,7 +212,8 @@ def _settings(line: TableLine) -> list[Cell]:
     return [Cell(str(v), v if isinstance(v, (int, float)) else str(v)) for v in line.point.values()]
 
 
-def _accuracies(table: Table, line: TableLine) -> list[Cell]:
+def accuracy_cells(table: Table, line: TableLine) -> list[Cell]:
+    """The accuracies of a line, the best of them in bold."""
     texts = accuracy_texts(table, line)
     found = []
     for column, text in zip(table.columns, texts, strict=True):
@@ -178,7 +223,8 @@ def _accuracies(table: Table, line: TableLine) -> list[Cell]:
     return found
 
 
-def _difference(paired: Paired | None) -> Cell:
+def difference_cell(paired: Paired | None) -> Cell:
+    """A difference with its interval, in the colour of what it excludes."""
     if paired is None:
         return Cell("–", None, "absent")
     style = {1: "up", -1: "down", 0: "even"}[paired.sign]
@@ -191,15 +237,16 @@ def _intervals(table: Table, number: int) -> list[Interval]:
     for line in table.lines:
         difference = line.differences[number]
         if not line.is_average:
-            found.append(_interval(line.label, difference.these, "task"))
+            found.append(interval(line.label, difference.these, "task"))
             continue
         where = f", {point_text(line.point)}" if line.point else ""
-        found.append(_interval(f"average{where}", difference.these, "these"))
-        found.append(_interval(f"like these{where}", difference.like, "like"))
+        found.append(interval(f"average, on these tasks{where}", difference.these, "these"))
+        found.append(interval(f"average, tasks like these{where}", difference.like, "like"))
     return found
 
 
-def _interval(label: str, paired: Paired | None, kind: str) -> Interval:
+def interval(label: str, paired: Paired | None, kind: str) -> Interval:
+    """A line of a forest plot, in points; see :class:`.charts.Interval`."""
     if paired is None:
         return Interval(label, None, None, None, kind, "–")
     low, high = (None if end is None else 100 * end for end in (paired.low, paired.high))

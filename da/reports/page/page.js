@@ -19,6 +19,13 @@
       choose[button.dataset.choose](button.dataset.key);
     });
   }
+  for (const scores of all("[data-scores]")) {
+    scores.addEventListener("change", () => {
+      const button = scores.previousElementSibling;
+      button.dataset.key = scores.value;
+      button.click();
+    });
+  }
   for (const bar of all(".switches")) bar.hidden = false;
   const first = document.querySelector("[data-choose=selection]");
   if (first) choose.selection(first.dataset.key);
@@ -84,7 +91,7 @@
   }
 
   addEventListener("beforeprint", () => {
-    for (const part of all("#curves details, #classes details, #pictures details, #comparison details, #missing details")) {
+    for (const part of all("#curves details, #classes details, #pictures details, #comparison details, #missing details, #runs > details")) {
       if (!part.open) {
         part.open = true;
         part.dataset.printed = "";

@@ -1,0 +1,77 @@
+"""What the page shows first: the averages of all methods side by side, and their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from markupsafe import Markup
+
+from da.reports.model import Report
+from da.reports.page.charts import forest
+from da.reports.page.comparison import (
+    Row,
+    Shown,
+    accuracy_cells,
+    difference_cell,
+    interval,
+    key_of,
+    method_id,
+    table_keys,
+)
+from da.reports.tables import Table, averages
+from da.reports.texts import average_name, title
+
+
+def overviews(report: Report) -> list[Shown]:
+    """One for each selection; none where there is one method in one row of rates."""
+    if len(report.plan.grid.methods) * len(report.plan.grid.rows) < 2:
+        return []
+    of_target = [
+        table
+        for table in (*report.tables, *report.by_other_scores)
+        if table.stream == "target/test" and table.has_labels
+    ]
+    found = [[table for table in of_target if key_of(table) == key] for key in table_keys(report)]
+    return [_overview(report, tables) for tables in found if tables]
+
+
+def _overview(report: Report, tables: Sequence[Table]) -> Shown:
+    tasks = len(report.plan.tasks)
+    what = report.plan.tasks[0] if tasks == 1 else f"average over {tasks} tasks"
+    lines = averages(tables[0])
+    names = [difference.name for difference in lines[0].differences] if lines else []
+    question = "; differences in points on these tasks" if names else ""
+    return Shown(
+        key_of(tables[0]),
+        f"Target accuracy in percent, {what}, {title(tables[0])}{question}",
+        ["method", *map(str, tables[0].columns), *names],
+        [row for table in tables for row in _rows(report, table)],
+        [],
+        [
+            (f"{name}, on these tasks", plot)
+            for number, name in enumerate(names)
+            if (plot := _forest(report, tables, number, name))
+        ],
+        [],
+        "",
+    )
+
+
+def _rows(report: Report, table: Table) -> Iterator[Row]:
+    for line in averages(table):
+        differences = [difference_cell(difference.these) for difference in line.differences]
+        yield Row(
+            average_name(report.plan, table, line),
+            [*accuracy_cells(table, line), *differences],
+            link=method_id(report, table.row, table.method),
+        )
+
+
+def _forest(report: Report, tables: Sequence[Table], number: int, name: str) -> Markup | None:
+    """One line for each method; None where nothing is known against that baseline."""
+    intervals = [
+        interval(average_name(report.plan, table, line), line.differences[number].these, "task")
+        for table in tables
+        for line in averages(table)
+    ]
+    return forest(name, intervals) if any(x.middle is not None for x in intervals) else None
