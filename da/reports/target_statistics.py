@@ -11,7 +11,7 @@ from da.ops.csv_text import csv_text
 from da.ops.files import write_atomically
 from da.reports.statistics import Summary
 from da.reports.target_statistics_answers import Answers, load
-from da.reports.texts import grid_table, percent
+from da.reports.texts import count, grid_table, percent
 
 TITLES: dict[Question, str] = {
     "images": "Few images",
@@ -72,7 +72,7 @@ def markdown(answers: Answers) -> str:
         for name, text in facts(answers)
     ]
     lines = ["# When do target statistics fail?", "", *said, ""]
-    tasks = f"{len(answers.tasks)} of {len(study.plan.tasks)} tasks"
+    tasks = f"{len(answers.tasks)} of {count(len(study.plan.tasks), 'task')}"
     lines += [LEGEND.format(tasks=tasks, reestimated=REESTIMATED), ""]
     if not all(answers.is_defined(c, w) for c in answers.columns for w in study.questions.ways):
         lines += [NOT_DEFINED, ""]

@@ -22,8 +22,16 @@ from da.reports.target_statistics import (
     table,
 )
 from da.reports.target_statistics_answers import Answers
+from da.reports.texts import count
 
 MARKERS = ("circle", "square", "triangle", "diamond")
+
+AXIS_NAMES: dict[Question, str] = {
+    "images": "target images",
+    "mixture": "share of other images",
+    "label_shift": "order of the images",
+}
+"""Under the charts; the text above them says it in full."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ def html(answers: Answers) -> str:
     """``report.html`` of a study, which holds all it needs as that of a grid does."""
     study = answers.study
     defined = all(answers.is_defined(c, w) for c in answers.columns for w in study.questions.ways)
-    tasks = f"{len(answers.tasks)} of {len(study.plan.tasks)} tasks"
+    tasks = f"{len(answers.tasks)} of {count(len(study.plan.tasks), 'task')}"
     left_out = f"Complete in no task, so left out: {', '.join(answers.left_out)}."
     return fill_template(
         "study.html",
@@ -104,5 +112,5 @@ def _chart(
         deviations = [100 * (one.std or 0.0) for _, one in known]
         lines.append(Line(column, style, points, shape, deviations=deviations))
     words = f"target accuracy in percent, {WAYS.get(way, way)}: {axis(question, other)}"
-    places = Axis(TITLES[question].lower(), [*enumerate(values)], (0, len(values) - 1))
+    places = Axis(AXIS_NAMES[question], [*enumerate(values)], (0, len(values) - 1))
     return chart(words, lines, places)

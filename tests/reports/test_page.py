@@ -195,6 +195,13 @@ def test_a_sweep_is_drawn_against_each_value_of_the_rest(page):
     Reader(text)
 
 
+def test_a_forest_plot_names_what_is_swept_in_full(page):
+    text = page(sweep={"batch_size": (16,)}, seeds=(0, 1))
+    labels = re.findall(r'text-anchor="end">([^<]*)</text>', text)
+    assert {"these tasks, batch_size 16", "tasks like these, batch_size 16"} <= set(labels)
+    assert not [label for label in labels if label.endswith("…")]
+
+
 NAMES = (
     "<script>alert(1)</script>",
     "a|b$_{x}$*c*",

@@ -239,9 +239,12 @@ def _intervals(table: Table, number: int) -> list[Interval]:
         if not line.is_average:
             found.append(interval(line.label, difference.these, "task"))
             continue
-        where = f", {point_text(line.point)}" if line.point else ""
-        found.append(interval(f"average, on these tasks{where}", difference.these, "these"))
-        found.append(interval(f"average, tasks like these{where}", difference.like, "like"))
+        these, like = "average, on these tasks", "average, tasks like these"
+        if line.point:  # what is swept has to be seen within the length of a label
+            point = point_text(line.point)
+            these, like = f"these tasks, {point}", f"tasks like these, {point}"
+        found.append(interval(these, difference.these, "these"))
+        found.append(interval(like, difference.like, "like"))
     return found
 
 
