@@ -79,8 +79,8 @@ def main(argv: list[str]) -> int:
         predict_adapted,
         predict_stream,
         restated_statistics,
-        score_predictions,
     )
+    from da.engine.prediction_scores import score_predictions
     from da.ops import yaml12
     from da.ops.files import write_atomically
     from da.reports.terminal import console

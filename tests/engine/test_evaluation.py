@@ -17,8 +17,8 @@ from da.engine.evaluation import (
     join_single_images,
     predict_stream,
     restated_statistics,
-    score_predictions,
 )
+from da.engine.prediction_scores import score_predictions
 from da.engine.progress import ProgressTicks
 from da.engine.trainer import MethodTrainer
 from da.errors import Diverged
