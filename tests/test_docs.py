@@ -149,6 +149,7 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
         "depthwise",
         "learning_rate",
         "methods",
+        "methods_office_caltech10",
         "selection",
         "target_statistics",
         "target_statistics_office_caltech10",
