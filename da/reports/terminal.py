@@ -133,9 +133,10 @@ def _show_averages(target: Console, report: Report) -> None:
         _print_averages(target, report, short)
     if len(short) < len(_headline(known)):
         target.print(f"and {len(_headline(known)) - len(short)} lines more", markup=False)
-    if waiting := len(_headline(lines)) - len(_headline(known)):
-        of = f" of {len(_headline(lines))}" if known else ""
-        target.print(f"without anything complete: {waiting}{of} lines", markup=False)
+    rows = len(_headline(lines))
+    if waiting := rows - len(_headline(known)):
+        row = "row" if rows == 1 else "rows"
+        target.print(f"{waiting} of {rows} {row}: no task is complete yet", markup=False)
 
 
 def _headline(lines: Sequence[tuple[Table, Line]]) -> list[tuple[Table, Line]]:

@@ -294,7 +294,9 @@ def test_a_target_without_labels_is_shown_without_accuracies(bench):
         rows = list(csv.DictReader(file))
     assert {row["target_test_accuracy"] for row in rows} == {""}
     assert {row["target_test_InformationMaximisation"] for row in rows if row["epoch"]} == {"0.2"}
-    assert {row["selection"] for row in rows if row["epoch"]} == {"last", "label-free"}
+    selections = {row["selection"] for row in rows if row["epoch"]}
+    assert {"last", "label-free"} <= selections
+    assert all(name.startswith(("last", "label-free")) for name in selections)  # and no oracle
 
 
 def test_the_report_says_where_label_free_scores_are_of_the_images_that_are_tested(bench):
@@ -436,7 +438,7 @@ def test_a_report_while_a_grid_runs_says_that_it_is_partial(bench, capsys):
     process.communicate(timeout=30)
     said = capsys.readouterr().out
     assert said.startswith("partial: 2 of 6 runs finished, 4 missing; means are of complete sets")
-    assert "(1 of 3)" in said
+    assert "1 of 1 row: no task is complete yet" in said
     text = (b.folder / "out" / "report.md").read_text()
     assert "**Partial: 2 of 6 runs finished, 4 missing" in text
 

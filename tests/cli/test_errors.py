@@ -130,8 +130,8 @@ OPTIONS = {
     "--model.weights no.pth": "weights: no file 'no.pth'; give a .pth, .pt or .safetensors file",
     "--data Folder --data.root nowhere --data.source a --data.target b": "nowhere",
     # pretrained weights
-    "--model.norm wa+gn --model.weights imagenet": "norm 'wa+gn' on pretrained weights: their "
-    "function can be kept under 'wa' alone, not with 'gn' beside it; use norm 'wa' or 'bn', or ",
+    "--model.norm wa+gn --model.norm_options.insert true --model.weights imagenet": "norm 'wa+gn' "
+    "with insert on pretrained weights: they know no normaliser where one would be inserted, so ",
     "--model.conversion sauce": "model.conversion: expected one of source, both, off; got 'sauce'",
     "--model.conversion_images 1": "conversion_images: expected a whole number from 2, got 1",
 }

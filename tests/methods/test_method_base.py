@@ -294,12 +294,12 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_terms(tmp_path):
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
 
 
-def test_weightalign_beside_another_on_pretrained_weights_is_refused_unless_asked_for(weights):
-    for norm in ("wa+bn", "wa+gn"):
-        with pytest.raises(UserError, match=r"pretrained weights: .*--model.conversion off"):
-            source_only(norm=norm, weights=weights)
-        source_only(norm=norm, weights=weights, conversion="off")
-    for norm in ("wa", "gn"):
+def test_weightalign_with_an_inserted_normaliser_on_pretrained_weights_is_refused(weights):
+    inserting = {"norm": "wa+gn", "norm_options": {"insert": True}, "weights": weights}
+    with pytest.raises(UserError, match=r"pretrained weights: .*--model.conversion off"):
+        source_only(**inserting)
+    source_only(**inserting, conversion="off")
+    for norm in ("wa", "gn", "wa+bn", "wa+gn"):
         source_only(norm=norm, weights=weights)
 
 

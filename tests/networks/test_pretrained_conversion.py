@@ -293,6 +293,7 @@ def test_a_checkpoint_under_wa_is_read_by_wa_however_it_is_named(tmp_path):
     module = SourceOnly(num_classes=10, norm="wa")
     spec = {"norm": "wa", "norm_options": {}, "model_args": {}}
     content = {"spec": spec, "state_dict": module.state_dict(), "backbone": "network.backbone"}
+    content["classes"] = [str(digit) for digit in range(10)]
     torch.save(content, tmp_path / "a.ckpt")
     options = {"norm_options": dict.fromkeys(PLAIN, 1), "weights": str(tmp_path / "a.ckpt")}
     again = SourceOnly(num_classes=10, norm=by_path, **options)

@@ -219,7 +219,7 @@ def test_lines_without_a_complete_set_of_seeds_are_counted_on_the_one_screen(tmp
     said = console.file.getvalue()
     assert "M, batch_size 1" in said
     assert "batch_size 2" not in said.partition("missing: ")[0]
-    assert "without anything complete: 2 of 3 lines" in said
+    assert "2 of 3 rows: no task is complete yet" in said
 
 
 def test_a_partial_table_says_so_on_the_terminal(tmp_path, grid):
@@ -252,8 +252,8 @@ def test_tidy_rows_and_table_csv(tmp_path, grid):
     assert float(rows[0]["last"]) == float(rows[0]["oracle"]) == 0.80
     assert float(rows[0]["last@target-stats"]) == 0.90
     assert [row["last"] for row in rows if row["state"] == "pending"] == [""]
-    # 6 bn runs in 3 forms and 5 wa runs in 1, each under 3 selections.
-    assert len(scores(runs)) == 6 * 3 * 3 + 5 * 3
+    # 6 bn runs in 3 forms and 5 wa runs in 1: last, oracle, and the epochs of two scores.
+    assert len(scores(runs)) == 6 * 3 * 4 + 5 * 4
     first = next(csv.DictReader(io.StringIO(csv_text(scores(runs)))))
     assert (first["normaliser"], first["selection"], first["seed"]) == ("bn", "last", "0")
     assert float(first["target_test_accuracy"]) == 0.80
