@@ -176,6 +176,7 @@ class PremadeData(L.LightningDataModule):
     """As much of a data module as training without evaluation asks for."""
 
     evaluations = ()
+    classes = tuple(map(str, range(CLASSES)))
 
     def __init__(self, batches: ClockedBatches, batch_size: int):
         super().__init__()
