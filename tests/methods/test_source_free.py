@@ -348,7 +348,10 @@ def test_a_result_has_the_source_stages_network_with_statistics_of_the_target(tm
     first = whole.evaluations[0].forms["target-stats"]
     assert first["target/test"].accuracy is not None
     alone = train(spec("SHOT", 2, source_share=1.0), tmp_path / "alone")
-    assert alone.evaluations[-1].forms["target-stats"] == first
+    last = alone.evaluations[-1].forms["target-stats"]
+    assert last["target/test"].confusion is not None  # which the last evaluation alone keeps
+    last["target/test"].confusion = None
+    assert last == first
     assert whole.evaluations[1].forms["target-stats"] != first
 
 
