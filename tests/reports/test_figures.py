@@ -104,7 +104,7 @@ def test_panels_of_many_methods_stand_in_columns_of_which_each_names_its_tasks(d
     ]
     width, height = figure.get_size_inches()
     assert height < 1.8 * width
-    named = [axis for axis in panels if axis.get_xticklabels()[0].get_visible()]
+    named = [axis for axis in panels if any(x.get_visible() for x in axis.get_xticklabels())]
     assert [axis.get_title()[:2] for axis in named] == ["M6", "M3"]  # at the foot of a column
     assert [text.get_text() for text in named[0].get_xticklabels()] == ["a->b", "b->a", "average"]
 
