@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
-from da.grids.grid import Row
 from da.grids.plan import Plan
-from da.reports.class_accuracies import groups_of, last_scores
+from da.reports.class_groups import ClassGroup, groups_of, last_scores
 from da.reports.runs import Column, Run, columns
 
 
@@ -35,21 +33,14 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class ClassConfusions:
-    """Of one task and method, at the last epoch.
+class ClassConfusions(ClassGroup):
+    """Those of one group.
 
     Attributes:
-        row: where the learning rates come from.
-        method, task: their names.
-        point: the swept settings.
         classes: names in the order of the labels.
         by_column: by normaliser, of those that any result says it of.
     """
 
-    row: Row
-    method: str
-    task: str
-    point: dict[str, Any]
     classes: list[str]
     by_column: dict[Column, Confusion]
 
@@ -57,7 +48,7 @@ class ClassConfusions:
 def class_confusions(plan: Plan, runs: list[Run]) -> list[ClassConfusions]:
     """One for each row of rates, method, task and swept point of which any result says it."""
     found = []
-    for (row, method, task), mine in groups_of(runs):
+    for group, mine in groups_of(runs):
         by_column = {}
         for column in columns(mine, list(plan.grid.norms)):
             last = [scores for run in mine if (scores := last_scores(run, column)) is not None]
@@ -66,8 +57,7 @@ def class_confusions(plan: Plan, runs: list[Run]) -> list[ClassConfusions]:
                 by_column[column] = Confusion(len(counted), _total(counted))
         if by_column:
             classes = next(run.result.classes for run in mine if run.result is not None)
-            point = mine[0].entry.point
-            found.append(ClassConfusions(row, method, task, point, classes, by_column))
+            found.append(ClassConfusions(**vars(group), classes=classes, by_column=by_column))
     return found
 
 

@@ -122,6 +122,11 @@ class Point:
     cost: Cost | None
     best: bool = False
 
+    @property
+    def step(self) -> float | None:
+        """Seconds of a training step over batch norm's; None where the benchmark has none."""
+        return None if self.cost is None else self.cost.step
+
 
 def points_of(table: Table, costs: Costs) -> list[Point]:
     """The normalisers of a table as they were trained, in its order, where all runs are there."""
@@ -134,22 +139,17 @@ def points_of(table: Table, costs: Costs) -> list[Point]:
     ]
     return [
         Point(p.norm, p.mean, p.std, p.cost, best=not any(_beats(q, p) for q in points))
-        if _step(p) is not None
+        if p.step is not None
         else p
         for p in points
     ]
 
 
-def _step(point: Point) -> float | None:
-    return None if point.cost is None else point.cost.step
-
-
 def _beats(one: Point, other: Point) -> bool:
-    step, than = _step(one), _step(other)
-    if step is None or than is None:
+    if one.step is None or other.step is None:
         return False
-    no_worse = step <= than and one.mean >= other.mean
-    return no_worse and (step < than or one.mean > other.mean)
+    no_worse = one.step <= other.step and one.mean >= other.mean
+    return no_worse and (one.step < other.step or one.mean > other.mean)
 
 
 def headline(shown: Sequence[Table]) -> list[Table]:
@@ -158,8 +158,7 @@ def headline(shown: Sequence[Table]) -> list[Table]:
         table
         for table in shown
         if table.selection == "last"
-        and table.stream == "target/test"
-        and table.has_labels
+        and table.is_of_target
         and not any(line.point for line in table.lines)
     ]
 

@@ -115,8 +115,7 @@ class Report:
     @property
     def has_labels(self) -> bool:
         """Whether anything may be shown as an accuracy of the target."""
-        of_target = [table for table in self.tables if table.stream == "target/test"]
-        return any(table.has_labels for table in of_target)
+        return any(table.is_of_target for table in self.tables)
 
 
 def rates(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:

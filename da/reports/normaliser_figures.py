@@ -102,7 +102,7 @@ def _cost_figure(tables: list[Table], costs: Costs) -> Any:
     """A panel for each method: accuracy over the seconds of a step, names beside it."""
     from matplotlib.figure import Figure
 
-    panels = [(t, [p for p in cost_tables.points_of(t, costs) if _step_of(p)]) for t in tables]
+    panels = [(t, [p for p in cost_tables.points_of(t, costs) if p.step]) for t in tables]
     panels = [(table, points) for table, points in panels if points]
     if not panels:
         return None
@@ -112,7 +112,7 @@ def _cost_figure(tables: list[Table], costs: Costs) -> Any:
     for axis, (table, points) in zip(axes, panels, strict=True):
         for point in points:
             axis.errorbar(
-                [_step_of(point)],
+                [point.step],
                 [100 * point.mean],
                 [100 * (point.std or 0)],
                 fmt="o",
@@ -138,7 +138,7 @@ def _name_points(axis: Any, points: list[Point]) -> None:
     for point, height in zip(points, heights, strict=True):
         axis.annotate(
             shorten(point.norm, NAME),
-            (_step_of(point), 100 * point.mean),
+            (point.step, 100 * point.mean),
             xytext=(1.04, height),
             textcoords="axes fraction",
             fontsize="x-small",
@@ -164,8 +164,3 @@ def spread(heights: Sequence[float], least: float = LEAST) -> list[float]:
         moved[i] = min(moved[i], top)
         top = moved[i] - least
     return moved
-
-
-def _step_of(point: Point) -> float:
-    """Over batch norm's; 0 where it is not known."""
-    return (point.cost.step if point.cost is not None else None) or 0.0

@@ -28,7 +28,7 @@ def sections(
         tables: last, label-free by the grid's score, and oracle.
         by_other_scores: label-free by each of the others.
     """
-    known = [t for t in (*tables, *by_other_scores) if t.stream == "target/test" and t.has_labels]
+    known = [t for t in (*tables, *by_other_scores) if t.is_of_target]
     if not any(table in known for table in by_other_scores):
         return []
     scores = list(dict.fromkeys(t.score for t in known if t.selection == "label-free"))

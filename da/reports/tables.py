@@ -97,6 +97,11 @@ class Table:
     left_out: list[tuple[Column, Point]] = field(default_factory=list)
     """Columns that are complete in no task at a point, and so in no average there."""
 
+    @property
+    def is_of_target(self) -> bool:
+        """Whether it shows accuracies on the target's test images; not of those without labels."""
+        return self.stream == "target/test" and self.has_labels
+
 
 Runs = dict[tuple[str, str, int], Run]
 """Runs of one row, method and point by (task, normaliser, seed)."""

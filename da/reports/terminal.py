@@ -109,7 +109,7 @@ def _show_tables(target: Console, report: Report) -> None:
                     target.print(visible(text), markup=False)
                 target.print()
             for table in mine:
-                if table.stream == "target/test" and table.has_labels:
+                if table.is_of_target:
                     target.print(visible(verdict(table)), markup=False)
             target.print()
 

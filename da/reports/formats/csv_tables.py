@@ -54,7 +54,7 @@ class Classes(Renderer):
         return csv_text(
             [
                 {
-                    **{"lr_row": one.row, "method": one.method, "task": one.task, **one.point},
+                    **one.keys,
                     **{"normaliser": str(column), "class": name},
                     **{"mean": _scaled(whole.mean), "std": _scaled(whole.std), "seeds": whole.n},
                 }
@@ -76,7 +76,7 @@ class Confusions(Renderer):
         return csv_text(
             [
                 {
-                    **{"lr_row": one.row, "method": one.method, "task": one.task, **one.point},
+                    **one.keys,
                     **{"normaliser": str(column), "class": true, "predicted": predicted},
                     **{"images": images, "share": _scaled(confusion.share(true, predicted))},
                     "seeds": confusion.runs,

@@ -13,7 +13,6 @@ from da.reports.page import comparison, confusions, overview, pictures, training
 from da.reports.page.templates import emphasised, fill_template
 from da.reports.renderer import Renderer
 from da.reports.runs import Column
-from da.reports.tables import point_text
 from da.reports.texts import LEGEND, missing, partial, unlabelled_notes
 
 MOST_CLASSES = 60
@@ -135,9 +134,7 @@ def _class_tables(found: Sequence[ClassAccuracies]) -> Iterator[_ClassTable]:
         left -= len(rows) * len(columns)
         if left < 0:
             return
-        where = f", {point_text(one.point)}" if one.point else ""
-        title = f"{one.method}, {one.task}, {one.row} learning rate{where}"
-        yield _ClassTable(title, [*map(str, columns)], rows, len(one.classes))
+        yield _ClassTable(one.title, [*map(str, columns)], rows, len(one.classes))
 
 
 def _mean(values: Sequence[float | None]) -> float:

@@ -79,9 +79,7 @@ class Latex(Renderer):
                 shown = [
                     table
                     for table in report.tables
-                    if (table.row, table.selection) == (row, selection)
-                    and table.stream == "target/test"
-                    and table.has_labels
+                    if (table.row, table.selection) == (row, selection) and table.is_of_target
                 ]
                 parts = list(_parts(shown))
                 for number, part in enumerate(parts, start=1):

@@ -89,7 +89,7 @@ def _averages(report: Report) -> list[str]:
     if len(report.plan.grid.methods) < 2 or len(report.plan.tasks) < 2:
         return []
     lines = []
-    of_target = [t for t in report.tables if t.stream == "target/test" and t.has_labels]
+    of_target = [t for t in report.tables if t.is_of_target]
     for selection in dict.fromkeys(table.selection for table in of_target):
         mine = [table for table in of_target if table.selection == selection]
         rows = [
@@ -121,7 +121,7 @@ def _method(tables: list[Table]) -> list[str]:
         lines += _list(left_out_texts(table))
         lines += [""] if lines[-1] else []
     lines += unlabelled_notes(tables)
-    of_target = [t for t in tables if t.stream == "target/test" and t.has_labels]
+    of_target = [t for t in tables if t.is_of_target]
     return lines + _list(verdict(table) for table in of_target)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from da.reports.class_confusions import ClassConfusions, Confusion
-from da.reports.tables import point_text
 from da.reports.texts import count, percent
 
 MOST_CLASSES = 20
@@ -52,9 +51,8 @@ def confusions(found: Sequence[ClassConfusions]) -> Iterator[Confusions]:
         left -= fields * len(one.by_column)
         if left < 0:
             return
-        where = f", {point_text(one.point)}" if one.point else ""
         yield Confusions(
-            f"{one.method}, {one.task}, {one.row} learning rate{where}",
+            one.title,
             one.classes,
             [_matrix(str(c), one.classes, confusion) for c, confusion in one.by_column.items()],
         )

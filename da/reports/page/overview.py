@@ -26,11 +26,7 @@ def overviews(report: Report) -> list[Shown]:
     """One for each selection; none where there is one method in one row of rates."""
     if len(report.plan.grid.methods) * len(report.plan.grid.rows) < 2:
         return []
-    of_target = [
-        table
-        for table in (*report.tables, *report.by_other_scores)
-        if table.stream == "target/test" and table.has_labels
-    ]
+    of_target = [table for table in (*report.tables, *report.by_other_scores) if table.is_of_target]
     found = [[table for table in of_target if key_of(table) == key] for key in table_keys(report)]
     return [_overview(report, tables) for tables in found if tables]
 
