@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from da.discovery import short_name
@@ -18,7 +18,7 @@ from da.errors import UserError, unknown
 from da.grids.grid import Grid, all_tasks, domain_problems, split_task, swept
 from da.grids.tuning_validation import Problems, tuning_problems
 from da.installation import stored_name
-from da.ops.files import split_choice
+from da.ops.files import chosen_file
 
 if TYPE_CHECKING:
     from da.engine.result import ScoredImages
@@ -276,11 +276,12 @@ def _check_heads(settings: dict[str, Any], norms: list[tuple[str, dict[str, Any]
     from da.networks.trained_heads import refuse_unequal_starts
     from da.networks.weight_files import read_weight_file
 
+    read = functools.cache(read_weight_file)  # of every swept point the same
     for model in _models(settings):
         weights = model["weights"]
-        if weights and Path(split_choice(weights)[0]).expanduser().is_file():
+        if chosen_file(weights) is not None:
             starts = [{**model, "norm": norm, "norm_options": options} for norm, options in norms]
-            refuse_unequal_starts(read_weight_file(weights), starts)
+            refuse_unequal_starts(read(weights), starts)
 
 
 def _models(settings: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from da.errors import UserError
-from da.ops.files import split_choice
+from da.ops.files import chosen_file, split_choice
 
 
 def hash_weights(weights: Any) -> str | None:
@@ -19,9 +19,8 @@ def hash_weights(weights: Any) -> str | None:
     """
     if not isinstance(weights, str):
         return None
-    name, part = split_choice(weights)
-    file = Path(name).expanduser()
-    if not file.is_file():
+    part, file = split_choice(weights)[1], chosen_file(weights)
+    if file is None:
         return None
     state = file.stat()
     whole = _hash_file(file, state.st_mtime_ns, state.st_size)

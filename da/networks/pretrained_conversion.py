@@ -46,7 +46,7 @@ from da.norms.surgery import BATCH_NORMS
 from da.norms.weight_align.conversion import PLAIN, LayerError
 from da.norms.weight_align.coverage import measure_coverage
 from da.norms.weight_align.layers import ALIGNED, Aligned
-from da.ops.files import cache_folder, split_choice
+from da.ops.files import cache_folder, chosen_file
 from da.ops.intervals import wilson_interval
 from da.ops.seeding import seeded
 from da.ops.tensor_cache import CachedTensors, digest_tensors, read_or_make
@@ -166,9 +166,7 @@ def read_trained_backbone(settings: Mapping[str, Any]) -> WeightFile | None:
         UserError: where the module's normaliser is another one.
     """
     weights = settings["weights"]
-    if not reads_weights() or not weights:
-        return None
-    if not Path(split_choice(weights)[0]).expanduser().is_file():
+    if not reads_weights() or chosen_file(weights) is None:
         return None
     file = read_weight_file(weights)
     if file.settings is None or file.norm is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from da.networks.network import Network
 from da.networks.weight_files import WeightFile, read_weight_file
 from da.norms import normaliser, short_name
 from da.norms.weight_align.conversion import PLAIN
-from da.ops.files import CHOICE, split_choice
+from da.ops.files import CHOICE, chosen_file, split_choice
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def start_heads(network: Network, settings: Mapping[str, Any], classes: Sequence
         classes: of the data, in the order of the labels.
     """
     weights = settings["weights"]
-    if weights and Path(split_choice(weights)[0]).expanduser().is_file():
+    if chosen_file(weights) is not None:
         log.info(start_heads_from(network, read_weight_file(weights), settings, classes))
 
 

@@ -37,6 +37,16 @@ def split_choice(path: str) -> tuple[str, str | None]:
     return file, part
 
 
+def chosen_file(path: str | None) -> Path | None:
+    """The file of such a name, without the part of it; None where there is no file of that name.
+
+    >>> chosen_file("imagenet") is chosen_file(None) is None
+    True
+    """
+    file = Path(split_choice(path)[0]).expanduser() if path else None
+    return file if file is not None and file.is_file() else None
+
+
 @contextmanager
 def exclusive_lock(lock: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Waits until no other process is in such a block for the same file, where locks work.
