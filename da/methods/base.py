@@ -203,7 +203,8 @@ class Method(StagedModule, ABC):
         Raises:
             UserError: saying what is missing.
         """
-        self.refuse_batch_of_one(data.batch_size)
+        images = data.images("source") if data.batch_size == 1 else ()
+        self.refuse_batch_of_one(data.batch_size, images)
         if data.batch_size < self.smallest_batch:
             raise UserError(
                 f"batch_size: {type(self).__name__} compares images of one domain with one "

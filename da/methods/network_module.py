@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from da.errors import UserError, refuse_infinite, refuse_negative
+from da.methods.batches_of_one import refuse_batches_of_one
 from da.methods.updates import UpdatingModule
 from da.networks.backbones.base import build_backbone as build_backbone
 from da.networks.network import Network, build_bottleneck, evaluate_images
@@ -19,8 +20,7 @@ from da.networks.pretrained_conversion import (
     read_trained_backbone,
 )
 from da.networks.weight_files import WeightFile, load_weight_file
-from da.norms import Normaliser, layers_of_batch_statistics, normaliser, short_name
-from da.norms.frozen_batch_norm import FrozenBatchNorm
+from da.norms import Normaliser, normaliser, short_name
 from da.norms.weight_align.coverage import measure_coverage
 from da.norms.weight_align.sharing import SharedWeight, begin_sharing, end_sharing
 from da.ops.acceleration import accelerate
@@ -242,24 +242,11 @@ class NetworkModule(UpdatingModule):
         data: DataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         return data
 
-    def refuse_batch_of_one(self, batch_size: int) -> None:
-        """Batch norm has no statistics of one image; on feature maps PyTorch says nothing.
-
-        ``norm_options: {single_image: true}`` allows it where every batch norm sees a map, whose
-        statistics are then those of its one image, as in instance norm.
-        """
-        norms = layers_of_batch_statistics(self)
-        layers = {k: m for k, m in norms.items() if not isinstance(m, FrozenBatchNorm)}
-        if batch_size > 1 or not layers:
-            return
-        maps = (nn.BatchNorm2d, nn.BatchNorm3d)
-        vectors = not all(isinstance(layer, maps) for layer in layers.values())
-        if vectors or not (self.hparams["norm_options"] or {}).get("single_image"):
-            raise UserError(
-                f"batch_size 1 with norm '{self.hparams['norm']}': batch norm has no statistics "
-                f"of one image ({len(layers)} layers, the first {next(iter(layers))}); use a batch "
-                "of 2 or more, or a normaliser without batch statistics such as 'wa' or 'gn'"
-            )
+    def refuse_batch_of_one(self, batch_size: int, images: Iterable[Tensor] = ()) -> None:
+        """See :func:`refuse_batches_of_one`; larger batches pass."""
+        if batch_size == 1:
+            norm = normaliser(self.hparams["norm"], **(self.hparams["norm_options"] or {}))
+            refuse_batches_of_one(self, self.network, self.hparams["norm"], norm, images)
 
     # Progress and checkpoints.
 

@@ -34,8 +34,9 @@ class Normaliser(ABC):
     Attributes:
         name: the short name, as on the command line.
         composes: whether ``wa+name`` makes sense: it normalises activations.
-        single_image: whether evaluation is to normalise each image by itself, where that is a
-            choice (batch norm). It is stored here and read by the module.
+        single_image: whether a batch of one image may be trained on although layers on maps then
+            have the statistics of that image alone, which is no batch norm: a choice of those that
+            normalise by a batch, and refused without it.
         mixes_domains: whether, in training, what a sample becomes depends on samples of the other
             domain beside it. Without, a joint forward of both domains gives what separate ones do.
         needs_target: whether it learns something of the target only where training forwards it.
@@ -59,6 +60,16 @@ class Normaliser(ABC):
             This one; another where this one makes no sense; None where batch norm stays.
         """
         return self
+
+    def allow_single_image(self, allow: bool) -> None:
+        """Sets :attr:`single_image` from an option of that name.
+
+        Raises:
+            UserError: if it is no truth value.
+        """
+        if not isinstance(allow, bool):
+            raise UserError(f"single_image is true or false, not {allow!r}")
+        self.single_image = allow
 
     @abstractmethod
     def apply(self, model: nn.Module) -> nn.Module:

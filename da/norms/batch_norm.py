@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from da.errors import UserError
 from da.norms.base import ActivationNormaliser
 from da.norms.flow import Flow
 from da.norms.surgery import replace_modules
@@ -24,7 +23,7 @@ class BatchNorm(ActivationNormaliser):
 
     Args:
         insert: put one after each convolution that has no normaliser (LeNet, plain VGG).
-        single_image: evaluation normalises each image by itself; see :class:`Normaliser`.
+        single_image: train on batches of one image, too; see :class:`Normaliser`.
         example: see :class:`ActivationNormaliser`.
     """
 
@@ -35,9 +34,7 @@ class BatchNorm(ActivationNormaliser):
         self, *, insert: bool = False, single_image: bool = False, example: Tensor | None = None
     ):
         super().__init__(insert=insert, example=example)
-        if not isinstance(single_image, bool):
-            raise UserError(f"single_image is true or false, not {single_image!r}")
-        self.single_image = single_image
+        self.allow_single_image(single_image)
 
     def build(self, channels: int, dimensions: int) -> nn.Module:
         """See :meth:`ActivationNormaliser.build`."""

@@ -109,6 +109,7 @@ class BatchRenorm(ActivationNormaliser):
         r_end: the batch at which r has its bound.
         d_end: the batch at which d has its bound.
         insert: put one after each convolution that has no normaliser (LeNet, plain VGG).
+        single_image: train on batches of one image, too; see :class:`Normaliser`.
         example: see :class:`ActivationNormaliser`.
     """
 
@@ -125,9 +126,11 @@ class BatchRenorm(ActivationNormaliser):
         r_end: int = 400,
         d_end: int = 250,
         insert: bool = False,
+        single_image: bool = False,
         example: Tensor | None = None,
     ):
         super().__init__(insert=insert, example=example)
+        self.allow_single_image(single_image)
         for option, value, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
                 raise UserError(f"{option}: expected a number from {least}, got {value!r}")

@@ -73,13 +73,15 @@ class InstanceBatchNorm(Normaliser):
     vectors (bottleneck, critic) instance norm is undefined, so batch norm stays there.
 
     Args:
+        single_image: train on batches of one image, too; see :class:`Normaliser`.
         example: an input of the model, for networks that can't be traced.
     """
 
     name: ClassVar[str] = "ibn"
     mixes_domains = True
 
-    def __init__(self, *, example: Tensor | None = None):
+    def __init__(self, *, single_image: bool = False, example: Tensor | None = None):
+        self.allow_single_image(single_image)
         self.example = example
 
     def for_part(self, part: str) -> Normaliser | None:

@@ -247,11 +247,26 @@ def test_a_batch_of_one_under_batch_norm_is_refused_before_training(norm, bottle
     assert not list(tmp_path.iterdir())
 
 
-def test_single_image_statistics_are_allowed_on_maps_and_not_on_vectors(tmp_path):
-    options = {"norm": "bn", "norm_options": {"single_image": True}}
-    with pytest.raises(UserError, match="batch_size 1"):
-        fit(source_only(**options), digits(batch_size=1), tmp_path)
-    fit(source_only(**options, bottleneck=None), digits(batch_size=1), tmp_path)
+@pytest.mark.parametrize("norm", ["bn", "brn", "ibn", "wa+bn"])
+def test_single_image_statistics_are_allowed_on_maps_and_not_on_vectors(norm, tmp_path):
+    options = {"norm": norm, "norm_options": {"single_image": True}}
+    module = source_only(**options)
+    with pytest.raises(UserError, match="batch_size 1 with norm"):
+        fit(module, digits(batch_size=1), tmp_path)
+    module = source_only(**options, bottleneck=None, lr=1e-3)
+    fit(module, digits(batch_size=1), tmp_path, epochs=1)
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("norm", ["bn", "brn", "ibn"])
+def test_a_map_of_one_position_has_no_statistics_of_one_image(norm, tmp_path):
+    module = source_only(
+        backbone="resnet18", norm=norm, norm_options={"single_image": True}, bottleneck=None
+    )
+    with pytest.raises(UserError, match=r"images of 32 x 32 are maps of one position in .*layer4"):
+        fit(module, digits(batch_size=1), tmp_path)
+    assert module.training
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("norm", ["wa", "gn", "wa+gn", "ln", "none"])
