@@ -1,40 +1,30 @@
-"""The pictures of a report: accuracy by task and normaliser, or against what was swept.
-
-A cross at the foot of a panel stands for runs that diverged or are missing.
-"""
+"""The pictures of a report: accuracy by task and normaliser, or against what was swept."""
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from da.grids.plan import Plan
-from da.ops.files import write_atomically
-from da.ops.shown_text import shorten, visible
+from da.ops.shown_text import shorten
+from da.reports.drawn_files import (
+    COLOURS,
+    CROSS,
+    KINDS,
+    MARKERS,
+    NAME,
+    add_legend,
+    limit_to_percents,
+    name_of,
+    number_plainly,
+    write,
+)
+from da.reports.normaliser_rows import many_normalisers, normaliser_rows
 from da.reports.runs import Column
 from da.reports.statistics import Summary
 from da.reports.swept_averages import average_over, common_tasks
-from da.reports.tables import Line, Table, point_text
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
-
-MARKERS = {"": "o", "source-stats": "^", "target-stats": "s"}
-CROSS = "x"
-KINDS = ("png", "svg", "pdf")
-METADATA: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None},
-    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-}
-"""What is left out of files, so that the same results give the same bytes."""
-
-NAME = 28
-"""Characters of a name in a figure."""
+from da.reports.tables import Table
 
 PANELS, PANEL_WIDTH = 4, 3.6
 """Panels below each other, of which more become columns, and the least inches of a column."""
@@ -47,69 +37,15 @@ def save(out: Path, plan: Plan, shown: list[Table]) -> None:
         for kind in KINDS:
             (out / f"figure.{kind}").unlink(missing_ok=True)
         return
-    figure = _sweep(plan, headline) if _swept(plan) else _tasks(plan, headline)
+    if _swept(plan):
+        figure = _sweep(plan, headline)
+    elif many_normalisers(headline):
+        figure = normaliser_rows(headline, len(plan.tasks))
+    else:
+        figure = _tasks(plan, headline)
     if any(line.get_marker() == CROSS for axis in figure.axes for line in axis.get_lines()):
         figure.suptitle("× at the foot: diverged or missing", fontsize="small")
     write(figure, out / "figure", kinds=KINDS)
-
-
-def write(
-    figure: Any, path: Path, dpi: int = 150, kinds: Sequence[str] = ("png", "svg")
-) -> list[Path]:
-    """Writes a figure in several formats, each absent, old or whole at any moment.
-
-    Args:
-        figure: of matplotlib.
-        path: of the files, without their ending.
-        dpi: pixels of the PNG per inch.
-        kinds: endings of the files: ``png``, ``svg``, ``pdf``.
-    """
-    import matplotlib
-
-    files = [path.with_name(f"{path.name}.{kind}") for kind in kinds]
-    for file in files:
-        kind = file.suffix[1:]
-        buffer = io.BytesIO()
-        # Fixed identifiers and no date: the same results give the same files.
-        with (
-            texts_as_written(figure),
-            matplotlib.rc_context(
-                {"svg.hashsalt": "da", "svg.fonttype": "none", "pdf.fonttype": 42}
-            ),
-        ):
-            figure.savefig(
-                buffer, format=kind, dpi=dpi, metadata=METADATA[kind], bbox_inches="tight"
-            )
-        write_atomically(file, buffer.getvalue())
-    return files
-
-
-@contextmanager
-def texts_as_written(figure: Any) -> Iterator[None]:
-    """Within this block names with two ``$``, of classes or files, are drawn as they are.
-
-    Matplotlib would take what is between them for mathematics, and fails where it is none.
-    """
-    import matplotlib
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-        text.set_text(visible(text.get_text(), keep="\n"))
-    with matplotlib.rc_context({"text.parse_math": False}):  # of labels that drawing makes
-        yield
-
-
-def number_plainly(axis: Any) -> None:
-    """Writes the numbers of a logarithmic axis without mathematics, which :func:`write` leaves out.
-
-    Args:
-        axis: of matplotlib, such as ``axes.yaxis``.
-    """
-    from matplotlib.ticker import LogFormatter
-
-    axis.set_major_formatter(LogFormatter())
-    axis.set_minor_formatter(LogFormatter())
 
 
 def _swept(plan: Plan) -> str | None:
@@ -141,7 +77,7 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
 
     tables = [table for table in tables if table.stream == "target/test"]
     labelled = [line for line in tables[0].lines if line.has_labels]
-    columns = [shorten(_name_of(line, len(plan.tasks)), NAME) for line in labelled]
+    columns = [shorten(name_of(line, len(plan.tasks)), NAME) for line in labelled]
     labels = {line.label for line in labelled}
     down = min(len(tables), max(PANELS, math.ceil(math.sqrt(len(tables)))))
     across = math.ceil(len(tables) / down)
@@ -175,27 +111,9 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
         axis.grid(axis="y", color="0.9")
     for axis in axes[:down]:
         axis.set_ylabel("target accuracy (%)")
-    _limit_to_percents(axes)
-    _add_legend(figure, axes[0])
+    limit_to_percents(axes)
+    add_legend(figure, axes[0])
     return figure
-
-
-def _name_of(line: Line, tasks: int) -> str:
-    """A task, or the average and over how many tasks it is where these are not all."""
-    if not line.is_average:
-        return line.label
-    name = "average" if len(line.tasks) == tasks else f"average of {len(line.tasks)}"
-    return f"{name}, {point_text(line.point)}" if line.point else name
-
-
-def _add_legend(figure: Any, axis: Any) -> None:
-    """Below the panels, in as many columns as fit the longest name."""
-    handles, names = axis.get_legend_handles_labels()
-    longest = max(map(len, names), default=1)
-    fitting = int(figure.get_size_inches()[0] / (0.55 + 0.085 * longest))
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=min(4, len(names), max(1, fitting))
-    )
 
 
 def _sweep(plan: Plan, tables: list[Table]) -> Any:
@@ -241,19 +159,9 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
         axis.set_ylabel(f"{domain} accuracy (%)")
         axis.set_xlabel(name.removeprefix("model.").replace("_", " "))
         axis.grid(color="0.9")
-    _limit_to_percents(axes.ravel())
-    _add_legend(figure, axes[0, 0])
+    limit_to_percents(axes.ravel())
+    add_legend(figure, axes[0, 0])
     return figure
-
-
-def _limit_to_percents(axes: Iterable[Any]) -> None:
-    """Nothing far below 0 or above 100 %, where deviations reach; all of it in an empty panel."""
-    for axis in axes:
-        alike = axis.get_shared_y_axes().get_siblings(axis)
-        if not any(len(box.lines[0].get_ydata()) for one in alike for box in one.containers):
-            axis.set_ylim(0, 100)
-        low, high = axis.get_ylim()
-        axis.set_ylim(max(low, -2), min(high, 102))
 
 
 def _crosses(axis: Any, xs: list[float], style: dict[str, Any], level: int = 0) -> None:

@@ -87,8 +87,9 @@ class Report:
 
     @cached_property
     def sections(self) -> list[Section]:
-        """What follows the comparison: picks, costs, trainings, alarms, scores, rates."""
+        """What follows the comparison: picks, normalisers, costs, trainings, alarms, rates."""
         from da.reports import (
+            against_baseline,
             alarms,
             costs,
             rate_range,
@@ -102,6 +103,7 @@ class Report:
             *chain(
                 unlabelled_scores.sections(self.plan, self.runs),
                 score_picks.sections(self.plan, self.tables, self.by_other_scores),
+                against_baseline.sections(self.tables),
                 costs.sections(self.tables, self.costs) if self.costs else (),
                 stability.sections(stability.stabilities(self.runs)),
                 alarms.sections(self.runs),

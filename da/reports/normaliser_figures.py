@@ -9,14 +9,12 @@ from typing import Any
 
 from da.ops.shown_text import shorten
 from da.reports import costs as cost_tables
+from da.reports.against_baseline import against_baseline
 from da.reports.costs import Costs, Point, headline
-from da.reports.differences import Comparison, compare
-from da.reports.figures import COLOURS, NAME, write
+from da.reports.differences import Comparison
+from da.reports.drawn_files import COLOURS, NAME, write
 from da.reports.model import Report
-from da.reports.runs import Column
 from da.reports.tables import Table
-
-BASELINE = Column("bn")
 
 KINDS = ("png", "svg")
 
@@ -40,27 +38,6 @@ def _save(path: Path, data: Sequence[Any], draw: Any, costs: Costs | None) -> No
         return
     for kind in KINDS:
         path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
-
-
-def against_baseline(table: Table) -> dict[str, Comparison]:
-    """Each normaliser as it was trained minus ``bn``, by its name, over their common tasks."""
-    lines = [line for line in table.lines if not line.is_average]
-    found = {}
-    for column in table.columns:
-        if column.form or column == BASELINE or BASELINE not in table.columns:
-            continue
-        pairs = {
-            str(line.task): (line.fields[column].values, line.fields[BASELINE].values)
-            for line in lines
-        }
-        differences = {
-            task: [a - b for a, b in zip(one, other, strict=True)]
-            for task, (one, other) in pairs.items()
-            if one and other
-        }
-        if differences:
-            found[column.norm] = compare(differences)
-    return found
 
 
 def _forest_figure(data: list[tuple[Table, dict[str, Comparison]]], costs: None) -> Any:

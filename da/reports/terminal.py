@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -18,6 +19,7 @@ from da.reports.model import Report
 from da.reports.runs import Column
 from da.reports.tables import Line, Table, averages
 from da.reports.texts import (
+    MOST_COLUMNS,
     average_name,
     data_remarks,
     difference_rows,
@@ -163,12 +165,14 @@ def _print_averages(target: Console, report: Report, lines: Sequence[tuple[Table
     room = left / len(columns)
     between = " ± " if in_one or room >= 13 else "±" if room >= 10 else "\n±"
     head = f"target accuracy in %, {what}" + (f"; {question}" if in_one else "")
+    differences = _table(question, "method", "epoch", fold=True)
     accuracies = _table(head, "method", "epoch", fold=True)
+    turned = not in_one and _is_turned(columns, lines)
     for column in columns:
         accuracies.add_column(_header(column), justify="right", no_wrap=True)
-    differences = accuracies if in_one else _table(question, "method", "epoch", fold=True)
     for each in compared:
-        differences.add_column(Text(visible(each.name)), justify="right", no_wrap=True)
+        for drawn in [accuracies] if in_one else [differences]:
+            drawn.add_column(Text(visible(each.name)), justify="right", no_wrap=True)
     for name, texts, (table, line) in zip(names, paired, lines, strict=True):
         first, shown = [Text(name), Text(table.selection)], _fields(table, line, between)
         if in_one:
@@ -177,9 +181,36 @@ def _print_averages(target: Console, report: Report, lines: Sequence[tuple[Table
         if table.selection == "last" or "\n" not in between:  # in two lines each it is no screen
             accuracies.add_row(*first, *shown)
         differences.add_row(*first, *map(Text, texts))
+    if turned:
+        heads = [f"{n}\n{table.selection}" for n, (table, _) in zip(names, lines, strict=True)]
+        accuracies = _turned(target.width, head, columns, heads, lines)
     target.print(accuracies)
     if compared and not in_one:
         target.print(differences)
+
+
+def _is_turned(columns: Sequence[Column], lines: Sequence[Any]) -> bool:
+    """Whether normalisers go down: there are many, and fewer of what would go across then."""
+    return len(columns) > max(MOST_COLUMNS, len(lines))
+
+
+def _turned(
+    width: int,
+    head: str,
+    columns: Sequence[Column],
+    labels: Sequence[str],
+    lines: Sequence[tuple[Table, Line]],
+) -> RichTable:
+    """Accuracies with normalisers down and lines across."""
+    room = (width - max(len(str(column)) for column in columns)) / len(lines)
+    between = " ± " if room >= 13 else "±" if room >= 10 else "\n±"
+    drawn = _table(head, "normaliser", fold=True)
+    for label in labels:
+        drawn.add_column(Text(visible(label, keep="\n")), justify="right", overflow="fold")
+    fields = [_fields(table, line, between) for table, line in lines]
+    for column, texts in zip(columns, zip(*fields, strict=True), strict=True):
+        drawn.add_row(Text(visible(str(column))), *texts)
+    return drawn
 
 
 def _show_scores(target: Console, report: Report) -> None:
@@ -224,7 +255,11 @@ def show_rows(target: Console, title: str, header: list[str], rows: list[list[st
 
 def _accuracies(table: Table, width: int) -> RichTable:
     between = _between(width)
-    drawn = _table(f"accuracy in %, {title(table)}")
+    head = f"accuracy in %, {title(table)}"
+    if _is_turned(table.columns, table.lines):
+        labels = [_folded(line.label) for line in table.lines]
+        return _turned(width, head, table.columns, labels, [(table, x) for x in table.lines])
+    drawn = _table(head)
     for column in table.columns:
         drawn.add_column(_header(column), justify="right", overflow="fold")
     drawn.add_column("sampling\nerror", justify="right", overflow="fold")

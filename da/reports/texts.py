@@ -16,8 +16,8 @@ from da.reports.tables import Field, Line, Table, point_text
 
 LEGEND = (
     "Accuracy in percent, mean ± standard deviation over {seeds} seeds; bold: the highest mean of "
-    "the line, which is no claim that the difference is more than noise. Sampling error: the "
-    "binomial standard error of an accuracy on that many test images, the largest in the line. "
+    "a task or average, which is no claim that the difference is more than noise. Sampling error: "
+    "the binomial standard error of an accuracy on that many test images, the largest of a task. "
     "bn@source-stats and bn@target-stats: the same weights with statistics re-estimated on "
     "unlabelled images of one domain.",
     "Differences in points, paired over seeds, with 95 % intervals that answer two questions. "
@@ -29,6 +29,9 @@ LEGEND = (
     "if runs vary as they did.",
 )
 """Two paragraphs: accuracies, differences."""
+
+MOST_COLUMNS = 9
+"""Columns of accuracies in a table; where there are more, normalisers are its rows."""
 
 SCORED_IMAGES: dict[ScoredImages, str] = {
     "held out": "unlabelled target validation images",
@@ -258,6 +261,19 @@ def missing(runs: Iterable[Run], out: str = "") -> list[str]:
             why = f" ({run.reason}; log: {log})" if run.reason else ""
             lines.append(f"{run.entry.cell} [{run.entry.row}]: {words[run.state]}{why}")
     return lines
+
+
+def turned(
+    header: Sequence[str], rows: Iterable[Sequence[str]], first: str = "normaliser"
+) -> tuple[list[str], list[list[str]]]:
+    """A table with its columns down and its rows across.
+
+    >>> turned(["task", "bn", "wa"], [["a->b", "50.1", "60.2"]])
+    (['normaliser', 'a->b'], [['bn', '50.1'], ['wa', '60.2']])
+    """
+    labels, *columns = zip(*rows, strict=True)
+    names = header[1:]
+    return [first, *labels], [[n, *texts] for n, texts in zip(names, columns, strict=True)]
 
 
 def grid_table(

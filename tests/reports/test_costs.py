@@ -8,9 +8,10 @@ from made_grids import TASKS, fill, lines_of, made_grid, noisy
 
 from da.errors import UserError
 from da.reports import normaliser_figures, report
+from da.reports.against_baseline import against_baseline
 from da.reports.costs import Cost, points_of, read_costs, sections
 from da.reports.differences import compare
-from da.reports.normaliser_figures import against_baseline, save_pictures, spread
+from da.reports.normaliser_figures import save_pictures, spread
 from da.reports.tables import tables
 
 NORMS = {"bn": {}, "wa": {}, "gn": {}, "wa+bn": {}}
