@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -16,14 +14,20 @@ from da.installation import program
 from da.ops.shown_text import visible
 from da.reports import alarms, stability, unlabelled_scores
 from da.reports.model import Report
-from da.reports.runs import Column
 from da.reports.tables import Line, Table, averages
+from da.reports.terminal_tables import (
+    accuracy_fields,
+    between_for,
+    folded,
+    header_of,
+    is_turned,
+    plain_table,
+    turned_table,
+)
 from da.reports.texts import (
-    MOST_COLUMNS,
     average_name,
     data_remarks,
     difference_rows,
-    field_text,
     left_out_texts,
     missing,
     notes,
@@ -43,9 +47,6 @@ MOST_AVERAGES, MOST_METHODS = 16, 30
 
 MANY, FEW = 20, 3
 """Runs that failed, and of those still to come, that are named on the one screen."""
-
-ROOMY, TIGHT = 120, 98
-"""Seven columns fit from these widths on: ``59.5 ± 7.0``, ``59.5±7.0``, else in two lines."""
 
 
 def console() -> Console:
@@ -165,51 +166,48 @@ def _print_averages(target: Console, report: Report, lines: Sequence[tuple[Table
     room = left / len(columns)
     between = " ± " if in_one or room >= 13 else "±" if room >= 10 else "\n±"
     head = f"target accuracy in %, {what}" + (f"; {question}" if in_one else "")
-    differences = _table(question, "method", "epoch", fold=True)
-    accuracies = _table(head, "method", "epoch", fold=True)
-    turned = not in_one and _is_turned(columns, lines)
+    accuracies = plain_table(head, "method", "epoch", fold=True)
     for column in columns:
-        accuracies.add_column(_header(column), justify="right", no_wrap=True)
-    for each in compared:
-        for drawn in [accuracies] if in_one else [differences]:
-            drawn.add_column(Text(visible(each.name)), justify="right", no_wrap=True)
+        accuracies.add_column(header_of(column), justify="right", no_wrap=True)
+    for each in compared if in_one else ():
+        accuracies.add_column(Text(visible(each.name)), justify="right", no_wrap=True)
     for name, texts, (table, line) in zip(names, paired, lines, strict=True):
-        first, shown = [Text(name), Text(table.selection)], _fields(table, line, between)
+        first, shown = [Text(name), Text(table.selection)], accuracy_fields(table, line, between)
         if in_one:
             accuracies.add_row(*first, *shown, *map(Text, texts))
-            continue
-        if table.selection == "last" or "\n" not in between:  # in two lines each it is no screen
+        elif table.selection == "last" or "\n" not in between:  # in two lines each it is no screen
             accuracies.add_row(*first, *shown)
-        differences.add_row(*first, *map(Text, texts))
-    if turned:
+    if not in_one and is_turned(columns, lines):
         heads = [f"{n}\n{table.selection}" for n, (table, _) in zip(names, lines, strict=True)]
-        accuracies = _turned(target.width, head, columns, heads, lines)
+        accuracies = turned_table(target.width, head, columns, heads, lines)
     target.print(accuracies)
     if compared and not in_one:
-        target.print(differences)
+        labels = [(n, table.selection) for n, (table, _) in zip(names, lines, strict=True)]
+        heads = [visible(each.name) for each in compared]
+        target.print(_average_differences(question, labels, heads, paired, wide=needed <= left))
 
 
-def _is_turned(columns: Sequence[Column], lines: Sequence[Any]) -> bool:
-    """Whether normalisers go down: there are many, and fewer of what would go across then."""
-    return len(columns) > max(MOST_COLUMNS, len(lines))
-
-
-def _turned(
-    width: int,
-    head: str,
-    columns: Sequence[Column],
-    labels: Sequence[str],
-    lines: Sequence[tuple[Table, Line]],
+def _average_differences(
+    question: str,
+    labels: Sequence[tuple[str, str]],
+    names: Sequence[str],
+    paired: Sequence[Sequence[str]],
+    wide: bool,
 ) -> RichTable:
-    """Accuracies with normalisers down and lines across."""
-    room = (width - max(len(str(column)) for column in columns)) / len(lines)
-    between = " ± " if room >= 13 else "±" if room >= 10 else "\n±"
-    drawn = _table(head, "normaliser", fold=True)
-    for label in labels:
-        drawn.add_column(Text(visible(label, keep="\n")), justify="right", overflow="fold")
-    fields = [_fields(table, line, between) for table, line in lines]
-    for column, texts in zip(columns, zip(*fields, strict=True), strict=True):
-        drawn.add_row(Text(visible(str(column))), *texts)
+    """Differences of averages: a column for each pair, or where there is no room a row."""
+    if not wide:
+        drawn = plain_table(question, "method", "epoch", "difference", "points", fold=True)
+        for label, texts in zip(labels, paired, strict=True):
+            for number, (name, text) in enumerate(zip(names, texts, strict=True)):
+                last = number + 1 == len(names)
+                shown = label if number == 0 else ("", "")
+                drawn.add_row(*map(Text, (*shown, name, text)), end_section=last)
+        return drawn
+    drawn = plain_table(question, "method", "epoch", fold=True)
+    for name in names:
+        drawn.add_column(Text(name), justify="right", no_wrap=True)
+    for label, texts in zip(labels, paired, strict=True):
+        drawn.add_row(*map(Text, (*label, *texts)))
     return drawn
 
 
@@ -245,7 +243,7 @@ def _show_missing(target: Console, report: Report, full: bool) -> None:
 
 def show_rows(target: Console, title: str, header: list[str], rows: list[list[str]]) -> None:
     """Prints a plain table; its columns are folded where the terminal is narrow."""
-    drawn = _table(title, header[0])
+    drawn = plain_table(title, header[0])
     for name in header[1:]:
         drawn.add_column(name, overflow="fold")
     for row in rows:
@@ -254,47 +252,32 @@ def show_rows(target: Console, title: str, header: list[str], rows: list[list[st
 
 
 def _accuracies(table: Table, width: int) -> RichTable:
-    between = _between(width)
+    between = between_for(width)
     head = f"accuracy in %, {title(table)}"
-    if _is_turned(table.columns, table.lines):
-        labels = [_folded(line.label) for line in table.lines]
-        return _turned(width, head, table.columns, labels, [(table, x) for x in table.lines])
-    drawn = _table(head)
+    if is_turned(table.columns, table.lines):
+        labels = [folded(line.label) for line in table.lines]
+        return turned_table(width, head, table.columns, labels, [(table, x) for x in table.lines])
+    drawn = plain_table(head)
     for column in table.columns:
-        drawn.add_column(_header(column), justify="right", overflow="fold")
+        drawn.add_column(header_of(column), justify="right", overflow="fold")
     drawn.add_column("sampling\nerror", justify="right", overflow="fold")
     for line in table.lines:
         if line.is_average:
             drawn.add_section()
         error = "" if line.sampling_error is None else percent(line.sampling_error)
-        label = _folded(line.label) if line.is_average else line.label
+        label = folded(line.label) if line.is_average else line.label
         drawn.add_row(
             Text(visible(label, keep="\n")),
-            *_fields(table, line, between),
+            *accuracy_fields(table, line, between),
             error,
             end_section=line.is_average,
         )
     return drawn
 
 
-def _between(width: int) -> str:
-    """What stands between mean and deviation, so that seven columns fit."""
-    return " ± " if width >= ROOMY else "±" if width >= TIGHT else "\n±"
-
-
-def _fields(table: Table, line: Line, between: str) -> list[Text]:
-    """The accuracies of a line, the best of them bold."""
-    texts = []
-    for column in table.columns:
-        text = field_text(line.fields[column], line.is_average).replace(" (", "\n(")
-        style = "bold" if column in line.best else ""
-        texts.append(Text(text.replace(" ± ", between), style))
-    return texts
-
-
 def _differences(table: Table) -> RichTable:
     lines = "the line" if table.comparisons == 1 else f"{table.comparisons} lines together"
-    drawn = _table(
+    drawn = plain_table(
         f"difference in points on these tasks (seeds vary, tasks and images are fixed), 95 % "
         f"intervals of {lines}, of the average alone"
     )
@@ -303,36 +286,6 @@ def _differences(table: Table) -> RichTable:
     for label, texts, is_average in difference_rows(table):
         if is_average:
             drawn.add_section()
-            label = _folded(label)
+            label = folded(label)
         drawn.add_row(Text(visible(label, keep="\n")), *map(Text, texts))
     return drawn
-
-
-def _folded(label: str) -> str:
-    """The label of an average in short lines."""
-    return label.replace(" (", "\n(").replace(", on", ",\non")
-
-
-def _table(title: str, *first: str, fold: bool = False) -> RichTable:
-    """A table without vertical lines, which cost a tenth of a terminal."""
-    drawn = RichTable(
-        title=Text(visible(title)),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    for name in first or ("task",):
-        drawn.add_column(name, no_wrap=not fold, overflow="fold")
-    return drawn
-
-
-def _header(column: Column) -> Text:
-    """A column's name in up to three short lines.
-
-    >>> _header(Column("wa+bn", "target-stats")).plain.split()
-    ['wa+bn', '@target', '-stats']
-    """
-    name, at, form = str(column).partition("@")
-    return Text(visible(name) + (at and f"\n@{form.replace('-', chr(10) + '-')}"))

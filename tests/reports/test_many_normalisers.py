@@ -149,3 +149,19 @@ def test_holms_procedure_against_its_adjusted_p_values():
     for level in (0.004, 0.006, 0.047, 0.049, 0.05, 0.081, 1.0):
         assert holm(p, level) == {name for name, value in adjusted.items() if value <= level}
     assert holm({}) == set()
+
+
+@pytest.mark.parametrize("width", [80, 150])
+def test_differences_to_many_baselines_stand_below_each_other_where_they_do_not_fit(
+    tmp_path, width
+):
+    norms = ("bn", "wa", "gn", "in", "ln", "sws", "none")
+    baselines = ("bn", "gn", "in", "ln", "sws", "none")
+    grid = made_grid(norms={norm: {} for norm in norms}, baselines=baselines)
+    plan, runs = fill(tmp_path, grid, uneven)
+    said = said_by(plan, runs, width)
+    assert "…" not in said
+    assert max(map(len, said.split("all tables")[0].splitlines())) <= width
+    assert all(f"wa - {name}" in said for name in baselines)
+    below = [name for name in baselines if re.search(rf"wa - {name} +[+-]\d", said)]
+    assert below == (list(baselines) if width == 80 else [])
