@@ -154,6 +154,8 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
         "target_statistics",
         "target_statistics_office_caltech10",
         "batch_size",
+        "normalisers",
+        "normalisers_of_domains",
         "normaliser_scope",
         "deep",
         "adversarial",
