@@ -161,6 +161,7 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
         "adversarial",
         "norms",
         "norms/gpu",
+        "norms/kernels",
         "data",
         "statistics",
     ],
