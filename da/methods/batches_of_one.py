@@ -47,11 +47,11 @@ def refuse_batches_of_one(
     if not layers:
         return
     for batch in images:
-        refuse_maps_of_one_position(network, layers, batch[:1])
+        _refuse_maps_of_one_position(network, layers, batch[:1])
         return
 
 
-def refuse_maps_of_one_position(
+def _refuse_maps_of_one_position(
     network: Network, layers: dict[str, nn.Module], image: Tensor
 ) -> None:
     """Refuses layers that one image ``(1, C, H, W)`` gives a single value per channel.
