@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from da.analysis.activations import LayerSpreads
 from da.ops.files import write_atomically
 from da.ops.moments import Spread, channel_distance, deviation_ratio, domain_gap
-from da.reports.drawn_files import COLOURS, number_plainly, write
+from da.reports.figure_style import COLOURS, number_plainly, write
 
 LINE = {"ms": 3.5, "lw": 1.4}
 STYLES: dict[str, dict[str, Any]] = {

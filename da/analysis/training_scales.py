@@ -182,7 +182,7 @@ def save_figure_and_table(out: Path, title: str, trainings: Sequence[Scales]) ->
     Returns:
         The files.
     """
-    from da.reports.drawn_files import write
+    from da.reports.figure_style import write
 
     out.mkdir(parents=True, exist_ok=True)
     table = out / "training.csv"
@@ -206,7 +206,7 @@ def draw(title: str, trainings: Sequence[Scales]) -> Any:
     """One panel for each of :data:`MEASURED`, on a logarithmic axis; a cross where one diverged."""
     from matplotlib.figure import Figure
 
-    from da.reports.drawn_files import COLOURS, number_plainly
+    from da.reports.figure_style import COLOURS, number_plainly
 
     shown = [key for key in MEASURED if any(key in row for one in trainings for row in one.rows)]
     columns = 2

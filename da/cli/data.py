@@ -81,7 +81,7 @@ def write_sheet(name: str, root: str | None, out: str, per_class: int) -> Path:
         raise UserError(f"'{out}' is no picture that can be written: end it in .png, .pdf or .svg")
     if not path.parent.is_dir():
         raise UserError(f"folder '{path.parent}' of '{out}' does not exist: create it first")
-    from da.reports.drawn_files import texts_as_written
+    from da.reports.figure_style import texts_as_written
 
     figure = draw_sheet(find_data_set(name).read_all(root), per_class)
     with texts_as_written(figure):

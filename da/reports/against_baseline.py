@@ -66,9 +66,10 @@ def sections(shown: Sequence[Table]) -> list[Section]:
     norms = list(dict.fromkeys(norm for compared in found.values() for norm in compared))
     if len(norms) < FEWEST:
         return []
-    methods = {name: (compared, _together(compared)) for name, compared in found.items()}
+    tasks = max(len({x.task for x in t.lines if x.task}) for t in headline(shown))
+    held = {name: _together(compared) for name, compared in found.items()}
     rows = [
-        [norm, *(_text(norm, compared, together) for compared, together in methods.values())]
+        [norm, *(_text(found[name].get(norm), norm in held[name], tasks) for name in found)]
         for norm in norms
     ]
     text = (
@@ -85,6 +86,11 @@ def _together(compared: Mapping[str, Comparison]) -> set[str]:
     return holm({n: a.p for n, a in averages.items() if a is not None and a.p is not None})
 
 
-def _text(norm: str, compared: Mapping[str, Comparison], together: set[str]) -> str:
-    text = paired_text(compared[norm].average) if norm in compared else "–"
-    return Strong(text) if norm in together else text
+def _text(one: Comparison | None, held: bool, tasks: int) -> str:
+    """A difference, and of how many tasks it is where these are not all."""
+    if one is None:
+        return "–"
+    text = paired_text(one.average)
+    if len(one.tasks) < tasks:
+        text += f" ({len(one.tasks)} of {tasks} tasks)"
+    return Strong(text) if held else text

@@ -8,7 +8,7 @@ from typing import Any
 
 from da.grids.plan import Plan
 from da.ops.shown_text import shorten
-from da.reports.drawn_files import (
+from da.reports.figure_style import (
     COLOURS,
     CROSS,
     KINDS,

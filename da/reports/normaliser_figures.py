@@ -12,7 +12,7 @@ from da.reports import costs as cost_tables
 from da.reports.against_baseline import against_baseline
 from da.reports.costs import Costs, Point, headline
 from da.reports.differences import Comparison
-from da.reports.drawn_files import COLOURS, NAME, write
+from da.reports.figure_style import COLOURS, NAME, write
 from da.reports.model import Report
 from da.reports.tables import Table
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from da.ops.shown_text import shorten
-from da.reports.drawn_files import (
+from da.reports.figure_style import (
     COLOURS,
     CROSS,
     MARKERS,
@@ -76,7 +76,7 @@ def _draw(axis: Any, line: Line, columns: Sequence[Column], norms: Sequence[str]
     """A point for each normaliser, and others for its re-estimated forms."""
     for form in dict.fromkeys(column.form for column in columns):
         mine = [column for column in columns if column.form == form]
-        colour = COLOURS[list(MARKERS).index(form) % len(COLOURS)] if form in MARKERS else "black"
+        colour = COLOURS[list(MARKERS).index(form)] if form in MARKERS else "black"
         known = [(norms.index(c.norm), s) for c in mine if (s := line.fields[c].summary)]
         axis.errorbar(
             [100 * one.mean for _, one in known],

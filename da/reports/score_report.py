@@ -10,7 +10,7 @@ from da.engine.result import Result
 from da.engine.spec import canonical_json
 from da.ops.csv_text import csv_text
 from da.ops.files import write_atomically
-from da.reports.drawn_files import write
+from da.reports.figure_style import write
 from da.reports.figures import column_styles
 from da.reports.score_choices import EVEN, LAST, Choice, Kind, Summary, is_labelled
 from da.reports.stability import REFERENCE

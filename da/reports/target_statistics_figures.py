@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from da.grids.statistics_study import QUESTIONS, Question
-from da.reports.drawn_files import COLOURS, write
+from da.reports.figure_style import COLOURS, write
 from da.reports.target_statistics import TITLES, WAYS, axis
 from da.reports.target_statistics_answers import Answers
 

@@ -20,9 +20,9 @@ from da.reports.terminal_tables import (
     between_for,
     folded,
     header_of,
-    is_turned,
+    is_transposed,
     plain_table,
-    turned_table,
+    transposed_table,
 )
 from da.reports.texts import (
     average_name,
@@ -166,23 +166,25 @@ def _print_averages(target: Console, report: Report, lines: Sequence[tuple[Table
     room = left / len(columns)
     between = " ± " if in_one or room >= 13 else "±" if room >= 10 else "\n±"
     head = f"target accuracy in %, {what}" + (f"; {question}" if in_one else "")
-    accuracies = plain_table(head, "method", "epoch", fold=True)
-    for column in columns:
-        accuracies.add_column(header_of(column), justify="right", no_wrap=True)
-    for each in compared if in_one else ():
-        accuracies.add_column(Text(visible(each.name)), justify="right", no_wrap=True)
-    for name, texts, (table, line) in zip(names, paired, lines, strict=True):
-        first, shown = [Text(name), Text(table.selection)], accuracy_fields(table, line, between)
-        if in_one:
-            accuracies.add_row(*first, *shown, *map(Text, texts))
-        elif table.selection == "last" or "\n" not in between:  # in two lines each it is no screen
-            accuracies.add_row(*first, *shown)
-    if not in_one and is_turned(columns, lines):
-        heads = [f"{n}\n{table.selection}" for n, (table, _) in zip(names, lines, strict=True)]
-        accuracies = turned_table(target.width, head, columns, heads, lines)
+    labels = [(n, table.selection) for n, (table, _) in zip(names, lines, strict=True)]
+    if not in_one and is_transposed(columns, lines):
+        heads = ["\n".join(label) for label in labels]
+        accuracies = transposed_table(target.width, head, columns, heads, lines)
+    else:
+        accuracies = plain_table(head, "method", "epoch", fold=True)
+        for column in columns:
+            accuracies.add_column(header_of(column), justify="right", no_wrap=True)
+        for each in compared if in_one else ():
+            accuracies.add_column(Text(visible(each.name)), justify="right", no_wrap=True)
+        for label, texts, (table, line) in zip(labels, paired, lines, strict=True):
+            fields = [*map(Text, label), *accuracy_fields(table, line, between)]
+            if in_one:
+                accuracies.add_row(*fields, *map(Text, texts))
+            # In two lines each it is no screen.
+            elif table.selection == "last" or "\n" not in between:
+                accuracies.add_row(*fields)
     target.print(accuracies)
     if compared and not in_one:
-        labels = [(n, table.selection) for n, (table, _) in zip(names, lines, strict=True)]
         heads = [visible(each.name) for each in compared]
         target.print(_average_differences(question, labels, heads, paired, wide=needed <= left))
 
@@ -254,9 +256,11 @@ def show_rows(target: Console, title: str, header: list[str], rows: list[list[st
 def _accuracies(table: Table, width: int) -> RichTable:
     between = between_for(width)
     head = f"accuracy in %, {title(table)}"
-    if is_turned(table.columns, table.lines):
+    if is_transposed(table.columns, table.lines):
         labels = [folded(line.label) for line in table.lines]
-        return turned_table(width, head, table.columns, labels, [(table, x) for x in table.lines])
+        return transposed_table(
+            width, head, table.columns, labels, [(table, x) for x in table.lines]
+        )
     drawn = plain_table(head)
     for column in table.columns:
         drawn.add_column(header_of(column), justify="right", overflow="fold")

@@ -63,12 +63,12 @@ def accuracy_fields(table: Table, line: Line, between: str) -> list[Text]:
     return texts
 
 
-def is_turned(columns: Sequence[Column], lines: Sequence[Any]) -> bool:
+def is_transposed(columns: Sequence[Column], lines: Sequence[Any]) -> bool:
     """Whether normalisers go down: there are many, and fewer of what would go across then."""
     return len(columns) > max(MOST_COLUMNS, len(lines))
 
 
-def turned_table(
+def transposed_table(
     width: int,
     head: str,
     columns: Sequence[Column],

@@ -263,12 +263,12 @@ def missing(runs: Iterable[Run], out: str = "") -> list[str]:
     return lines
 
 
-def turned(
+def transposed(
     header: Sequence[str], rows: Iterable[Sequence[str]], first: str = "normaliser"
 ) -> tuple[list[str], list[list[str]]]:
     """A table with its columns down and its rows across.
 
-    >>> turned(["task", "bn", "wa"], [["a->b", "50.1", "60.2"]])
+    >>> transposed(["task", "bn", "wa"], [["a->b", "50.1", "60.2"]])
     (['normaliser', 'a->b'], [['bn', '50.1'], ['wa', '60.2']])
     """
     labels, *columns = zip(*rows, strict=True)

@@ -3,7 +3,7 @@
 import pytest
 from made_grids import TASKS, fill, made_grid, noisy
 
-from da.reports import drawn_files, figures
+from da.reports import figure_style, figures
 from da.reports.tables import tables
 
 SWEPT = {"batch_size": (1, 16, 64)}
@@ -29,7 +29,7 @@ def lines_of(axis):
     for container in axis.containers:
         line = container.lines[0]
         kept[container.get_label()] = (list(line.get_xdata()), list(line.get_ydata()))
-    crosses = [x.get_xdata() for x in axis.get_lines() if x.get_marker() == drawn_files.CROSS]
+    crosses = [x.get_xdata() for x in axis.get_lines() if x.get_marker() == figure_style.CROSS]
     return kept, [value for values in crosses for value in values]
 
 
@@ -88,8 +88,8 @@ def test_a_logarithmic_axis_has_plain_numbers(tmp_path):
     axis = figure.subplots()
     axis.plot([1, 2], [0.001, 100])
     axis.set_yscale("log")
-    drawn_files.number_plainly(axis.yaxis)
-    drawn_files.write(figure, tmp_path / "figure")
+    figure_style.number_plainly(axis.yaxis)
+    figure_style.write(figure, tmp_path / "figure")
     text = (tmp_path / "figure.svg").read_text()
     assert ">1e−02<" in text  # with the minus of its own that matplotlib writes
     assert "mathdefault" not in text
@@ -115,6 +115,6 @@ def test_before_anything_is_complete_the_axis_is_the_whole_range_and_every_cross
 ):
     figure = drawn(made_grid(sweep=sweep), accuracy=lambda cell: None)
     assert {axis.get_ylim() for axis in figure.axes} == {(0, 100)}
-    crosses = [x for x in figure.axes[-1].get_lines() if x.get_marker() == drawn_files.CROSS]
+    crosses = [x for x in figure.axes[-1].get_lines() if x.get_marker() == figure_style.CROSS]
     places = [tuple(place) for x in crosses for place in x.get_xydata()]
     assert len(set(places)) == len(places) == 6

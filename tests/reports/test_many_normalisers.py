@@ -7,12 +7,12 @@ import pytest
 from made_grids import TASKS, fill, made_grid, markdown
 from rich.console import Console
 
-from da.reports import drawn_files, figures, terminal
+from da.reports import figure_style, figures, terminal
 from da.reports.against_baseline import holm, sections
 from da.reports.model import Report
 from da.reports.page.overview import overviews
 from da.reports.tables import tables
-from da.reports.texts import Strong, turned
+from da.reports.texts import Strong, transposed
 
 NORMS = ("bn", "brn", "ibn", "gn", "in", "ln", "wa", "wa+bn", "sws", "none")
 
@@ -77,7 +77,7 @@ def test_the_page_begins_with_them_in_rows(grid):
 
 
 def test_a_table_is_turned_with_what_is_bold_in_it():
-    header, rows = turned(["task", "bn", "wa"], [["a", "1", Strong("2")], ["b", "3", "4"]])
+    header, rows = transposed(["task", "bn", "wa"], [["a", "1", Strong("2")], ["b", "3", "4"]])
     assert header == ["normaliser", "a", "b"]
     assert rows == [["bn", "1", "3"], ["wa", "2", "4"]]
     assert isinstance(rows[1][1], Strong)
@@ -116,7 +116,7 @@ def test_the_picture_owns_up_to_what_diverged_and_draws_averages_alone_of_many_t
     figures.save(tmp_path, plan, tables(plan, runs))
     axes = kept[0].axes
     assert len(axes) == 5
-    crosses = [x for x in axes[0].get_lines() if x.get_marker() == drawn_files.CROSS]
+    crosses = [x for x in axes[0].get_lines() if x.get_marker() == figure_style.CROSS]
     assert [list(x.get_ydata()) for x in crosses] == [[NORMS.index("ln")]]
     monkeypatch.setattr("da.reports.normaliser_rows.PANELS", 3)
     figures.save(tmp_path, plan, tables(plan, runs))

@@ -11,7 +11,7 @@ import numpy as np
 
 from da.ops.csv_text import csv_text
 from da.ops.files import write_atomically
-from da.reports.drawn_files import COLOURS, write
+from da.reports.figure_style import COLOURS, write
 from da.types import Role
 
 DOMAINS: dict[Role, dict[str, Any]] = {

@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 
 from da.analysis.pictures.drawing import DOMAINS, PANEL, Picture, arrange, page, panels, shorten
 from da.analysis.trained_networks import ROLES, Subject, TrainedNetwork
-from da.reports.drawn_files import COLOURS
+from da.reports.figure_style import COLOURS
 from da.types import Role
 
 MARKERS = ("o", "s", "^", "D", "v", "P")

@@ -25,7 +25,7 @@ from da.reports.texts import (
     partial,
     percent,
     title,
-    turned,
+    transposed,
     unlabelled_notes,
 )
 from da.reports.verdicts import verdict
@@ -106,7 +106,7 @@ def _averages(report: Report) -> list[str]:
         differences = mine[0].lines[0].differences if mine[0].lines else []
         header = ["method", *map(str, mine[0].columns), *(each.name for each in differences)]
         if len(mine[0].columns) > MOST_COLUMNS:
-            header, rows = turned(header, rows)
+            header, rows = transposed(header, rows)
         lines += [f"### {title(mine[0])}", "", *_grid(header, rows), ""]
     number = len(report.plan.tasks)
     return (
@@ -136,7 +136,7 @@ def _accuracies(table: Table) -> list[str]:
         error = "–" if line.sampling_error is None else f"{percent(line.sampling_error)} ({line.n})"
         rows.append([line.label, *accuracy_texts(table, line), "" if line.is_average else error])
     if len(table.columns) > max(MOST_COLUMNS, len(rows)):
-        header, rows = turned(header, rows)
+        header, rows = transposed(header, rows)
     return _grid(header, rows)
 
 

@@ -40,7 +40,7 @@ def _overview(report: Report, tables: Sequence[Table]) -> Shown:
     header = ["method", *map(str, tables[0].columns), *names]
     rows = [row for table in tables for row in _rows(report, table)]
     if len(tables[0].columns) > MOST_COLUMNS:
-        header, rows = _turned(header, rows)
+        header, rows = _transposed(header, rows)
     return Shown(
         key_of(tables[0]),
         f"Target accuracy in percent, {what}, {title(tables[0])}{question}",
@@ -57,7 +57,7 @@ def _overview(report: Report, tables: Sequence[Table]) -> Shown:
     )
 
 
-def _turned(header: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
+def _transposed(header: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
     """Normalisers and differences down, methods across."""
     labels = [row.label for row in rows]
     columns = zip(*(row.cells for row in rows), strict=True)
