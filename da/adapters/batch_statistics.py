@@ -12,6 +12,7 @@ from da.adapters.base import Adapter
 from da.errors import UserError
 from da.networks.network import Network
 from da.norms import batch_norms, keeping_without_statistics
+from da.norms.batch_renorm import BatchRenormLayer
 
 
 class BatchStatistics(Adapter):
@@ -54,6 +55,8 @@ def use_batch_statistics(network: nn.Module) -> list[nn.modules.batchnorm._Batch
     for norm in norms:
         norm.training = True  # frozen ones stay in evaluation mode under train()
         norm.momentum = 0.0
+        if isinstance(norm, BatchRenormLayer):
+            norm.corrects = False  # towards what the adapter is to replace
     return norms
 
 

@@ -246,7 +246,19 @@ class Method(StagedModule, ABC):
             self.convert(data)
             start_heads(self.network, self.hparams, data.classes)
         self.build()
+        if data is not None:
+            self._refuse_unused_normaliser()
         self.prepared = True
+
+    def _refuse_unused_normaliser(self) -> None:
+        """A table that has batch norm under another name is worse than none."""
+        norm, scope = self.hparams["norm"], self.hparams["scope"]
+        if norm != "bn" and all(own == "bn" for own in self.part_norms.values()):
+            raise UserError(
+                f"norm '{norm}' with scope {', '.join(scope) or 'none'}: batch norm stays in every "
+                f"part of {type(self).__name__} ({', '.join(self.part_norms)}), as the norm takes "
+                "none that the scope names; use a scope with the backbone, or norm 'bn'"
+            )
 
     def convert(self, data: DataModule) -> None:
         """Keeps the function of pretrained weights under WeightAlign: before training, and once."""

@@ -11,6 +11,7 @@ from da.errors import UserError
 from da.networks.network import Network, evaluating
 from da.norms import Normaliser, layers_of_batch_statistics
 from da.norms.frozen_batch_norm import FrozenBatchNorm
+from da.ops.acceleration import uncompiled
 
 _MAPS = (nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -21,8 +22,9 @@ def refuse_batches_of_one(
     """Batch norm has no statistics of one image; on maps PyTorch says nothing.
 
     ``norm_options: {single_image: true}`` allows it where every batch norm sees a map of several
-    positions, whose statistics are then those of its one image, as in instance norm. Evaluation
-    normalises by running averages all the same.
+    positions, whose statistics are then those of its one image, as in instance norm, and of one
+    image of each domain where both pass jointly. Evaluation normalises by running averages all the
+    same.
 
     Args:
         method: all that is trained.
@@ -72,7 +74,7 @@ def _refuse_maps_of_one_position(
 
     hooks = [layer.register_forward_pre_hook(looked_at(name)) for name, layer in layers.items()]
     try:
-        with evaluating(network):
+        with evaluating(network), uncompiled(network):
             network(image.to(next(network.parameters()).device), "source")
     finally:
         for hook in hooks:

@@ -32,17 +32,23 @@ def update_average(teacher: nn.Module, student: nn.Module, alpha: float) -> None
     Running statistics are averaged like parameters, as in French et al.'s corrected code
     (``EMAWeightOptimizer``; ``OldWeightEMA`` and Tarvainen & Valpola's code average parameters
     alone): what the teacher does not forward itself, a batch norm of the source, follows the
-    student. Counters of batches stay the teacher's own.
+    student. Of its counters of batches the teacher has the larger of both: a domain that the
+    student has seen is one whose statistics it holds. What is one tensor under two names (the scale
+    of both domains) is averaged once.
 
     Args:
         teacher: θ', changed in place.
         student: θ, of the same architecture.
         alpha: the share that is kept.
     """
-    pairs = zip(teacher.state_dict().values(), student.state_dict().values(), strict=True)
-    for ours, theirs in pairs:
-        if ours.is_floating_point():
+    pairs = zip(teacher.state_dict().items(), student.state_dict().values(), strict=True)
+    averaged: set[int] = set()
+    for (name, ours), theirs in pairs:
+        if name.endswith("batches") or name.endswith("num_batches_tracked"):
+            ours.copy_(torch.maximum(ours, theirs))
+        elif ours.is_floating_point() and ours.data_ptr() not in averaged:
             ours.lerp_(theirs, 1.0 - alpha)
+            averaged.add(ours.data_ptr())
 
 
 class AveragingMethod(Method):

@@ -7,7 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from da.norms.domain_statistics import CrossDomainNormaliser, DomainStatistics, Moments
+from da.norms.domain_statistics import (
+    CrossDomainNormaliser,
+    DomainStatistics,
+    Moments,
+    to_float,
+)
 
 LEAST, MOST = 0.5, 1.0
 
@@ -43,9 +48,15 @@ class AutoDialLayer(DomainStatistics):
             self.alpha.data.clamp_(LEAST, MOST)
         return super().forward(x)
 
+    @torch.no_grad()
+    def of_domain(self, domain: str) -> nn.Module:
+        """See :meth:`DomainStatistics.of_domain`; right after a step, too."""
+        self.alpha.clamp_(LEAST, MOST)
+        return super().of_domain(domain)
+
     def scale_and_shift(self, domain: str, own: Moments, other: Moments) -> tuple[Tensor, Tensor]:
         """See :meth:`DomainStatistics.scale_and_shift`."""
-        alpha = self.alpha if self.training else self.alpha.clamp(LEAST, MOST)
+        alpha = to_float(self.alpha if self.training else self.alpha.clamp(LEAST, MOST))
         gap = own.mean - other.mean
         mean = own.mean - (1 - alpha) * gap
         variance = torch.lerp(other.variance, own.variance, alpha) + alpha * (1 - alpha) * gap**2

@@ -24,15 +24,24 @@ class BatchRenormLayer(nn.modules.batchnorm._BatchNorm):
     Args:
         norm: the batch norm that it replaces. Its parameters and statistics are taken, not copied.
         r_max, d_max: the bounds that r and d reach.
-        start, r_end, d_end: batches: bounds are those of plain batch norm (1 and 0) before
-            ``start`` and grow evenly from there to the given ones.
+        start, r_end, d_end: batches of this training, not of pretrained weights: bounds are those
+            of plain batch norm (1 and 0) before ``start`` and grow evenly from there to the given
+            ones.
+
+    Attributes:
+        corrects: whether it corrects in training mode; without, it is plain batch norm there, for
+            those who want statistics of a batch (re-estimation, adapters).
     """
+
+    corrects: bool = True
 
     def __init__(self, norm: Any, r_max: float, d_max: float, start: int, r_end: int, d_end: int):
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, device="meta")
         self.track_running_stats = norm.track_running_stats
         self._parameters.update(norm._parameters)
         self._buffers.update(norm._buffers)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked = torch.zeros_like(self.num_batches_tracked)
         self.training = norm.training
         self.kind = type(norm)
         self.r_max, self.d_max = r_max, d_max
@@ -40,10 +49,11 @@ class BatchRenormLayer(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """``(B, C, ...)`` to the same shape."""
-        if not self.training or self.running_mean is None or self.running_var is None:
+        if not (self.training and self.corrects) or self.running_mean is None:
             return super().forward(input)
-        r, d = self.corrections(input)
         weight, bias = self._parameters["weight"], self._parameters["bias"]
+        dtype = self.running_mean.dtype
+        r, d = (factor.to(dtype) for factor in self.corrections(input))
         scale = r if weight is None else weight * r
         shift = d if weight is None else weight * d
         shift = shift if bias is None else shift + bias

@@ -45,7 +45,7 @@ class DomainStatistics(Affine, DomainLayer):
     Attributes:
         weight, bias: ``(C,)`` float parameters.
         source_mean, source_var, target_mean, target_var: ``(C,)`` running averages.
-        source_batches, target_batches: how many each is made of.
+        source_batches, target_batches: of how many of this training each is made.
         track_running_stats: whether training changes them.
     """
 
@@ -57,9 +57,7 @@ class DomainStatistics(Affine, DomainLayer):
         self.track_running_stats = True
         mean = torch.zeros_like(self.weight) if norm.running_mean is None else norm.running_mean
         variance = torch.ones_like(self.weight) if norm.running_var is None else norm.running_var
-        batches = norm.num_batches_tracked
-        if batches is None:
-            batches = torch.zeros((), dtype=torch.long, device=self.weight.device)
+        batches = torch.zeros((), dtype=torch.long, device=self.weight.device)
         for domain in DOMAINS:
             self.register_buffer(f"{domain}_mean", mean.detach().clone())
             self.register_buffer(f"{domain}_var", variance.detach().clone())
@@ -113,8 +111,8 @@ class DomainStatistics(Affine, DomainLayer):
         return {domain: self._running_moments_of(domain) for domain in DOMAINS}
 
     def _running_moments_of(self, domain: str) -> Moments:
-        variance = self.get_buffer(f"{domain}_var")
-        return Moments(self.get_buffer(f"{domain}_mean"), variance, variance)
+        variance = to_float(self.get_buffer(f"{domain}_var"))
+        return Moments(to_float(self.get_buffer(f"{domain}_mean")), variance, variance)
 
     def _moments_of_batch(self, segments: list[tuple[str, Tensor]]) -> dict[str, Moments]:
         moments: dict[str, Moments] = {}
@@ -146,8 +144,9 @@ class DomainStatistics(Affine, DomainLayer):
     def _update(self, domain: str, moments: Moments) -> None:
         if not self.track_running_stats:
             return
-        self.get_buffer(f"{domain}_mean").lerp_(moments.mean, self.momentum)
-        self.get_buffer(f"{domain}_var").lerp_(moments.unbiased, self.momentum)
+        for name, value in (("mean", moments.mean), ("var", moments.unbiased)):
+            average = self.get_buffer(f"{domain}_{name}")
+            average.lerp_(value.to(average.dtype), self.momentum)
         self.get_buffer(f"{domain}_batches").add_(1)
 
     def _stand_in(self, domain: str, shown: Moments) -> Moments:

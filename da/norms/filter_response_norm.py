@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +111,12 @@ class FilterResponseNorm(ActivationNormaliser):
         if not norms and not inserted:
             raise self.nothing_to_replace(model)
         units = _thresholded_units(flow, [*norms, *inserted])
-        model = replace_modules(model, self.replacements(norms) | inserted)
-        return replace_modules(model, units)
+        swaps = self.replacements(norms) | inserted
+        for module, unit in units.items():
+            if module in swaps:  # it reads a ReLU, and is itself replaced
+                unit = nn.Sequential(cast(nn.Sequential, unit)[0], swaps[module])
+            swaps[module] = unit
+        return replace_modules(model, swaps)
 
 
 def _thresholded_units(flow: Flow, normalised: Iterable[Any]) -> dict[nn.Module, nn.Module]:

@@ -9,15 +9,19 @@ from torch import Tensor, nn
 from da.errors import UserError
 from da.norms.base import ActivationNormaliser
 
+ON_MAPS, ON_VECTORS = 2, 8
+"""The fewest channels of a group. One of a map would be instance norm; two of a vector become the
+sign of their difference, and are ±1."""
 
-def groups_for(channels: int, groups: int) -> int:
-    """The largest divisor of ``channels`` that is at most ``groups`` and leaves two channels or
-    more in a group: a single one would be instance norm, and on a vector nothing at all.
+
+def groups_for(channels: int, groups: int, least: int = ON_MAPS) -> int:
+    """The largest divisor of ``channels`` that is at most ``groups`` and leaves ``least`` channels
+    or more in a group; one group where none does.
 
     >>> [groups_for(channels, 32) for channels in (256, 48, 32, 7, 1)]
     [32, 24, 16, 1, 1]
     """
-    fitting = (g for g in range(min(groups, channels // 2), 0, -1) if channels % g == 0)
+    fitting = (g for g in range(min(groups, channels // least), 0, -1) if channels % g == 0)
     return next(fitting, 1)
 
 
@@ -43,4 +47,5 @@ class GroupNorm(ActivationNormaliser):
 
     def build(self, channels: int, dimensions: int) -> nn.Module:
         """See :meth:`ActivationNormaliser.build`."""
-        return nn.GroupNorm(groups_for(channels, self.groups), channels)
+        least = ON_VECTORS if dimensions == 1 else ON_MAPS
+        return nn.GroupNorm(groups_for(channels, self.groups, least), channels)

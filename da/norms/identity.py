@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -133,6 +133,8 @@ class NoNormaliser(Normaliser):
         flow = Flow.of(model, self.example)
         fed = sole_feeders(flow, norms, scalable_layers(model))
         refuse_tied_weights(model, fed, "folding a batch norm changes")
+        ends = _ends_of_branches(flow, norms) if self.residual == "zero" else []
+        _undo_zeros(ends)
         for layer, norm in fed.items():
             scale, shift = affine_parameters(norm)
             weight = layer.get_parameter("weight")
@@ -140,19 +142,30 @@ class NoNormaliser(Normaliser):
                 weight.mul_(scale.to(weight).view(-1, *(1 for _ in weight.shape[1:])))
             layer.register_parameter("bias", copy_parameter(shift, weight))
         swaps = replacements_of_removed(norms, set(fed.values()))
-        if self.residual == "zero":
-            swaps |= _scaled_ends(flow, norms, swaps)
-        return replace_modules(model, swaps)
+        return replace_modules(model, swaps | _scaled_ends(ends, swaps))
+
+
+def _ends_of_branches(flow: Flow, norms: Collection[nn.Module]) -> list[nn.Module]:
+    """The last layer or batch norm of each residual branch."""
+    layers = {module for module in flow.calls if is_layer(module)}
+    return [branch[-1] for branch in flow.residual_branches(layers | set(norms))]
+
+
+@torch.no_grad()
+def _undo_zeros(ends: Iterable[nn.Module]) -> None:
+    """Sets γ = 0 to 1 where a branch ends: it is 0 by its factor, and by both would never move."""
+    for end in ends:
+        if type(end) in BATCH_NORMS and end.weight is not None:
+            weight = end.get_parameter("weight")
+            weight[weight == 0] = 1.0
 
 
 def _scaled_ends(
-    flow: Flow, norms: Collection[nn.Module], swaps: Mapping[nn.Module, nn.Module]
+    ends: Iterable[nn.Module], swaps: Mapping[nn.Module, nn.Module]
 ) -> dict[nn.Module, nn.Module]:
-    """The last layer or batch norm of each residual branch, with what stands there and a factor."""
-    layers = {module for module in flow.calls if is_layer(module)}
+    """The ends of residual branches, with what stands there and a factor."""
     scaled: dict[nn.Module, nn.Module] = {}
-    for branch in flow.residual_branches(layers | set(norms)):
-        end = branch[-1]
+    for end in ends:
         factor, stays = BranchScale(end), swaps.get(end, end)
         scaled[end] = factor if isinstance(stays, nn.Identity) else ScaledEnd(stays, factor)
     return scaled

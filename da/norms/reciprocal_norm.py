@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from da.norms.base import DOMAINS
-from da.norms.domain_statistics import CrossDomainNormaliser, DomainStatistics, Moments
+from da.norms.domain_statistics import (
+    CrossDomainNormaliser,
+    DomainStatistics,
+    Moments,
+    to_float,
+)
 
 
 def compensate(own: Tensor, other: Tensor) -> Tensor:
@@ -47,9 +52,9 @@ class ReciprocalNormLayer(DomainStatistics):
 
     def scale_and_shift(self, domain: str, own: Moments, other: Moments) -> tuple[Tensor, Tensor]:
         """See :meth:`DomainStatistics.scale_and_shift`."""
-        gate = self.get_parameter(f"{domain}_mean_gate")
+        gate = to_float(self.get_parameter(f"{domain}_mean_gate"))
         mean = torch.lerp(compensate(own.mean, other.mean), own.mean, gate)
-        gate = self.get_parameter(f"{domain}_var_gate")
+        gate = to_float(self.get_parameter(f"{domain}_var_gate"))
         variance = torch.lerp(compensate(own.variance, other.variance), own.variance, gate)
         # A gate beyond [0, 1] may lead below 0, which no variance is.
         scale = self.weight * torch.rsqrt(variance.clamp(min=0) + self.eps)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from da.errors import UserError
 from da.norms.base import DomainLayer
+from da.norms.batch_renorm import BatchRenormLayer
 from da.norms.domain_statistics import DomainStatistics
 from da.ops.acceleration import uncompiled
 
@@ -63,11 +64,14 @@ def reestimated(
             none and keeps those that it had.
     """
     norms = [m for m in batch_norms(model).values() if m.track_running_stats]
+    corrected = [m for m in norms if isinstance(m, BatchRenormLayer) and m.corrects]
     modes = {module: module.training for module in model.modules()}
     saved = [({k: b.clone() for k, b in m.named_buffers(recurse=False)}, m.momentum) for m in norms]
     try:
         for module in modes:
             module.training = module in norms
+        for layer in corrected:
+            layer.corrects = False
         if single_image:  # nothing to reset: the first batch replaces what a layer had, or nothing
             with keeping_without_statistics(norms):
                 _accumulate_statistics(model, norms, batches, smallest=1)
@@ -79,6 +83,8 @@ def reestimated(
             module.training = False
         yield model
     finally:
+        for layer in corrected:
+            layer.corrects = True
         for norm, (buffers, momentum) in zip(norms, saved, strict=True):
             norm.momentum = momentum
             for name, buffer in buffers.items():

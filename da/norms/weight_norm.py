@@ -79,7 +79,9 @@ class WeightNorm(Normaliser):
     """Removes batch norms and gives each layer a length for each filter beside its direction.
 
     Batch norms go as under ``none``: scale and shift become the layer's. Then g_j is ‖w_j‖, so that
-    a network starts from what it computes under ``none``, with residual branches that start at 0.
+    a network starts from what it computes under ``none``, with residual branches that start at 0. A
+    filter that a scale of 0 has emptied keeps its direction, with a length of 0; one that was empty
+    before gets one.
     The paper sets g and the bias by the activations of a first batch instead (section 3), which
     surgery on a network has none of.
 
@@ -101,15 +103,25 @@ class WeightNorm(Normaliser):
         refuse_other_normalisers(model, self.name)
         layers = [m for m in scalable_layers(model) if type(m) in KINDS]
         refuse_tied_weights(model, layers, "weight normalisation changes")
+        before = {layer: cast(Tensor, layer.weight).detach().clone() for layer in layers}
         model = NoNormaliser(example=self.example).apply(model)
-        return replace_modules(model, {layer: _normalise_weight(layer) for layer in layers})
+        return replace_modules(model, {x: _normalise_weight(x, before[x]) for x in layers})
 
 
-def _normalise_weight(layer: Any) -> nn.Module:
-    """The layer with weight normalisation that computes what a plain one does."""
+def _normalise_weight(layer: Any, before: Tensor) -> nn.Module:
+    """The layer with weight normalisation that computes what a plain one does.
+
+    Args:
+        layer: with the scale of a batch norm in its weight.
+        before: its weight without.
+    """
     new: Any = rebuild_layer(layer, KINDS[type(layer)], bias=layer.bias is not None)
     weight = layer.weight
     new.weight, new.bias = weight, layer.bias
     norms = weight.detach().flatten(1).norm(dim=1)
     new.g = nn.Parameter(norms, requires_grad=weight.requires_grad)
+    with torch.no_grad():  # 0 / ‖0‖ is no number
+        for direction in (before, torch.ones_like(before)):
+            empty = weight.flatten(1).norm(dim=1) == 0
+            weight[empty] = direction[empty]
     return cast(nn.Module, new)

@@ -113,3 +113,12 @@ def test_many_images_are_reestimated_alike_whether_one_would_do_or_not(batches):
     for name, value in states[0].items():
         if "num_batches" not in name:
             torch.testing.assert_close(states[1][name], value)
+
+
+@pytest.mark.parametrize("kind", [BatchStatistics, TENT])
+def test_batch_renormalisation_is_batch_norm_with_the_statistics_of_a_batch(kind, batches):
+    outputs = []
+    for norm, options in (("bn", {}), ("brn", {"start": 0, "r_end": 0, "d_end": 0})):
+        network = network_of(norm, norm_options=options)
+        outputs.append(torch.cat(predicted(kind, network, [3 * b + 2 for b in batches])))
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)

@@ -362,6 +362,22 @@ def test_the_scope_limits_the_surgery(norm, scope):
         assert ours == ([] if part in scope else theirs)
 
 
+@pytest.mark.parametrize(
+    ("norm", "scope"),
+    [("dsbn", ["critic"]), ("ibn", ["bottleneck", "critic"]), ("transnorm", ["critic"])],
+)
+def test_a_scope_in_which_no_part_takes_the_normaliser_is_refused(norm, scope, tmp_path):
+    module = dann(norm=norm, scope=scope)
+    with pytest.raises(UserError, match=f"norm '{norm}' with scope .*critic: batch norm stays in"):
+        fit(module, digits(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_scope_of_parts_that_a_method_lacks_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"scope critic: .* every part of SourceOnly \(backbone, "):
+        fit(source_only(norm="wa", scope=["critic"]), digits(), tmp_path)
+
+
 @pytest.mark.parametrize("name", ["digits_resnet", "lenet", "dtn", "resnet18", "vgg11_bn"])
 def test_every_family_of_backbones_can_be_aligned(name):
     module = source_only(norm="wa", backbone=name).eval()

@@ -105,12 +105,14 @@ def test_groups_fall_back_to_a_divisor_of_two_channels_or_more() -> None:
 
 
 def test_vectors_are_normalised_by_gn_and_ln_and_scaled_by_in() -> None:
-    x = torch.randn(3, 8)
+    wide = torch.randn(3, 16)
     for name, axes, options in (("gn", (2,), {"groups": 2}), ("ln", (1, 2), {})):
-        model = normaliser(name, **options).apply(nn.BatchNorm1d(8))
-        np.testing.assert_allclose(
-            model(x).detach(), over(x.view(3, 2, 4), axes).reshape(3, 8), rtol=1e-4, atol=1e-5
-        )
+        model = normaliser(name, **options).apply(nn.BatchNorm1d(16))
+        expected = over(wide.view(3, 2, 8), axes).reshape(3, 16)
+        np.testing.assert_allclose(model(wide).detach(), expected, rtol=1e-4, atol=1e-5)
+    for width, groups in ((256, 32), (64, 8), (12, 1), (4, 1)):
+        assert normaliser("gn").apply(nn.BatchNorm1d(width)).num_groups == groups
+    x = torch.randn(3, 8)
     model = normaliser("in").apply(nn.BatchNorm1d(8))
     nn.init.constant_(model.weight, 2.0)
     nn.init.constant_(model.bias, 1.0)

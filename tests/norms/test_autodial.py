@@ -57,3 +57,16 @@ def test_the_share_stops_at_its_bounds_and_comes_back(value: float, bound: float
     gradients = [torch.autograd.grad(m(x).pow(3).sum(), m.alpha)[0] for m in (norm, inside)]
     assert float(gradients[0]) != 0
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.3])
+def test_a_plain_layer_of_a_domain_is_in_bounds_right_after_a_step(alpha):
+    norm = normaliser("autodial").apply(nn.BatchNorm2d(3)).train()
+    norm.source_mean.fill_(2)
+    with torch.no_grad():
+        norm.alpha.fill_(alpha)
+    trained = norm.of_domain("source")
+    with torch.no_grad():
+        norm.alpha.fill_(alpha)
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(trained(x), norm.eval().of_domain("source")(x))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from da.errors import UserError
 from da.norms import normaliser, reestimated
@@ -81,3 +84,33 @@ def test_statistics_are_reestimated_as_batch_norms_are() -> None:
 def test_bounds_that_mean_nothing_are_refused(options: dict[str, object], match: str) -> None:
     with pytest.raises(UserError, match=match):
         normaliser("brn", **options)
+
+
+def test_batches_that_pretrained_weights_have_seen_do_not_count() -> None:
+    norm = nn.BatchNorm2d(3)
+    norm.num_batches_tracked.fill_(100_000)
+    made = normaliser("brn").apply(norm)
+    assert made.num_batches_tracked == 0
+    made.running_mean.fill_(5)
+    x = images().float()
+    torch.testing.assert_close(made(x), F.batch_norm(x, None, None, training=True))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_re_estimation_takes_the_statistics_of_batches_uncorrected(layers: int) -> None:
+    plain = nn.Sequential(*(nn.BatchNorm2d(3) for _ in range(layers)))
+    renorm = normaliser("brn", start=0, r_end=0, d_end=0).apply(copy.deepcopy(plain))
+    batches = [k * images().float() + k for k in range(1, 30)]
+    with reestimated(plain, batches), reestimated(renorm, batches):
+        for one, other in zip(plain, renorm, strict=True):
+            torch.testing.assert_close(other.running_mean, one.running_mean)
+            torch.testing.assert_close(other.running_var, one.running_var)
+    assert all(layer.corrects for layer in renorm)
+
+
+def test_a_bfloat16_module_trains() -> None:
+    norm = normaliser("brn", start=0, r_end=0, d_end=0).apply(nn.BatchNorm2d(3)).bfloat16()
+    out = norm(images().bfloat16())
+    out.float().square().mean().backward()
+    assert out.dtype == torch.bfloat16
+    assert norm.weight.grad.isfinite().all()

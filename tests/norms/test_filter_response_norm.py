@@ -63,3 +63,24 @@ def test_an_inserted_norm_has_its_unit_too(make: Callable[[str], nn.Module]) -> 
     model = normaliser("frn", insert=True).apply(make("vgg"))
     assert sum(isinstance(m, FilterResponseNormLayer) for m in model.modules()) == 3
     assert sum(isinstance(m, ThresholdedUnit) for m in model.modules()) == 3
+
+
+class BetweenNorms(nn.Module):
+    """Calls a ReLU as a function between two batch norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+def test_a_threshold_stands_before_a_normaliser_that_reads_the_relu() -> None:
+    model = normaliser("frn").apply(BetweenNorms())
+    raised, norm = model.second
+    assert isinstance(raised, RaisedThreshold)
+    assert isinstance(norm, FilterResponseNormLayer)
+    x = torch.randn(2, 3, 4, 4)
+    nn.init.constant_(raised.threshold, 0.4)
+    torch.testing.assert_close(model(x), norm(model.first(x).relu() + 0.4))

@@ -126,3 +126,25 @@ def test_the_target_starts_from_what_the_source_learnt() -> None:
     assert torch.equal(norm.source_mean, norm.target_mean)
     assert int(norm.target_batches) == 1
     assert norm.target_mean_gate.eq(0.3).all()
+
+
+@pytest.mark.parametrize("name", ["transnorm", "autodial", "rn"])
+def test_a_domain_that_training_has_not_shown_is_unknown_whatever_pretrained_weights_saw(
+    name: str,
+) -> None:
+    seen, fresh = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+    for norm in (seen, fresh):
+        norm.running_mean.fill_(3)
+    seen.num_batches_tracked.fill_(1000)
+    x = torch.randn(5, 4, 3, 2)
+    out = [told(normaliser(name).apply(norm), x, Segment("source", 5)) for norm in (seen, fresh)]
+    torch.testing.assert_close(*out, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["adabn", "dsbn", "transnorm", "autodial", "rn"])
+def test_a_bfloat16_module_trains(name: str) -> None:
+    norm = normaliser(name).apply(nn.BatchNorm2d(4)).bfloat16()
+    out = told(norm, images((4, 3, 2)).bfloat16(), *BOTH)
+    out.float().square().mean().backward()
+    assert out.dtype == torch.bfloat16
+    assert all(p.grad is None or p.grad.isfinite().all() for p in norm.parameters())

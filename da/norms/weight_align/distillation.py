@@ -47,6 +47,7 @@ def distil(
     order = torch.arange(len(every))
     left_out = order[LEFT_OUT - 1 :: LEFT_OUT]
     learned = order[order % LEFT_OUT != LEFT_OUT - 1]
+    left_out = left_out if len(left_out) else learned  # of too few none is spared
     frozen = [p for p in student.parameters() if not p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_()
