@@ -191,6 +191,8 @@ class Method(StagedModule, ABC):
             # What is resumed has its weights, which are read after this.
             resuming = getattr(self.trainer, "resuming", False)
             self.prepare(None if resuming else self.data)
+            if not resuming:
+                self._refuse_unused_normaliser()
 
     def refuse_data(self, data: DataModule) -> None:
         """Refuses data that it can't be trained on, before anything is written or trained.
@@ -246,8 +248,6 @@ class Method(StagedModule, ABC):
             self.convert(data)
             start_heads(self.network, self.hparams, data.classes)
         self.build()
-        if data is not None:
-            self._refuse_unused_normaliser()
         self.prepared = True
 
     def _refuse_unused_normaliser(self) -> None:
