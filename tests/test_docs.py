@@ -156,6 +156,7 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
         "batch_size",
         "normalisers",
         "normalisers_of_domains",
+        "normalisers_office_caltech10",
         "normaliser_scope",
         "deep",
         "adversarial",
