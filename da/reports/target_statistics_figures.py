@@ -9,6 +9,7 @@ from da.grids.statistics_study import QUESTIONS, Question
 from da.reports.figure_style import COLOURS, write
 from da.reports.target_statistics import TITLES, WAYS, axis
 from da.reports.target_statistics_answers import Answers
+from da.reports.target_statistics_panels import draw_panels
 
 LINE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -24,10 +25,11 @@ def save_figures(out: Path, answers: Answers) -> list[Path]:
         if question not in asked:
             for kind in ("png", "svg"):
                 (out / f"{question}.{kind}").unlink(missing_ok=True)
+    many = len(answers.columns) > len(COLOURS)
     return [
         path
         for question in dict.fromkeys(asked)
-        for path in write(draw(answers, question), out / question)
+        for path in write((draw_panels if many else draw)(answers, question), out / question)
     ]
 
 

@@ -13,6 +13,8 @@ from da.cli import ablate, report
 from da.errors import UserError
 from da.grids.grid import root
 from da.grids.statistics_study import Questions, check_questions, is_study, read_study
+from da.reports import target_statistics_figures
+from da.reports.target_statistics import WAYS
 from da.reports.target_statistics_answers import Answers
 from da.reports.target_statistics_figures import save_figures
 
@@ -293,3 +295,26 @@ def test_the_digits_are_asked_of_the_default_grids_cells():
 
     assert list(part.norms) == ["bn", "gn", "wa", "wa+bn"]
     assert ids(part, whole.norms) == ids(whole, whole.norms)
+
+
+def test_a_study_of_many_networks_has_a_panel_for_each(bench, monkeypatch):
+    (bench.folder / "study.yaml").write_text(STUDY.replace("[bn, wa]", "[dsbn, bn, wa]"))
+    code, said = study(bench, "--seeds", "0")
+    assert code == 0, said
+    kept = {}
+
+    def keep(figure, path):
+        kept[path.name] = figure
+        return [path]
+
+    monkeypatch.setattr(target_statistics_figures, "write", keep)
+    monkeypatch.setattr(target_statistics_figures, "COLOURS", ("#000000",))  # one is too few
+    assert report.main([str(bench.folder / "asked")]) == 0
+    panels = [panel for panel in kept["images"].axes if panel.get_visible()]
+    assert [panel.get_title() for panel in panels] == ["dsbn", "bn", "wa"]
+    lines = [{x.get_label(): list(x.get_ydata()) for x in p.get_lines()} for p in panels]
+    every = [*WAYS.values(), "TENT", "as trained"]
+    assert [list(one) for one in lines] == [every[1:], every, every]  # dsbn is not re-estimated
+    assert lines[1][every[0]] == pytest.approx([30.5, 40.5, 50.5])
+    assert lines[2]["as trained"] == pytest.approx([50, 50])
+    assert len([panel for panel in kept["mixture"].axes if panel.get_visible()]) == 3
