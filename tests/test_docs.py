@@ -157,6 +157,7 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
         "normalisers",
         "normalisers_of_domains",
         "normalisers_office_caltech10",
+        "normalisers_of_domains_office_caltech10",
         "normaliser_scope",
         "deep",
         "adversarial",
