@@ -159,6 +159,7 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
         "normalisers_office_caltech10",
         "normalisers_of_domains_office_caltech10",
         "normaliser_target_statistics",
+        "normaliser_of_domains_target_statistics",
         "normaliser_scope",
         "deep",
         "adversarial",
