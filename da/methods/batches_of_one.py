@@ -39,18 +39,18 @@ def refuse_batches_of_one(
     """
     norms = layers_of_batch_statistics(method)
     layers = {k: m for k, m in norms.items() if not isinstance(m, FrozenBatchNorm)}
+    if not layers:
+        return
     kinds = [getattr(layer, "kind", type(layer)) for layer in layers.values()]
-    if layers and not (norm.single_image and all(issubclass(kind, _MAPS) for kind in kinds)):
+    if not (norm.single_image and all(issubclass(kind, _MAPS) for kind in kinds)):
         raise UserError(
             f"batch_size 1 with norm '{name}': batch norm has no statistics "
             f"of one image ({len(layers)} layers, the first {next(iter(layers))}); use a batch "
             "of 2 or more, or a normaliser without batch statistics such as 'wa' or 'gn'"
         )
-    if not layers:
-        return
-    for batch in images:
+    batch = next(iter(images), None)
+    if batch is not None:
         _refuse_maps_of_one_position(network, layers, batch[:1])
-        return
 
 
 def _refuse_maps_of_one_position(

@@ -44,7 +44,7 @@ def update_average(teacher: nn.Module, student: nn.Module, alpha: float) -> None
     pairs = zip(teacher.state_dict().items(), student.state_dict().values(), strict=True)
     averaged: set[int] = set()
     for (name, ours), theirs in pairs:
-        if name.endswith("batches") or name.endswith("num_batches_tracked"):
+        if name.endswith(("batches", "num_batches_tracked")):
             ours.copy_(torch.maximum(ours, theirs))
         elif ours.is_floating_point() and ours.data_ptr() not in averaged:
             ours.lerp_(theirs, 1.0 - alpha)

@@ -66,10 +66,10 @@ def sections(shown: Sequence[Table]) -> list[Section]:
     norms = list(dict.fromkeys(norm for compared in found.values() for norm in compared))
     if len(norms) < FEWEST:
         return []
-    tasks = max(len({x.task for x in t.lines if x.task}) for t in headline(shown))
+    table = headline(shown)[0]  # the tasks of all are the same
     held = {name: _together(compared) for name, compared in found.items()}
     rows = [
-        [norm, *(_text(found[name].get(norm), norm in held[name], tasks) for name in found)]
+        [norm, *(_text(found[name].get(norm), norm in held[name], table) for name in found)]
         for norm in norms
     ]
     text = (
@@ -86,11 +86,14 @@ def _together(compared: Mapping[str, Comparison]) -> set[str]:
     return holm({n: a.p for n, a in averages.items() if a is not None and a.p is not None})
 
 
-def _text(one: Comparison | None, held: bool, tasks: int) -> str:
-    """A difference, and of how many tasks it is where these are not all."""
+def of_tasks(one: Comparison, table: Table) -> str:
+    """Of how many tasks a comparison is, where these are not all; else nothing."""
+    every, here = sum(not line.is_average for line in table.lines), len(one.tasks)
+    return "" if here == every else f" ({here} of {every} tasks)"
+
+
+def _text(one: Comparison | None, held: bool, table: Table) -> str:
     if one is None:
         return "–"
-    text = paired_text(one.average)
-    if len(one.tasks) < tasks:
-        text += f" ({len(one.tasks)} of {tasks} tasks)"
+    text = paired_text(one.average) + of_tasks(one, table)
     return Strong(text) if held else text

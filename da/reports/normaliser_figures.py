@@ -9,7 +9,7 @@ from typing import Any
 
 from da.ops.shown_text import shorten
 from da.reports import costs as cost_tables
-from da.reports.against_baseline import against_baseline
+from da.reports.against_baseline import against_baseline, of_tasks
 from da.reports.costs import Costs, Point, headline
 from da.reports.differences import Comparison
 from da.reports.figure_style import COLOURS, NAME, write
@@ -59,20 +59,14 @@ def _forest_figure(data: list[tuple[Table, dict[str, Comparison]]], costs: None)
             style = {"color": colour, "markerfacecolor": colour if one.sign else "white"}
             axis.plot([100 * one.difference], [y], marker="D", ms=5, ls="none", **style)
         axis.axvline(0, color="0.3", lw=0.8, zorder=0)
-        axis.set_yticks(range(len(ordered)), [_label(name, found, table) for name in ordered])
+        labels = [f"{shorten(name, NAME)}{of_tasks(found[name], table)}" for name in ordered]
+        axis.set_yticks(range(len(ordered)), labels)
         axis.set_ylim(-0.7, len(ordered) - 0.3)
         axis.set_title(f"{table.method}\n{table.row} learning rate, last epoch", fontsize="medium")
         axis.set_xlabel("target accuracy - bn (points)")
         axis.grid(axis="x", color="0.9")
     figure.suptitle("95 % on these tasks, each by itself; filled: excludes 0", fontsize="small")
     return figure
-
-
-def _label(name: str, found: dict[str, Comparison], table: Table) -> str:
-    """A name, and of how many tasks it is where these are not all."""
-    every = sum(not line.is_average for line in table.lines)
-    here = len(found[name].tasks)
-    return shorten(name, NAME) + ("" if here == every else f" ({here} of {every} tasks)")
 
 
 def _cost_figure(tables: list[Table], costs: Costs) -> Any:

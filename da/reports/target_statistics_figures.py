@@ -7,9 +7,9 @@ from typing import Any
 
 from da.grids.statistics_study import QUESTIONS, Question
 from da.reports.figure_style import COLOURS, write
-from da.reports.target_statistics import TITLES, WAYS, axis
+from da.reports.target_statistics import WAYS, axis
 from da.reports.target_statistics_answers import Answers
-from da.reports.target_statistics_panels import draw_panels
+from da.reports.target_statistics_panels import add_titles, draw_band, draw_panels
 
 LINE_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -50,12 +50,7 @@ def draw(answers: Answers, question: Question) -> Any:
             panel.set_xticks(range(len(values)), values)
         row[0].set_ylabel("target accuracy (%)")
         row[len(ways) // 2].set_xlabel(axis(question, other))
-    drawn = [panel.get_legend_handles_labels() for panel in axes.flat]
-    by_name = {name: handle for some in drawn for handle, name in zip(*some, strict=True)}
-    names = list(by_name)
-    figure.legend(by_name.values(), names, loc="outside lower center", ncols=min(6, len(names)))
-    band = "band: one standard deviation over seeds of the mean over tasks"
-    figure.suptitle(f"{TITLES[question]} ({band})", fontsize="medium")
+    add_titles(figure, axes.flat, question)
     return figure
 
 
@@ -65,19 +60,10 @@ def _lines(
     """A line with its band per network; dashed, those of the comparison as they were trained."""
     challenger, baselines = answers.study.plan.grid.comparison
     compared = {challenger, *baselines}
-    places = range(len(values))
     for index, column in enumerate(answers.columns):
         colour = COLOURS[index % len(COLOURS)]
-        found = [answers.average(column, *asked, value, way) for value in values]
-        fields = [field for field in found if field is not None]
-        if len(fields) == len(values):  # the way is defined for this network
-            means = [100 * field.mean for field in fields]
-            widths = [100 * (field.std or 0.0) for field in fields]
-            marker = LINE_MARKERS[index % len(LINE_MARKERS)]
-            panel.plot(places, means, color=colour, marker=marker, ms=4, label=column)
-            low = [mean - width for mean, width in zip(means, widths, strict=True)]
-            high = [mean + width for mean, width in zip(means, widths, strict=True)]
-            panel.fill_between(places, low, high, color=colour, alpha=0.15, lw=0)
+        style = {"color": colour, "marker": LINE_MARKERS[index % len(LINE_MARKERS)], "ms": 4}
+        draw_band(panel, answers, asked, values, column, way, label=column, **style)
         if column.rpartition(" ")[2] in compared:
             level = 100 * answers.as_trained(column).mean
             panel.axhline(level, color=colour, ls="--", lw=1, label=f"{column} as trained")

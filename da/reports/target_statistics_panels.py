@@ -6,6 +6,7 @@ Colours tell seven networks apart; of more, each has a panel of its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from da.grids.statistics_study import Question
@@ -39,11 +40,41 @@ def draw_panels(answers: Answers, question: Question) -> Any:
             panel.grid(color="0.9")
         panels[(down - 1) * ACROSS].set_xlabel(axis(question, other), loc="left", fontsize="small")
     figure.supylabel("target accuracy (%)", fontsize="medium")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    add_titles(figure, axes.flat, question)
+    return figure
+
+
+def add_titles(figure: Any, panels: Iterable[Any], question: Question) -> None:
+    """What the picture asks above its panels, and below them the names of all their lines."""
+    drawn = [panel.get_legend_handles_labels() for panel in panels]
+    by_name = {name: handle for some in drawn for handle, name in zip(*some, strict=True)}
+    names = list(by_name)
+    figure.legend(by_name.values(), names, loc="outside lower center", ncols=min(6, len(names)))
     band = "band: one standard deviation over seeds of the mean over tasks"
     figure.suptitle(f"{TITLES[question]} ({band})", fontsize="medium")
-    return figure
+
+
+def draw_band(
+    panel: Any,
+    answers: Answers,
+    asked: tuple[Question, str],
+    values: tuple[str, ...],
+    column: str,
+    way: str,
+    **style: Any,
+) -> None:
+    """The line of one network and way with its band; nothing where the way is not defined."""
+    found = [answers.average(column, *asked, value, way) for value in values]
+    fields = [field for field in found if field is not None]
+    if len(fields) < len(values):
+        return
+    places = range(len(values))
+    means = [100 * field.mean for field in fields]
+    widths = [100 * (field.std or 0.0) for field in fields]
+    panel.plot(places, means, **style)
+    low = [mean - width for mean, width in zip(means, widths, strict=True)]
+    high = [mean + width for mean, width in zip(means, widths, strict=True)]
+    panel.fill_between(places, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
 def _draw_network(
@@ -55,18 +86,7 @@ def _draw_network(
 ) -> None:
     """A line with its band for each way; dashed, the network as it was trained."""
     for index, way in enumerate(answers.study.questions.ways):
-        found = [answers.average(column, *asked, value, way) for value in values]
-        fields = [field for field in found if field is not None]
-        if len(fields) < len(values):  # the way is not defined for this network
-            continue
-        colour = COLOURS[index % len(COLOURS)]
-        means = [100 * field.mean for field in fields]
-        widths = [100 * (field.std or 0.0) for field in fields]
-        panel.plot(
-            range(len(values)), means, color=colour, marker="o", ms=3, label=WAYS.get(way, way)
-        )
-        low = [mean - width for mean, width in zip(means, widths, strict=True)]
-        high = [mean + width for mean, width in zip(means, widths, strict=True)]
-        panel.fill_between(range(len(values)), low, high, color=colour, alpha=0.15, lw=0)
+        style = {"color": COLOURS[index % len(COLOURS)], "marker": "o", "ms": 3}
+        draw_band(panel, answers, asked, values, column, way, label=WAYS.get(way, way), **style)
     level = 100 * answers.as_trained(column).mean
     panel.axhline(level, color="0.2", ls="--", lw=1, label="as trained")

@@ -264,8 +264,8 @@ def missing(runs: Iterable[Run], out: str = "") -> list[str]:
 
 
 def transposed(
-    header: Sequence[str], rows: Iterable[Sequence[str]], first: str = "normaliser"
-) -> tuple[list[str], list[list[str]]]:
+    header: Sequence[str], rows: Iterable[Sequence[Any]], first: str = "normaliser"
+) -> tuple[list[str], list[list[Any]]]:
     """A table with its columns down and its rows across.
 
     >>> transposed(["task", "bn", "wa"], [["a->b", "50.1", "60.2"]])

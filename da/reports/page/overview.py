@@ -19,7 +19,7 @@ from da.reports.page.comparison import (
     table_keys,
 )
 from da.reports.tables import Table, averages
-from da.reports.texts import MOST_COLUMNS, average_name, title
+from da.reports.texts import MOST_COLUMNS, average_name, title, transposed
 
 
 def overviews(report: Report) -> list[Shown]:
@@ -40,7 +40,8 @@ def _overview(report: Report, tables: Sequence[Table]) -> Shown:
     header = ["method", *map(str, tables[0].columns), *names]
     rows = [row for table in tables for row in _rows(report, table)]
     if len(tables[0].columns) > MOST_COLUMNS:
-        header, rows = _transposed(header, rows)
+        header, lists = transposed(header, [[row.label, *row.cells] for row in rows])
+        rows = [Row(name, cells) for name, *cells in lists]
     return Shown(
         key_of(tables[0]),
         f"Target accuracy in percent, {what}, {title(tables[0])}{question}",
@@ -55,14 +56,6 @@ def _overview(report: Report, tables: Sequence[Table]) -> Shown:
         [],
         "",
     )
-
-
-def _transposed(header: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
-    """Normalisers and differences down, methods across."""
-    labels = [row.label for row in rows]
-    columns = zip(*(row.cells for row in rows), strict=True)
-    pairs = zip(header[1:], columns, strict=True)
-    return ["normaliser", *labels], [Row(name, list(cells)) for name, cells in pairs]
 
 
 def _rows(report: Report, table: Table) -> Iterator[Row]:
