@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from da.reports.costs import headline
 from da.reports.differences import Comparison, compare
 from da.reports.fixed_tasks import CONFIDENCE
 from da.reports.model import Section
 from da.reports.runs import Column
-from da.reports.tables import Table
+from da.reports.tables import Table, headline
 from da.reports.texts import Strong, paired_text
 
 BASELINE = Column("bn")
@@ -61,8 +60,11 @@ def holm(p_values: Mapping[str, float], level: float = 1 - CONFIDENCE) -> set[st
 
 
 def sections(shown: Sequence[Table]) -> list[Section]:
-    """A row for each normaliser, a column for each method; nothing where there are few."""
-    found = {f"{table.method}, {table.row}": against_baseline(table) for table in headline(shown)}
+    """A row for each normaliser, a column for each method and point of a sweep.
+
+    Nothing where there are few normalisers.
+    """
+    found = {f"{table.name}, {table.row}": against_baseline(table) for table in headline(shown)}
     norms = list(dict.fromkeys(norm for compared in found.values() for norm in compared))
     if len(norms) < FEWEST:
         return []

@@ -17,7 +17,7 @@ from da.errors import UserError
 from da.grids.plan import Plan
 from da.reports.model import Section
 from da.reports.runs import Column
-from da.reports.tables import Table, averages
+from da.reports.tables import Table, averages, headline
 
 MARK = " training / bn"
 """Ends the title of a column of ``bench norms`` that tells what it is of."""
@@ -152,15 +152,9 @@ def _beats(one: Point, other: Point) -> bool:
     return no_worse and (one.step < other.step or one.mean > other.mean)
 
 
-def headline(shown: Sequence[Table]) -> list[Table]:
-    """Target accuracy at the last epoch, of each method, where nothing is swept."""
-    return [
-        table
-        for table in shown
-        if table.selection == "last"
-        and table.is_of_target
-        and not any(line.point for line in table.lines)
-    ]
+def costed(shown: Sequence[Table]) -> list[Table]:
+    """Those of the headline where nothing is swept: what is may change what a step costs."""
+    return [t for t in headline(shown) if not any(line.point for line in t.lines)]
 
 
 def sections(shown: Sequence[Table], costs: Costs) -> list[Section]:
@@ -172,7 +166,7 @@ def sections(shown: Sequence[Table], costs: Costs) -> list[Section]:
             *(_ratio(point.cost, name) for name in ("step", "kept")),
             "not beaten in both" if point.best else "",
         ]
-        for table in headline(shown)
+        for table in costed(shown)
         for point in points_of(table, costs)
     ]
     if not rows:

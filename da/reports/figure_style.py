@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from da.ops.files import write_atomically
 from da.ops.shown_text import visible
+from da.reports.statistics import Summary
 from da.reports.tables import Line, point_text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -115,11 +116,53 @@ def name_of(line: Line, tasks: int) -> str:
     return f"{name}, {point_text(line.point)}" if line.point else name
 
 
-def add_legend(figure: Any, axis: Any) -> None:
-    """Below the panels, in as many columns as fit the longest name."""
-    handles, names = axis.get_legend_handles_labels()
+def add_legend(figure: Any, *panels: Any) -> None:
+    """Below the panels, in as many columns as fit the longest name.
+
+    Args:
+        figure: of matplotlib.
+        panels: whose lines it names, each name once.
+    """
+    drawn = [panel.get_legend_handles_labels() for panel in panels]
+    by_name = {name: handle for some in drawn for handle, name in zip(*some, strict=True)}
+    handles, names = list(by_name.values()), list(by_name)
     longest = max(map(len, names), default=1)
     fitting = int(figure.get_size_inches()[0] / (0.55 + 0.085 * longest))
     figure.legend(
         handles, names, loc="outside lower center", ncols=min(4, len(names), max(1, fitting))
     )
+
+
+def series(
+    found: Sequence[Summary | None], xs: Sequence[float]
+) -> tuple[list[float], list[float], list[float]]:
+    """Position, mean and deviation in percent, where there is a value."""
+    points = [(x, s) for x, s in zip(xs, found, strict=True) if s]
+    return (
+        [x for x, _ in points],
+        [100 * s.mean for _, s in points],
+        [100 * (s.std or 0.0) for _, s in points],
+    )
+
+
+def crosses(axis: Any, xs: Sequence[float], style: dict[str, Any], level: int = 0) -> None:
+    """Crosses at the foot of the panel where runs diverged or are missing, each level higher."""
+    if xs:
+        axis.plot(
+            xs,
+            [0.03 + 0.035 * level] * len(xs),
+            transform=axis.get_xaxis_transform(),
+            ls="none",
+            marker=CROSS,
+            ms=5,
+            color=style["color"],
+            alpha=style["alpha"],
+        )
+
+
+def scale_to(axis: Any, values: Sequence[float]) -> None:
+    """A logarithmic x axis that names the values of a sweep."""
+    axis.set_xscale("log", base=2)
+    number_plainly(axis.xaxis)
+    upright = {"rotation": 45, "ha": "right"} if len(values) > 6 else {}
+    axis.set_xticks(list(values), [f"{value:g}" for value in values], **upright)

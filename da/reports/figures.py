@@ -15,15 +15,17 @@ from da.reports.figure_style import (
     MARKERS,
     NAME,
     add_legend,
+    crosses,
     limit_to_percents,
     name_of,
-    number_plainly,
+    scale_to,
+    series,
     write,
 )
 from da.reports.normaliser_rows import many_normalisers, normaliser_rows
 from da.reports.runs import Column
-from da.reports.statistics import Summary
-from da.reports.swept_averages import average_over, common_tasks
+from da.reports.swept_averages import absent_at, average_over, common_tasks, swept_text
+from da.reports.swept_panels import swept_panels
 from da.reports.tables import Table
 
 PANELS, PANEL_WIDTH = 4, 3.6
@@ -37,8 +39,11 @@ def save(out: Path, plan: Plan, shown: list[Table]) -> None:
         for kind in KINDS:
             (out / f"figure.{kind}").unlink(missing_ok=True)
         return
-    if _swept(plan):
-        figure = _sweep(plan, headline)
+    swept = _swept(plan)
+    if swept and many_normalisers(headline):
+        figure = swept_panels(headline, swept, plan.grid.sweep[swept])
+    elif swept:
+        figure = _sweep(plan, headline, swept)
     elif many_normalisers(headline):
         figure = normaliser_rows(headline, len(plan.tasks))
     else:
@@ -98,12 +103,12 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
         for index, (column, style) in enumerate(column_styles(table.columns).items()):
             offset = 0.8 * ((index + 0.5) / len(table.columns) - 0.5)
             fields = [line.fields[column] for line in lines]
-            xs, means, stds = _series(
+            points = series(
                 [one.summary for one in fields], [x + offset for x in range(len(fields))]
             )
-            axis.errorbar(xs, means, stds, ls="none", capsize=2, ms=5, label=str(column), **style)
+            axis.errorbar(*points, ls="none", capsize=2, ms=5, label=str(column), **style)
             absent = [x + offset for x, one in enumerate(fields) if not one.complete]
-            _crosses(axis, absent, style)
+            crosses(axis, absent, style)
         for x, line in enumerate(lines[1:], start=1):
             shade = "0.45" if line.is_average else "0.9"
             axis.axvline(x - 0.5, color=shade, lw=0.8, zorder=0)
@@ -116,15 +121,13 @@ def _tasks(plan: Plan, tables: list[Table]) -> Any:
     return figure
 
 
-def _sweep(plan: Plan, tables: list[Table]) -> Any:
+def _sweep(plan: Plan, tables: list[Table], name: str) -> Any:
     """Source accuracy on the left, target accuracy on the right, a line of panels per method.
 
     All points of a panel are averages over the same tasks, those that are complete at each of them.
     """
     from matplotlib.figure import Figure
 
-    name = _swept(plan)
-    assert name is not None  # for mypy: the caller asked
     groups = list(dict.fromkeys((table.method, table.row) for table in tables))
     figure = Figure(figsize=(9.5, 0.8 + 3.2 * len(groups)), layout="constrained")
     axes = figure.subplots(len(groups), 2, sharex=True, squeeze=False)
@@ -135,57 +138,20 @@ def _sweep(plan: Plan, tables: list[Table]) -> Any:
         for number, (column, style) in enumerate(column_styles(table.columns).items()):
             values = [point[name] for point in plan.grid.points()]
             found = [average_over(table, column, point, common) for point in plan.grid.points()]
-            xs, means, stds = _series(found, values)
             line_style = ":" if column.form else "-"
             axis.errorbar(
-                xs, means, stds, ls=line_style, capsize=2, ms=5, label=str(column), **style
+                *series(found, values), ls=line_style, capsize=2, ms=5, label=str(column), **style
             )
-            absent = {
-                line.point[name]
-                for line in table.lines
-                if not line.is_average and not line.fields[column].complete
-            }
-            _crosses(axis, sorted(absent), style, number)
-        axis.set_xscale("log", base=2)
-        number_plainly(axis.xaxis)
-        places = plan.grid.sweep[name]
-        upright = {"rotation": 45, "ha": "right"} if len(places) > 6 else {}
-        axis.set_xticks(list(places), [f"{v:g}" for v in places], **upright)
+            crosses(axis, absent_at(table, column, name), style, number)
+        scale_to(axis, plan.grid.sweep[name])
         domain = table.stream.partition("/")[0]
         over = "" if common == tasks else f", {len(common)} of {len(tasks)} tasks"
         axis.set_title(
             f"{table.method}\n{table.row} learning rate, last epoch{over}", fontsize="medium"
         )
         axis.set_ylabel(f"{domain} accuracy (%)")
-        axis.set_xlabel(name.removeprefix("model.").replace("_", " "))
+        axis.set_xlabel(swept_text(name))
         axis.grid(color="0.9")
     limit_to_percents(axes.ravel())
     add_legend(figure, axes[0, 0])
     return figure
-
-
-def _crosses(axis: Any, xs: list[float], style: dict[str, Any], level: int = 0) -> None:
-    """Crosses at the foot of the panel where runs diverged or are missing, each level higher."""
-    if xs:
-        axis.plot(
-            xs,
-            [0.03 + 0.035 * level] * len(xs),
-            transform=axis.get_xaxis_transform(),
-            ls="none",
-            marker=CROSS,
-            ms=5,
-            color=style["color"],
-            alpha=style["alpha"],
-        )
-
-
-def _series(
-    found: list[Summary | None], xs: list[float]
-) -> tuple[list[float], list[float], list[float]]:
-    """Position, mean and deviation in percent, where there is a value."""
-    points = [(x, s) for x, s in zip(xs, found, strict=True) if s]
-    return (
-        [x for x, _ in points],
-        [100 * s.mean for _, s in points],
-        [100 * (s.std or 0.0) for _, s in points],
-    )

@@ -115,6 +115,13 @@ class Report:
         ]
 
     @property
+    def has_overview(self) -> bool:
+        """Whether there are several methods or rows of rates, or averages of a sweep."""
+        grid = self.plan.grid
+        several = len(grid.methods) * len(grid.rows) > 1
+        return several or (len(grid.points()) > 1 and len(self.plan.tasks) > 1)
+
+    @property
     def has_labels(self) -> bool:
         """Whether anything may be shown as an accuracy of the target."""
         return any(table.is_of_target for table in self.tables)

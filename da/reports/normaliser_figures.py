@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 from da.ops.shown_text import shorten
 from da.reports import costs as cost_tables
 from da.reports.against_baseline import against_baseline, of_tasks
-from da.reports.costs import Costs, Point, headline
+from da.reports.costs import Costs, Point, costed
 from da.reports.differences import Comparison
 from da.reports.figure_style import COLOURS, NAME, write
 from da.reports.model import Report
-from da.reports.tables import Table
+from da.reports.tables import Table, headline
 
 KINDS = ("png", "svg")
+
+ACROSS = 4
+"""Panels in a row."""
 
 LEAST = 0.055
 """Distance of two names beside a panel, as a share of its height."""
@@ -24,10 +28,11 @@ LEAST = 0.055
 
 def save_pictures(report: Report) -> None:
     """Writes ``cost`` and ``forest``, ``.png`` and ``.svg``; removes what there is no data for."""
-    tables = headline(report.tables)
     costs = report.costs
-    _save(report.out / "cost", [t for t in tables if costs is not None], _cost_figure, costs)
-    compared = [(t, found) for t in tables if len(found := against_baseline(t)) > 1]
+    tables = costed(report.tables) if costs is not None else []
+    _save(report.out / "cost", tables, _cost_figure, costs)
+    found = [(table, against_baseline(table)) for table in headline(report.tables)]
+    compared = [(table, beside) for table, beside in found if len(beside) > 1]
     _save(report.out / "forest", compared, _forest_figure, None)
 
 
@@ -41,13 +46,17 @@ def _save(path: Path, data: Sequence[Any], draw: Any, costs: Costs | None) -> No
 
 
 def _forest_figure(data: list[tuple[Table, dict[str, Comparison]]], costs: None) -> Any:
-    """A panel for each method: the average difference of each normaliser, sorted by it."""
+    """A panel for each method and point: the average difference of each normaliser, sorted."""
     from matplotlib.figure import Figure
 
     most = max(len(found) for _, found in data)
-    figure = Figure(figsize=(1.6 + 3.4 * len(data), 1.2 + 0.26 * most), layout="constrained")
-    axes = figure.subplots(1, len(data), squeeze=False)[0]
-    for axis, (table, found) in zip(axes, data, strict=True):
+    across = min(ACROSS, len(data))
+    down = math.ceil(len(data) / across)
+    figure = Figure(figsize=(1.6 + 3.4 * across, 1.2 + 0.26 * most * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for spare in axes[len(data) :]:
+        spare.set_visible(False)
+    for axis, (table, found) in zip(axes, data, strict=False):
         averages = {name: c.average for name, c in found.items() if c.average is not None}
         ordered = sorted(averages, key=lambda name: averages[name].difference)
         for y, name in enumerate(ordered):
@@ -62,7 +71,7 @@ def _forest_figure(data: list[tuple[Table, dict[str, Comparison]]], costs: None)
         labels = [f"{shorten(name, NAME)}{of_tasks(found[name], table)}" for name in ordered]
         axis.set_yticks(range(len(ordered)), labels)
         axis.set_ylim(-0.7, len(ordered) - 0.3)
-        axis.set_title(f"{table.method}\n{table.row} learning rate, last epoch", fontsize="medium")
+        axis.set_title(f"{table.name}\n{table.row} learning rate, last epoch", fontsize="medium")
         axis.set_xlabel("target accuracy - bn (points)")
         axis.grid(axis="x", color="0.9")
     figure.suptitle("95 % on these tasks, each by itself; filled: excludes 0", fontsize="small")

@@ -29,3 +29,23 @@ def average_over(
         if line.task in tasks and line.point == point
     ]
     return summary(means_over_tasks(values)) if values and all(values) else None
+
+
+def absent_at(table: Table, column: Column, name: str) -> list[float]:
+    """The values of a sweep at which runs of a column diverged or are missing, on any task."""
+    return sorted(
+        {
+            line.point[name]
+            for line in table.lines
+            if not line.is_average and not line.fields[column].complete
+        }
+    )
+
+
+def swept_text(name: str) -> str:
+    """A swept setting in words.
+
+    >>> swept_text("model.batch_size")
+    'batch size'
+    """
+    return name.removeprefix("model.").replace("_", " ")

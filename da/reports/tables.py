@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from da.engine.result import SELECTIONS, Result, ScoredImages, Selection
@@ -101,6 +101,12 @@ class Table:
     def is_of_target(self) -> bool:
         """Whether it shows accuracies on the target's test images; not of those without labels."""
         return self.stream == "target/test" and self.has_labels
+
+    @property
+    def name(self) -> str:
+        """The method, and the point of a sweep that all lines are of, if they are of one."""
+        points = {point_text(line.point) for line in self.lines}
+        return ", ".join(filter(None, [self.method, *(points if len(points) == 1 else ())]))
 
 
 Runs = dict[tuple[str, str, int], Run]
@@ -304,6 +310,16 @@ class _Values:
         label = f"average ({len(tasks)} of {len(lines)} tasks)"
         line = Line(_label(label, point), None, point, fields, differences, tasks=tuple(tasks))
         return line, [c for c in shown if c not in present]
+
+
+def headline(shown: Sequence[Table]) -> list[Table]:
+    """Target accuracy at the last epoch: a table of each method, and of each point of a sweep."""
+    of_methods = [t for t in shown if t.selection == "last" and t.is_of_target]
+    return [
+        replace(table, lines=[line for line in table.lines if line.point == point])
+        for table in of_methods
+        for point in {str(line.point): line.point for line in table.lines}.values()
+    ]
 
 
 def averages(table: Table) -> list[Line]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -17,8 +17,11 @@ from da.reports.model import Report
 from da.reports.tables import Line, Table, averages
 from da.reports.terminal_tables import (
     accuracy_fields,
+    batched_lines,
     between_for,
+    fitting,
     folded,
+    folded_head,
     header_of,
     is_transposed,
     plain_table,
@@ -103,7 +106,8 @@ def _show_tables(target: Console, report: Report) -> None:
             for table in mine:
                 if not table.has_labels:
                     continue
-                target.print(_accuracies(table, target.width))
+                for drawn in _accuracies(table, target.width):
+                    target.print(drawn)
                 if table.stream == "target/test" and table.lines and table.lines[0].differences:
                     target.print(_differences(table))
                     for text in notes(table):
@@ -168,8 +172,12 @@ def _print_averages(target: Console, report: Report, lines: Sequence[tuple[Table
     head = f"target accuracy in %, {what}" + (f"; {question}" if in_one else "")
     labels = [(n, table.selection) for n, (table, _) in zip(names, lines, strict=True)]
     if not in_one and is_transposed(columns, lines):
-        heads = ["\n".join(label) for label in labels]
-        accuracies = transposed_table(target.width, head, columns, heads, lines)
+        across = [(*pair, "\n".join(label)) for pair, label in zip(lines, labels, strict=True)]
+        if len(across) > fitting(target.width, columns, [text for *_, text in across]):
+            across = [one for one in across if one[0].selection == "last"]
+        heads = [folded_head(text) for *_, text in across]
+        pairs = [(table, line) for table, line, _ in across]
+        accuracies = transposed_table(target.width, head, columns, heads, pairs)
     else:
         accuracies = plain_table(head, "method", "epoch", fold=True)
         for column in columns:
@@ -253,14 +261,17 @@ def show_rows(target: Console, title: str, header: list[str], rows: list[list[st
     target.print(drawn)
 
 
-def _accuracies(table: Table, width: int) -> RichTable:
+def _accuracies(table: Table, width: int) -> Iterator[RichTable]:
+    """One table; several where normalisers go down and not all lines fit across."""
     between = between_for(width)
     head = f"accuracy in %, {title(table)}"
     if is_transposed(table.columns, table.lines):
-        labels = [folded(line.label) for line in table.lines]
-        return transposed_table(
-            width, head, table.columns, labels, [(table, x) for x in table.lines]
-        )
+        most = fitting(width, table.columns, [line.label for line in table.lines])
+        for lines in batched_lines(table.lines, most):
+            labels = [folded_head(line.label) for line in lines]
+            pairs = [(table, line) for line in lines]
+            yield transposed_table(width, head, table.columns, labels, pairs)
+        return
     drawn = plain_table(head)
     for column in table.columns:
         drawn.add_column(header_of(column), justify="right", overflow="fold")
@@ -276,7 +287,7 @@ def _accuracies(table: Table, width: int) -> RichTable:
             error,
             end_section=line.is_average,
         )
-    return drawn
+    yield drawn
 
 
 def _differences(table: Table) -> RichTable:

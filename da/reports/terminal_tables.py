@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from rich import box
@@ -16,6 +17,9 @@ from da.reports.texts import MOST_COLUMNS, field_text
 
 ROOMY, TIGHT = 120, 98
 """Seven columns fit from these widths on: ``59.5 ± 7.0``, ``59.5±7.0``, else in two lines."""
+
+TIGHTEST, MOST = 10, 15
+"""Characters of a column in which ``59.5±7.0`` is one line, and of one that has room."""
 
 
 def plain_table(title: str, *first: str, fold: bool = False) -> RichTable:
@@ -48,6 +52,15 @@ def folded(label: str) -> str:
     return label.replace(" (", "\n(").replace(", on", ",\non")
 
 
+def folded_head(label: str) -> str:
+    """A label above a column: a line for each part of it.
+
+    >>> folded_head("DANN, batch_size 8 (1 of 2)").splitlines()
+    ['DANN', 'batch_size 8', '(1 of 2)']
+    """
+    return label.replace(", ", "\n").replace(" (", "\n(")
+
+
 def between_for(width: int) -> str:
     """What stands between mean and deviation, so that seven columns fit."""
     return " ± " if width >= ROOMY else "±" if width >= TIGHT else "\n±"
@@ -68,6 +81,34 @@ def is_transposed(columns: Sequence[Column], lines: Sequence[Any]) -> bool:
     return len(columns) > max(MOST_COLUMNS, len(lines))
 
 
+def room_beside(width: int, columns: Sequence[Column]) -> int:
+    """Characters that are left beside the names where normalisers go down."""
+    return width - 1 - max(len("normaliser"), *(len(str(column)) for column in columns))
+
+
+def fitting(width: int, columns: Sequence[Column], labels: Sequence[str]) -> int:
+    """How many lines with such labels fit across, of which no word is broken; 1 or more."""
+    widest = max(TIGHTEST, *map(_longest_word, labels))
+    return max(1, room_beside(width, columns) // (widest + 1))
+
+
+def _longest_word(label: str) -> int:
+    return max(map(len, visible(label, keep="\n").split()), default=0)
+
+
+def batched_lines(lines: Sequence[Line], most: int) -> list[Sequence[Line]]:
+    """Lines in as few parts as can be, each of one point of a sweep if they are several.
+
+    Args:
+        lines: of a table.
+        most: of them in a part.
+    """
+    if len(lines) <= most:
+        return [lines]
+    of_points = [list(group) for _, group in groupby(lines, key=lambda line: line.point)]
+    return [part[i : i + most] for part in of_points for i in range(0, len(part), most)]
+
+
 def transposed_table(
     width: int,
     head: str,
@@ -76,11 +117,16 @@ def transposed_table(
     lines: Sequence[tuple[Table, Line]],
 ) -> RichTable:
     """Accuracies with normalisers down and lines across."""
-    room = (width - max(len(str(column)) for column in columns)) / len(lines)
-    between = " ± " if room >= 13 else "±" if room >= 10 else "\n±"
+    room = room_beside(width, columns) / len(lines)
+    between = " ± " if room >= 13 else "±" if room >= TIGHTEST else "\n±"
     drawn = plain_table(head, "normaliser", fold=True)
+    share = None
+    if len(lines) <= fitting(width, columns, labels):  # else a table shrinks as it can
+        drawn.columns[0].width = width - room_beside(width, columns)
+        share = min(int(room) - 1, max(MOST, *map(_longest_word, labels)))
     for label in labels:
-        drawn.add_column(Text(visible(label, keep="\n")), justify="right", overflow="fold")
+        shown = Text(visible(label, keep="\n"))
+        drawn.add_column(shown, justify="right", overflow="fold", width=share)
     fields = [accuracy_fields(table, line, between) for table, line in lines]
     for column, texts in zip(columns, zip(*fields, strict=True), strict=True):
         drawn.add_row(Text(visible(str(column))), *texts)

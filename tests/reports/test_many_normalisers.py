@@ -8,10 +8,11 @@ from made_grids import TASKS, fill, made_grid, markdown
 from rich.console import Console
 
 from da.reports import figure_style, figures, terminal
-from da.reports.against_baseline import holm, sections
+from da.reports.against_baseline import against_baseline, holm, sections
 from da.reports.model import Report
+from da.reports.page.comparison import methods
 from da.reports.page.overview import overviews
-from da.reports.tables import tables
+from da.reports.tables import headline, tables
 from da.reports.texts import Strong, transposed
 
 NORMS = ("bn", "brn", "ibn", "gn", "in", "ln", "wa", "wa+bn", "sws", "none")
@@ -28,6 +29,16 @@ def uneven(cell):
 def grid(tmp_path):
     norms = {key: {} for key in NORMS}
     return fill(tmp_path / "grid", made_grid(norms=norms, methods={"M": {}, "N": {}}), uneven)
+
+
+@pytest.fixture
+def swept(tmp_path):
+    """One method at three batch sizes, of which `ln` diverged once at the largest."""
+    norms = {key: {} for key in NORMS}
+    sweep = {"batch_size": (1, 8, 64)}
+    lost = lambda cell: (cell.norm, cell.task, cell.batch_size) == ("ln", "a->b", 64)  # noqa: E731
+    rising = lambda cell: round(uneven(cell) + cell.batch_size / 500, 6)  # noqa: E731
+    return fill(tmp_path / "swept", made_grid(norms=norms, sweep=sweep), rising, lost)
 
 
 def said_by(plan, runs, width, full=False):
@@ -165,3 +176,92 @@ def test_differences_to_many_baselines_stand_below_each_other_where_they_do_not_
     assert all(f"wa - {name}" in said for name in baselines)
     below = [name for name in baselines if re.search(rf"wa - {name} +[+-]\d", said)]
     assert below == (list(baselines) if width == 80 else [])
+
+
+@pytest.mark.parametrize("width", [80, 100, 150])
+@pytest.mark.parametrize("full", [False, True])
+def test_a_sweep_on_a_terminal_breaks_no_word_and_keeps_a_batch_size_in_one_table(
+    swept, width, full
+):
+    said = said_by(*swept, width, full)
+    assert "…" not in said
+    assert max(map(len, said.split("trainings: ")[0].splitlines())) <= width
+    accuracies = said.partition("difference in points")[0]
+    heads = re.findall(r"^((?:.*\n){1,5})─", accuracies, re.MULTILINE)
+    assert heads
+    for head in heads:
+        names = head.splitlines()[-1] if full else head
+        assert "batch_size" in names
+        assert set(re.findall(r"batch\S*", head)) == {"batch_size"}
+    (table, *_) = tables(*swept)
+    average = next(x for x in table.lines if x.is_average and x.point == {"batch_size": 8})
+    for column in table.columns:
+        mean = f"{100 * average.fields[column].summary.mean:.1f}"
+        assert re.search(rf"^{re.escape(str(column))} .*\b{mean}\b", accuracies, re.MULTILINE)
+
+
+def test_a_report_of_a_sweep_begins_with_its_averages(swept):
+    plan, runs = swept
+    text = markdown(plan, runs, tables(plan, runs))
+    begin, _, own = text.partition("## M, published learning rate\n")
+    header = "| normaliser | M, batch_size 1 | M, batch_size 8 | M, batch_size 64 (1 of 2) |"
+    assert header in begin
+    assert header not in own
+    shown = overviews(Report(plan, runs, tables(plan, runs)))[0]
+    assert [f" {name} " for name in shown.header] == header.split("|")[1:-1]
+
+
+def test_at_each_point_of_a_sweep_normalisers_stand_beside_batch_norm(swept):
+    (section,) = sections(tables(*swept))
+    assert section.header == [
+        "normaliser",
+        *(f"M, batch_size {size}, published" for size in (1, 8, 64)),
+    ]
+    by_name = {name: fields for name, *fields in section.rows}
+    assert all(field.startswith("+18.") for field in by_name["none"])
+    assert ["(1 of 2 tasks)" in field for field in by_name["ln"]] == [False, False, True]
+    of_points = headline(tables(*swept))
+    assert [table.name for table in of_points] == [f"M, batch_size {n}" for n in (1, 8, 64)]
+    differences = [against_baseline(table)["wa"].average.difference for table in of_points]
+    assert differences == pytest.approx([0.12] * 3)  # what rises with the batch does so for both
+
+
+def test_the_picture_of_a_sweep_has_a_panel_for_each_with_batch_norm_behind(
+    swept, tmp_path, monkeypatch
+):
+    plan, runs = swept
+    kept = []
+    monkeypatch.setattr(figures, "write", lambda figure, path, kinds: kept.append(figure))
+    shown = tables(plan, runs)
+    figures.save(tmp_path, plan, shown)
+    (figure,) = kept
+    panels = {axis.get_title(): axis for axis in figure.axes if axis.get_visible()}
+    assert list(panels) == list(NORMS)
+    lines = [x for x in shown[0].lines if x.task == "b->a"]  # complete everywhere
+    for name, panel in panels.items():
+        behind = [x for x in panel.get_lines() if x.get_label() == "target, bn as trained"]
+        assert len(behind) == (name != "bn")
+        for box in panel.containers:
+            form = box.get_label().removeprefix("target, ").removesuffix("as trained")
+            (column,) = (c for c in shown[0].columns if (c.norm, c.form) == (name, form))
+            means = [(x.point["batch_size"], x.fields[column].summary.mean) for x in lines]
+            assert list(zip(*box.lines[0].get_data(), strict=True)) == [
+                pytest.approx((size, 100 * mean)) for size, mean in means
+            ]
+        crosses = [x for x in panel.get_lines() if x.get_marker() == figure_style.CROSS]
+        assert [list(x.get_xdata()) for x in crosses] == ([[64]] if name == "ln" else [])
+    (caption,) = (part._suptitle.get_text() for part in figure.subfigs)
+    assert caption == "M, published learning rate, last epoch, 1 of 2 tasks"
+
+
+def test_the_part_of_a_method_has_them_in_rows_and_its_differences_apart(grid):
+    plan, runs = grid
+    own = next(methods(Report(plan, runs, tables(plan, runs)))).tables[0]
+    assert own.header == ["normaliser", "a->b", "b->a", "average (2 of 2 tasks)"]
+    columns = [str(column) for column in tables(plan, runs)[0].columns]
+    assert [row.label for row in own.rows] == columns
+    assert {len(row.cells) for row in own.rows} == {3}
+    assert not own.averages
+    assert own.beside.header == ["task", "wa - bn", "wa - bn@target-stats", "sampling error (n)"]
+    assert [len(row.cells) for row in own.beside.rows] == [3, 3]
+    assert [row.interval for row in own.beside.averages] == ["these", "like"]

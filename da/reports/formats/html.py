@@ -53,6 +53,7 @@ def _content(report: Report) -> dict[str, Any]:
         "explanations": [emphasised(text.format(**numbers)) for text in LEGEND],
         "choices": comparison.choices(report),
         "overviews": overview.overviews(report),
+        "overview_title": overview.heading(report),
         "methods": list(comparison.methods(report)),
         "unlabelled": " ".join(unlabelled_notes([t for t in shown if not t.has_labels])),
         "styles": comparison.styles(columns),
@@ -78,7 +79,7 @@ def _content(report: Report) -> dict[str, Any]:
     row = f", {rows[0]} learning rate" if len(rows) == 1 else ""  # where it tells nothing apart
     content["contents"] = [
         ("comparison", "Comparison"),
-        *([("averages", "All methods")] if content["overviews"] else []),
+        *([("averages", content["overview_title"])] if content["overviews"] else []),
         *((method.id, method.title.removesuffix(row)) for method in content["methods"]),
         *([("curves", "Training curves")] if curves else []),
         *([("classes", "Accuracy by class")] if classes else []),

@@ -87,8 +87,8 @@ class Markdown(Renderer):
 
 
 def _averages(report: Report) -> list[str]:
-    """The averages of all methods side by side, where there are several of both."""
-    if len(report.plan.grid.methods) < 2 or len(report.plan.tasks) < 2:
+    """The averages of all methods and points of a sweep, where there are several of either."""
+    if not report.has_overview or len(report.plan.tasks) < 2:
         return []
     lines = []
     of_target = [t for t in report.tables if t.is_of_target]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -13,10 +13,11 @@ from da.reports.model import Report
 from da.reports.page.charts import COLOURS, Axis, Interval, Line, chart, forest
 from da.reports.runs import Column
 from da.reports.statistics import Paired
-from da.reports.swept_averages import average_over, common_tasks
+from da.reports.swept_averages import average_over, common_tasks, swept_text
 from da.reports.tables import Line as TableLine
 from da.reports.tables import Table, point_text
 from da.reports.texts import (
+    MOST_COLUMNS,
     Strong,
     accuracy_texts,
     left_out_texts,
@@ -24,6 +25,7 @@ from da.reports.texts import (
     paired_text,
     percent,
     title,
+    transposed,
 )
 from da.reports.verdicts import verdict
 
@@ -79,16 +81,29 @@ class Choice:
 
 @dataclass(frozen=True)
 class Shown:
-    """One table with its plots."""
+    """One table with its plots.
+
+    Attributes:
+        key: of its selection.
+        caption: what it shows.
+        header: titles of its columns.
+        rows: its lines.
+        averages: its last lines, which stay there when it is sorted.
+        plots: names and pictures.
+        remarks: what its intervals rest on.
+        verdict: what it comes to, in words.
+        beside: the table of differences where the table itself has normalisers as its rows.
+    """
 
     key: str
     caption: str
     header: list[str]
     rows: list[Row]
-    averages: list[Row]
-    plots: list[tuple[str, Markup]]
-    remarks: list[str]
-    verdict: str
+    averages: list[Row] = field(default_factory=list)
+    plots: list[tuple[str, Markup]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    verdict: str = ""
+    beside: Shown | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +172,7 @@ def _shown(table: Table) -> Shown:
     tasks = [line for line in table.lines if not line.is_average]
     averages = [line for line in table.lines if line.is_average]
     header = ["task", *(name.removeprefix("model.") for name in settings)]
-    return Shown(
+    shown = Shown(
         key_of(table),
         f"Target accuracy in percent, {title(table)}",
         [*header, *map(str, table.columns), *differences, "sampling error (n)"],
@@ -167,6 +182,25 @@ def _shown(table: Table) -> Shown:
         [*notes(table), *left_out_texts(table)],
         verdict(table),
     )
+    if len(table.columns) <= max(MOST_COLUMNS, len(table.lines)):
+        return shown
+    lines = [[line.label, *accuracy_cells(table, line)] for line in table.lines]
+    across, rows = transposed([*header[:1], *map(str, table.columns)], lines)
+    first = len(header) - 1  # of the accuracies among the cells of a row
+    after = first + len(table.columns)
+
+    def without_accuracies(row: Row) -> Row:
+        return replace(row, cells=[*row.cells[:first], *row.cells[after:]])
+
+    beside = Shown(
+        shown.key,
+        "Differences in points",
+        [*header, *differences, "sampling error (n)"],
+        [without_accuracies(row) for row in shown.rows],
+        [without_accuracies(row) for row in shown.averages],
+    )
+    turned = [Row(name, cells) for name, *cells in rows]
+    return replace(shown, header=across, rows=turned, averages=[], beside=beside)
 
 
 def _plots(table: Table, names: Sequence[str]) -> list[tuple[str, Markup]]:
@@ -302,7 +336,7 @@ def _sweep(table: Table, name: str, values: list[Any], rest: dict[str, Any]) -> 
     domain = table.stream.partition("/")[0]
     where = f", {point_text(rest)}" if rest else ""
     over = "" if common == tasks else f", {len(common)} of {len(tasks)} tasks"
-    short = name.removeprefix("model.").replace("_", " ")
+    short = swept_text(name)
     heading = f"{domain} accuracy in percent against {short}{where}, last epoch{over}"
     labels = [(i, f"{v:g}" if isinstance(v, float) else str(v)) for i, v in enumerate(values)]
     return heading, chart(heading, lines, Axis(short, labels, (0, len(values) - 1)))

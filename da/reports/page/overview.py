@@ -23,12 +23,18 @@ from da.reports.texts import MOST_COLUMNS, average_name, title, transposed
 
 
 def overviews(report: Report) -> list[Shown]:
-    """One for each selection; none where there is one method in one row of rates."""
-    if len(report.plan.grid.methods) * len(report.plan.grid.rows) < 2:
+    """One for each selection; none where there is one method at one point in one row of rates."""
+    if not report.has_overview:
         return []
     of_target = [table for table in (*report.tables, *report.by_other_scores) if table.is_of_target]
     found = [[table for table in of_target if key_of(table) == key] for key in table_keys(report)]
     return [_overview(report, tables) for tables in found if tables]
+
+
+def heading(report: Report) -> str:
+    """Of the part of the page that has them."""
+    grid = report.plan.grid
+    return "All methods" if len(grid.methods) * len(grid.rows) > 1 else "The whole sweep"
 
 
 def _overview(report: Report, tables: Sequence[Table]) -> Shown:
@@ -47,14 +53,11 @@ def _overview(report: Report, tables: Sequence[Table]) -> Shown:
         f"Target accuracy in percent, {what}, {title(tables[0])}{question}",
         header,
         rows,
-        [],
-        [
+        plots=[
             (f"{name}, on these tasks", plot)
             for number, name in enumerate(names)
             if (plot := _forest(report, tables, number, name))
         ],
-        [],
-        "",
     )
 
 
