@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from da.discovery import short_name
@@ -16,9 +14,10 @@ from da.engine.components import (
 )
 from da.errors import UserError, unknown
 from da.grids.grid import Grid, all_tasks, domain_problems, split_task, swept
+from da.grids.norm_validation import check_norms
+from da.grids.raw_settings import list_of, mapping_of, names_of, text_of
 from da.grids.tuning_validation import Problems, tuning_problems
 from da.installation import stored_name
-from da.ops.files import chosen_file
 
 if TYPE_CHECKING:
     from da.engine.result import ScoredImages
@@ -82,18 +81,18 @@ def name_problems(settings: dict[str, Any]) -> list[str]:
             is passed over.
     """
     problems = Problems()
-    data = problems.of("data", lambda: find_data(_text(settings.get("data"))))
+    data = problems.of("data", lambda: find_data(text_of(settings.get("data"))))
     if settings.get("data") is None:
         problems.clear()  # that it is missing has been said
     if data is not None:
-        options = _options_of(settings, "data_args")
+        options = mapping_of(settings, "data_args")
         problems += _unknown_options("data_args", options, data, SET_BY_THE_GRID_OF_DATA)
     known_domains = data is not None and not problems
     _check_methods(settings, problems)
-    for number, override in enumerate(_list(settings.get("overrides"))):
+    for number, override in enumerate(list_of(settings.get("overrides"))):
         if isinstance(override, dict):
             _check_override(f"overrides.{number}", override, data, problems)
-    _check_norms(settings, problems)
+    check_norms(settings, problems)
     _check_scores(settings, problems)
     if data is not None and known_domains:
         problems.of("tasks", lambda: _check_tasks(settings, data, problems))
@@ -103,16 +102,16 @@ def name_problems(settings: dict[str, Any]) -> list[str]:
 def _check_tasks(settings: dict[str, Any], data: type[DataSet], problems: Problems) -> None:
     """Domains that the data doesn't have, where it says which it has."""
     tasks = settings.get("tasks", "all")
-    domains = _domains(tasks, data, _options_of(settings, "data_args"))
+    domains = _domains(tasks, data, mapping_of(settings, "data_args"))
     if domains is None and tasks == "all":
         raise UserError(
             f"the domains of {settings['data']} are those of its folder; give data_args.root, or "
             "write the tasks out"
         )
     if domains is not None:
-        named = [task for task in _list(tasks) if isinstance(task, str)]
-        for override in _list(settings.get("overrides")):
-            named += _list(override.get("tasks")) if isinstance(override, dict) else []
+        named = [task for task in list_of(tasks) if isinstance(task, str)]
+        for override in list_of(settings.get("overrides")):
+            named += list_of(override.get("tasks")) if isinstance(override, dict) else []
         problems += domain_problems(named, (*domains, *(data.development or ())))
 
 
@@ -202,17 +201,17 @@ def refuse_absent_data(settings: dict[str, Any], tasks: list[str]) -> None:
 def _check_methods(settings: dict[str, Any], problems: Problems) -> None:
     from da.methods.base import Method
 
-    points = {str(key): None for key in _options_of(settings, "sweep")}
-    arguments = {**_options_of(settings, "model"), **swept(points, "model.")}
+    points = {str(key): None for key in mapping_of(settings, "sweep")}
+    arguments = {**mapping_of(settings, "model"), **swept(points, "model.")}
     problems += _unknown_options("model", arguments, Method, SET_BY_THE_GRID)
     methods = settings.get("methods")
     short: dict[str, str] = {}
-    for name, options in _options_of(_options_of(settings, "tune"), "options").items():
+    for name, options in mapping_of(mapping_of(settings, "tune"), "options").items():
         # As of overrides: the command line may leave its method out.
         if method := problems.of("tune.options", lambda: find_method(name)):  # noqa: B023
             where = f"tune.options.{name}"
             problems += _unknown_options(where, options, method, SET_BY_THE_GRID)
-    for name in _names(methods):
+    for name in names_of(methods):
         if method := problems.of("methods", lambda: find_method(name)):  # noqa: B023
             options = methods.get(name) if isinstance(methods, dict) else None
             key = f"methods.{name}"
@@ -230,79 +229,26 @@ def _check_override(
     """An override may be for a method that the command line has left out, but for none unknown."""
     from da.methods.base import Method
 
-    for name in _names(override.get("methods")):
+    for name in names_of(override.get("methods")):
         problems.of(f"{where}.methods", lambda: find_method(name))  # noqa: B023
     if data is not None:
-        arguments = _options_of(override, "data_args")
+        arguments = mapping_of(override, "data_args")
         key = f"{where}.data_args"
         problems += _unknown_options(key, arguments, data, SET_BY_THE_GRID_OF_DATA)
-    arguments = _options_of(override, "model")
+    arguments = mapping_of(override, "model")
     problems += _unknown_options(f"{where}.model", arguments, Method, SET_BY_THE_GRID)
-
-
-def _check_norms(settings: dict[str, Any], problems: Problems) -> None:
-    """Normalisers with their options; and that each can start from pretrained weights, if any."""
-    from da.norms import normaliser
-
-    norms = settings.get("norms")
-    right = []
-    points = _points(swept(_options_of(settings, "sweep"), "norm."))
-    for name in _names(norms):
-        own = (norms.get(name) if isinstance(norms, dict) else None) or {}
-        for options in [{**own, **point} for point in points] if isinstance(own, dict) else []:
-            if problems.of("norms", lambda: normaliser(name, **options)):  # noqa: B023
-                right.append((name, options))
-    if not problems:
-        for norm, options in right:
-            problems.of("model", lambda: _check_start(settings, norm, options))  # noqa: B023
-        problems.of("model", lambda: _check_heads(settings, right))
-
-
-def _points(arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """The combinations of swept values; an empty one where none is swept."""
-    values = (_list(values) for values in arguments.values())
-    return [dict(zip(arguments, point, strict=True)) for point in itertools.product(*values)]
-
-
-def _check_start(settings: dict[str, Any], norm: str, options: dict[str, Any]) -> None:
-    from da.networks.pretrained_conversion import conversion_plan
-
-    for model in _models(settings):
-        conversion_plan({**model, "norm": norm, "norm_options": options})
-
-
-def _check_heads(settings: dict[str, Any], norms: list[tuple[str, dict[str, Any]]]) -> None:
-    """That all normalisers take the heads of a checkpoint that they start from, or none does."""
-    from da.networks.trained_heads import refuse_unequal_starts
-    from da.networks.weight_files import read_weight_file
-
-    read = functools.cache(read_weight_file)  # of every swept point the same
-    for model in _models(settings):
-        weights = model["weights"]
-        if chosen_file(weights) is not None:
-            starts = [{**model, "norm": norm, "norm_options": options} for norm, options in norms]
-            refuse_unequal_starts(read(weights), starts)
-
-
-def _models(settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """The arguments of all methods, of every swept point."""
-    from da.methods.base import Method
-
-    defaults = {name: parameter.default for name, parameter in parameters_of(Method).items()}
-    points = _points(swept(_options_of(settings, "sweep"), "model."))
-    return [{**defaults, **_options_of(settings, "model"), **point} for point in points]
 
 
 def _check_scores(settings: dict[str, Any], problems: Problems) -> None:
     from da.selection.base import find_score, refuse_set_score
 
-    tune = _options_of(settings, "tune")
-    named = {"scores": _names(settings.get("scores")), "score": _names(settings.get("score"))}
+    tune = mapping_of(settings, "tune")
+    named = {"scores": names_of(settings.get("scores")), "score": names_of(settings.get("score"))}
     for key, names in named.items():
         for name in names:
             problems.of(key, lambda: find_score(name))  # noqa: B023
-    others = _options_of(tune, "criteria")
-    named = {"criterion": _names(tune.get("criterion")), "criteria": [*others.values()]}
+    others = mapping_of(tune, "criteria")
+    named = {"criterion": names_of(tune.get("criterion")), "criteria": [*others.values()]}
     for key, names in named.items():
         for name in names:
             problems.of(f"tune.{key}", lambda: refuse_set_score(name))  # noqa: B023
@@ -329,24 +275,3 @@ def _unknown_options(where: str, options: Any, owner: type, set_by_the_grid: set
         for option in written
         if option not in allowed
     ]
-
-
-def _options_of(settings: dict[str, Any], key: str) -> dict[str, Any]:
-    value = settings.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    if isinstance(value, str):
-        return [] if value == "all" else [value]
-    return list(value) if isinstance(value, (list, tuple)) else []
-
-
-def _names(value: Any) -> list[str]:
-    """Names from a name, a list of them, or names with options."""
-    names = list(value) if isinstance(value, dict) else _list(value)
-    return [name for name in names if isinstance(name, str)]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from da.errors import UserError
+from da.methods.normaliser_scope import unseen_target
 from da.methods.stages import Stage, StagedModule
 from da.methods.updates import Sharpness, Step
 from da.networks.network import Network, evaluating, split_activations
@@ -218,11 +219,7 @@ class Method(StagedModule, ABC):
         needed = normaliser(norm, **(self.hparams["norm_options"] or {})).needs_target
         seen = self.needs.target and any(stage.target for stage in self.stages())
         if needed and not seen:
-            raise UserError(
-                f"norm '{norm}' keeps something of the target, which {type(self).__name__} never "
-                "forwards in training: it would stay as it began; use a method that does, or "
-                "another norm"
-            )
+            raise unseen_target(norm, type(self).__name__)
 
     def _refuse_cpu(self) -> None:
         norm = self.hparams["norm"]

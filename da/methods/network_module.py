@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from da.errors import UserError, refuse_infinite, refuse_negative
 from da.methods.batches_of_one import refuse_batches_of_one
+from da.methods.normaliser_scope import PARTS, Part, refuse_scope
 from da.methods.updates import UpdatingModule
 from da.networks.backbones.base import build_backbone as build_backbone
 from da.networks.network import Network, build_bottleneck, evaluate_images
@@ -28,9 +29,6 @@ from da.ops.optimisation import build_optimiser, parameter_groups, refuse_optimi
 from da.ops.schedules import learning_rate_factor
 from da.ops.seeding import random_state, seeded
 from da.types import Activations, DataModule, Predictions
-
-Part = Literal["backbone", "bottleneck", "critic"]
-PARTS = get_args(Part)
 
 
 class NetworkModule(UpdatingModule):
@@ -127,6 +125,7 @@ class NetworkModule(UpdatingModule):
         rates = ("pretrained_factor", "anneal_alpha", "anneal_beta")
         refuse_negative(**trade_offs, **{name: given[name] for name in rates})
         normaliser(norm, **(norm_options or {}))  # a wrong name or option is refused in any scope
+        refuse_scope(scope)
         trained = read_trained_backbone(self.hparams)
         self.conversion_plan = None if trained else conversion_plan(self.hparams)
         self.converted: dict[str, Any] | None = None

@@ -181,6 +181,38 @@ def test_options_of_normalisers_are_swept_beside_their_own():
         assert "min_channels" in problem
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"norms": ["dsbn"], "methods": ["SourceOnly"]}, "which SourceOnly never forwards"),
+        ({"norms": ["bn-sync"]}, "norm 'bn-sync' needs a GPU, and this grid trains on the CPU"),
+        ({"norms": ["ibn"], "model": {"scope": []}}, "batch norm stays in every part"),
+        (
+            {"norms": ["dsbn"], "methods": ["DANN"], "model": {"scope": ["critic"]}},
+            "with scope critic: batch norm stays in every part",
+        ),
+        ({"norms": ["in"], "model": {"scope": ["head"]}}, "unknown part under scope 'head'"),
+        ({"norms": ["wa"], "model": {"scope": "critic"}}, "expected a list of parts such as"),
+        ({"norms": ["wa"], "model": {"scope": 3}}, "expected a list of parts such as"),
+        ({"norms": ["wa"], "sweep": {"model.scope": [["critic"], []]}}, "with scope none"),
+    ],
+)
+def test_a_normaliser_that_no_cell_could_train_with_is_refused_at_once(settings, text):
+    (problem,) = name_problems({**SETTINGS, **settings})
+    assert problem.startswith("norms: ")
+    assert text in problem
+
+
+def test_normalisers_that_some_part_and_the_device_allow_are_taken():
+    for settings in (
+        {"norms": ["bn", "dsbn", "in"], "methods": ["DANN", "SHOT"]},
+        {"norms": ["rn"], "methods": ["DANN"], "model": {"scope": ["critic", "backbone"]}},
+        {"norms": ["bn-sync"], "device": "cuda"},
+        {"norms": ["bn"], "model": {"scope": []}},
+    ):
+        assert name_problems({**SETTINGS, **settings}) == []
+
+
 def test_a_method_in_two_spellings_is_refused():
     wrong = {**SETTINGS, "methods": ["DANN", "da.methods.dann.DANN"]}
     assert name_problems(wrong) == ["methods: given twice: DANN and da.methods.dann.DANN"]
