@@ -28,6 +28,7 @@ from da.errors import UserError, unknown
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from da.adapters.base import Adapter
     from da.cli._lightning import CLI
     from da.methods.base import Method
     from da.types import Predictions, Role, Split
@@ -98,6 +99,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"adapter_batch: expected a whole number from 1, got {size}")
     options = {k: yaml12.parse_yaml(str(v)) for k, v in (config["adapter_options"] or {}).items()}
     changed = adapter(name, options) if name else None
+    if changed is not None:
+        refuse_idle_adapter(name, changed, module)
     data.prepare_data()
     data.setup("test")
     columns = columns_by_name(cli.checkpoint["classes"], data.classes, path)
@@ -214,10 +217,31 @@ def chosen_forms(names: str | None, module: Method) -> list[str]:
 
 def without_batch_norm(option: str, module: Method) -> UserError:
     """The error for statistics that a network does not have."""
+    from da.norms import layers_of_batch_statistics
+
+    kept = layers_of_batch_statistics(module.evaluated())
+    has = "keeps those of each domain already" if kept else "has none"
     return UserError(
-        f"{option} re-estimates batch norm's statistics, and this network has none: its norm is "
+        f"{option} re-estimates batch norm's statistics, and this network {has}: its norm is "
         f"'{module.hparams['norm']}'; leave it out"
     )
+
+
+def refuse_idle_adapter(name: str, changed: Adapter, module: Method) -> None:
+    """An adapter that would change nothing would be listed as one that doesn't help.
+
+    Raises:
+        UserError: where it changes batch norm's statistics alone, and the network has none.
+    """
+    from da.norms import batch_norms
+
+    norms = batch_norms(module.evaluated(), within_domain_layers=True)
+    if changed.statistics_alone and not norms:
+        raise UserError(
+            f"adapter {name} changes batch norm's statistics alone, and this network has no batch "
+            f"norm (its norm is '{module.hparams['norm']}'): it would predict as it was trained; "
+            "leave it out"
+        )
 
 
 def new_file(name: str | None, forms: list[str]) -> Path | None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import run
+from da.cli.test import without_batch_norm
 from da.grids.session import Session
 from da.networks.backbones.base import build_backbone
+from da.norms import normaliser
 from da.ops.seeding import derive_seed, permutation
 
 CLASSES = ("blue", "green", "red")
@@ -311,6 +314,20 @@ def test_options_of_an_adapter_need_one(refused, ours):
     for words in ("--adapter_batch 8", "--adapter_options.lr 0.1"):
         said = refused(f"test {ours}/bn/last.ckpt {words}")
         assert "there is no adapter to take it; name one with --adapter" in said
+
+
+def test_an_adapter_that_would_change_nothing_is_refused(refused, ours):
+    assert refused(f"test {ours}/wa/last.ckpt --adapter BatchStatistics") == (
+        "adapter BatchStatistics changes batch norm's statistics alone, and this network has no "
+        "batch norm (its norm is 'wa'): it would predict as it was trained; leave it out"
+    )
+
+
+@pytest.mark.parametrize(("norm", "has"), [("transnorm", "keeps those of each"), ("gn", "none")])
+def test_statistics_of_each_domain_are_not_called_none(norm, has):
+    network = normaliser(norm).apply(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    module = SimpleNamespace(evaluated=lambda: network, hparams={"norm": norm})
+    assert has in str(without_batch_norm("stats: 'target'", module))
 
 
 def test_a_folder_in_place_of_its_checkpoint_is_refused_with_the_file(refused, ours):
