@@ -85,6 +85,11 @@ def find_class(name: str, package: str, base: type[T], kind: str) -> type[T]:
         raise _unusable(kind, name, error) from error
     if not isinstance(value, type) or not issubclass(value, base):
         raise UserError(f"{kind} '{name}': expected a subclass of {base.__name__}, got {value!r}")
+    if inspect.isabstract(value):
+        raise UserError(
+            f"{kind} '{name}': expected a class that can be made; this one is abstract, as it "
+            f"leaves out {', '.join(sorted(cast(Any, value).__abstractmethods__))}"
+        )
     return value
 
 

@@ -41,11 +41,15 @@ def refuse_batches_of_one(
     layers = {k: m for k, m in norms.items() if not isinstance(m, FrozenBatchNorm)}
     if not layers:
         return
-    kinds = [getattr(layer, "kind", type(layer)) for layer in layers.values()]
-    if not (norm.single_image and all(issubclass(kind, _MAPS) for kind in kinds)):
+    kinds = {key: getattr(layer, "kind", type(layer)) for key, layer in layers.items()}
+    single = norm.single_image
+    in_the_way = [k for k, kind in kinds.items() if not (single and issubclass(kind, _MAPS))]
+    if in_the_way:
+        no_maps = "which see no maps, as single_image asks: --model.bottleneck null is without"
         raise UserError(
             f"batch_size 1 with norm '{name}': batch norm has no statistics "
-            f"of one image ({len(layers)} layers, the first {next(iter(layers))}); use a batch "
+            f"of one image ({len(in_the_way)} of such layers, the first {in_the_way[0]}"
+            f"{', ' + no_maps if single else ''}); use a batch "
             "of 2 or more, or a normaliser without batch statistics such as 'wa' or 'gn'"
         )
     batch = next(iter(images), None)

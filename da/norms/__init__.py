@@ -6,7 +6,13 @@ from typing import Any
 
 from da.discovery import find_class
 from da.errors import unknown
-from da.norms.base import ActivationNormaliser, Normaliser, available_normalisers, options_of
+from da.norms.base import (
+    ActivationNormaliser,
+    Normaliser,
+    available_normalisers,
+    options_of,
+    unknown_option,
+)
 from da.norms.running_statistics import (
     batch_norms,
     keeping_without_statistics,
@@ -72,7 +78,7 @@ def normaliser(name: str, **options: Any) -> Normaliser:
         return _with_options(kinds[name], name, options)
     _, _, activation = name.partition("+")
     if "activation" in options:
-        raise unknown(f"option of {name}", "activation", _without_activation(WeightAlign))
+        raise unknown_option(name, "activation", _without_activation(WeightAlign))
     return WeightAlign(activation=activation or None, **options)
 
 
@@ -92,7 +98,7 @@ def short_name(name: str) -> str:
 def _with_options(kind: type[Normaliser], name: str, options: dict[str, Any]) -> Normaliser:
     for option in options:
         if option not in options_of(kind):
-            raise unknown(f"option of {name}", option, options_of(kind))
+            raise unknown_option(name, option, options_of(kind))
     return kind(**options)
 
 

@@ -10,12 +10,13 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from da.discovery import subclasses
-from da.errors import UserError
+from da.errors import UserError, unknown
 from da.norms.flow import Flow
 from da.norms.joined_layers import on_split_layers
 from da.norms.surgery import (
     BATCH_NORMS,
     affine_parameters,
+    refuse_other_normalisers,
     removable_batch_norms,
     replace_modules,
     title_of_model,
@@ -162,7 +163,7 @@ class ActivationNormaliser(Normaliser):
         if not isinstance(insert, bool):
             raise UserError(f"insert is true or false, not {insert!r}")
         self.insert = insert
-        self.example = example
+        self.example = checked_example(example)
 
     @abstractmethod
     def build(self, channels: int, dimensions: int) -> nn.Module:
@@ -203,6 +204,8 @@ class ActivationNormaliser(Normaliser):
     def apply(self, model: nn.Module) -> nn.Module:
         """See :meth:`Normaliser.apply`."""
         norms = removable_batch_norms(model)
+        if self.insert or not norms:  # beside layer norms it would not be what it is called
+            refuse_other_normalisers(model, self.name)
         inserted = self.insertions(model, Flow.of(model, self.example)) if self.insert else {}
         if not norms and not inserted:
             raise self.nothing_to_replace(model)
@@ -212,7 +215,8 @@ class ActivationNormaliser(Normaliser):
         """The error for a model without batch norms."""
         return UserError(
             f"{title_of_model(model)} has no batch norm for '{self.name}' to replace; use 'bn'"
-            " to leave it as it is, or insert=True for a normaliser after each bare convolution"
+            " to leave it as it is, or insert: true (--model.norm_options.insert true) for a"
+            " normaliser after each bare convolution"
         )
 
 
@@ -226,3 +230,22 @@ def options_of(kind: type[Normaliser]) -> list[str]:
     """The names of a normaliser's own options."""
     parameters = inspect.signature(kind).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def unknown_option(name: str, option: str, known: Collection[str]) -> UserError:
+    """The error for an option that a normaliser lacks, with those that can be written down."""
+    return unknown(f"option of {name}", option, [one for one in known if one != "example"])
+
+
+def checked_example(example: Tensor | None) -> Tensor | None:
+    """An input of a network, which a command line or a file can't give.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    if example is not None and not isinstance(example, Tensor):
+        raise UserError(
+            f"example: expected a tensor, an input of the network, got {example!r}; it is given "
+            "from Python alone, leave it out"
+        )
+    return example

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -142,8 +143,12 @@ class BatchRenorm(ActivationNormaliser):
         super().__init__(insert=insert, example=example)
         self.allow_single_image(single_image)
         for option, value, least in (("r_max", r_max, 1), ("d_max", d_max, 0)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
-                raise UserError(f"{option}: expected a number from {least}, got {value!r}")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not least <= value < math.inf
+            ):
+                raise UserError(f"{option}: expected a finite number from {least}, got {value!r}")
         for option, batch in (("start", start), ("r_end", r_end), ("d_end", d_end)):
             if isinstance(batch, bool) or not isinstance(batch, int) or batch < 0:
                 raise UserError(f"{option}: expected a whole number of batches, got {batch!r}")

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.norms.base import Normaliser
+from da.norms.base import Normaliser, checked_example
 from da.norms.flow import Flow
 from da.norms.folding import fold_into_layers
 from da.norms.identity import NoNormaliser
@@ -45,7 +45,7 @@ class Folded(Normaliser):
     needs_pretrained: ClassVar[bool] = True
 
     def __init__(self, *, example: Tensor | None = None):
-        self.example = example
+        self.example = checked_example(example)
 
     def for_part(self, part: str) -> Normaliser | None:
         """The backbone's; others have no pretrained statistics and go without a normaliser."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import unknown
-from da.norms.base import Normaliser
+from da.norms.base import Normaliser, checked_example
 from da.norms.flow import Flow
 from da.norms.joined_layers import on_split_layers
 from da.norms.surgery import (
@@ -121,7 +121,7 @@ class NoNormaliser(Normaliser):
     ):
         if residual not in ("zero", "one"):
             raise unknown("residual", str(residual), ("zero", "one"))
-        self.residual, self.example = residual, example
+        self.residual, self.example = residual, checked_example(example)
 
     @on_split_layers
     def apply(self, model: nn.Module) -> nn.Module:

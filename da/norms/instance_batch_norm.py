@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError
-from da.norms.base import Normaliser
+from da.norms.base import Normaliser, checked_example
 from da.norms.flow import Flow
 from da.norms.instance_norm import InstanceNormLayer
 from da.norms.joined_layers import on_split_layers
@@ -82,7 +82,7 @@ class InstanceBatchNorm(Normaliser):
 
     def __init__(self, *, single_image: bool = False, example: Tensor | None = None):
         self.allow_single_image(single_image)
-        self.example = example
+        self.example = checked_example(example)
 
     def for_part(self, part: str) -> Normaliser | None:
         """The backbone's; others normalise vectors, and keep batch norm."""

@@ -12,6 +12,21 @@ from da.norms.surgery import title_of_model
 from da.norms.tracing import NORMS, is_layer
 
 
+def patterns_of(given: object, option: str) -> tuple[str, ...]:
+    """The patterns of an option: one, or a list of them.
+
+    Raises:
+        UserError: for anything else.
+
+    >>> patterns_of("stem.*", "exclude"), patterns_of(["a", "b"], "exclude")
+    (('stem.*',), ('a', 'b'))
+    """
+    patterns = (given,) if isinstance(given, str) else given
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(x, str) for x in patterns):
+        raise UserError(f"{option}: expected a name or a list of names of layers, got {given!r}")
+    return tuple(patterns)
+
+
 def match_patterns(
     model: nn.Module, patterns: Sequence[str], option: str, layers_only: bool = False
 ) -> set[nn.Module]:

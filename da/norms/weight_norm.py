@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from da.norms.base import Normaliser
+from da.norms.base import Normaliser, checked_example
 from da.norms.identity import NoNormaliser
 from da.norms.joined_layers import on_split_layers
 from da.norms.surgery import (
@@ -95,7 +95,7 @@ class WeightNorm(Normaliser):
     name: ClassVar[str] = "wn"
 
     def __init__(self, *, example: Tensor | None = None):
-        self.example = example
+        self.example = checked_example(example)
 
     @on_split_layers
     def apply(self, model: nn.Module) -> nn.Module:

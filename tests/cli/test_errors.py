@@ -87,6 +87,18 @@ OPTIONS = {
     "--model.backbone resnet5": "unknown backbone 'resnet5'; did you mean 'resnet50'? One of: ",
     "--model.norm wa --model.norm_options.gian he": "did you mean 'gain'? One of: ",
     "--model.norm wa --model.norm_options.gain hee": "One of: auto, balanced, he, variance-pres",
+    "--model.norm gn --model.norm_options.example 3": "example: expected a tensor, an input of the "
+    "network, got 3; it is given from Python alone, leave it out",
+    "--model.norm gn --model.norm_options.group 3": "One of: groups, insert",
+    "--model.norm sws --model.norm_options.exclude 3": "exclude: expected a name or a list of "
+    "names of layers, got 3",
+    "--model.norm wa --model.norm_options.include [1]": "include: expected a name or a list of na",
+    "--model.norm wa --model.norm_options.insert true": "unknown option of wa 'insert'; did you "
+    "mean 'min_weights'? One of: exclude, gain, include, min_channels, min_weights, residual",
+    "--model.norm sws --model.norm_options.exclude *": "batch norm left for 'sws' to align",
+    "--model.norm brn --model.norm_options.r_max .inf": "r_max: expected a finite number from 1",
+    "--model.norm brn --model.norm_options.d_max .nan": "d_max: expected a finite number from 0",
+    "--model.norm da.norms.base.Normaliser": "this one is abstract, as it leaves out apply",
     # values
     "--data.batch_size many": "data.batch_size: expected a whole number; got 'many'",
     "--data.batch_size 1.5": "data.batch_size: expected a whole number; got '1.5'",
@@ -102,6 +114,7 @@ OPTIONS = {
     "--model.weight_decay -1": "weight_decay: expected a number from 0, got -1.0",
     "--model.scope [head]": "model.scope: expected one of backbone, bottleneck, critic; got 'head'",
     "--model.scope backbone": "model.scope: expected a list [a, b]; got 'backbone'",
+    "--model.scope [critic,critic]": "scope: critic is named twice; name each part once",
     "--model.forward_mode both": "model.forward_mode: expected one of joint, separate; got 'both'",
     "--model.bottleneck 0": "bottleneck: expected a whole number from 1 or null, got 0",
     "--model.horizon 0": "horizon: expected a whole number from 1 or null, got 0",
@@ -123,6 +136,9 @@ OPTIONS = {
     "--data.batch_size 1": "batch_size 1 with norm 'bn': batch norm has no statistics of one image",
     "--data.batch_size 1 --model.norm wa+bn": "use a batch of 2 or more, or a normaliser without",
     "--data.batch_size 1 --model.norm wa --model.scope [backbone]": "first network.bottleneck.1",
+    "--data.batch_size 1 --model.norm brn --model.norm_options.single_image true": "(1 of such "
+    "layers, the first network.bottleneck.1, which see no maps, as single_image asks: "
+    "--model.bottleneck null is without)",
     # files
     "--config no.yaml": "config: no file 'no.yaml'; give a YAML file of options",
     "--config=no.yaml": "config: no file 'no.yaml'",

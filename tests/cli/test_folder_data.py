@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 import run
+from da.networks.backbones.base import build_backbone
 
 #: File name and mode of the images of every class, each of another size.
 MODES = {"a.png": "L", "b.gif": "P", "c.png": "RGBA", "d.jpg": "CMYK", "e.png": "I;16"}
@@ -114,6 +115,24 @@ def test_ablate(images, call):
     assert "wa - bn" in out
     results = [json.loads(p.read_text()) for p in (images.parent / "out").rglob("result.json")]
     assert [r["preprocessing"]["image_size"] for r in results] == [32, 32]
+
+
+@pytest.mark.long
+def test_a_vision_transformer_trains_with_adamw_at_the_size_it_is_built_for(images, call):
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install -e '.[timm]'")
+    assert timm.list_models("vit_tiny_patch16_224")
+    model = "--model DANN --model.backbone timm/vit_tiny_patch16_224 --model.optimizer adamw"
+    line = f"fit {FIT} {model} --model.lr 1e-3 --model.critic_width 16"
+    call(f"{line.replace('image_size 32', 'image_size 224')} --out run")
+    result = json.loads((images.parent / "run/result.json").read_text())
+    assert result["preprocessing"]["image_size"] == 224
+    state = torch.load("run/last.ckpt", weights_only=False)["state_dict"]
+    start = build_backbone("timm/vit_tiny_patch16_224").state_dict()
+    trained = {k: state[f"network.backbone.{k}"] for k in start}
+    assert all(value.isfinite().all() for value in trained.values())
+    scales = [k for k in start if k.endswith("norm1.weight")]  # of layer norms, which start at 1
+    assert scales
+    assert not any(torch.equal(trained[k], start[k]) for k in scales)
 
 
 def test_weights_decide_the_normalisation_and_the_size(images, call, caplog):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -167,6 +167,29 @@ def test_what_folds_gives_plain_layers_that_compute_the_same(name: str) -> None:
     plain = replace_modules(plain, swaps)
     assert not batch_norms(plain)
     torch.testing.assert_close(plain(images(1)), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in normaliser_names() if normaliser(n).needs_target])
+def test_a_domain_that_comes_twice_in_a_batch_is_normalised_as_documented(name: str) -> None:
+    """As FixMatch's two views do: apart, as in separate passes, or all of a domain together."""
+    segments = (Segment("target", 2), Segment("source", 3), Segment("target", 3))
+    x = images(1)
+
+    def outputs(order: Sequence[int], *told: Segment) -> Tensor:
+        model = network(name, told=False)
+        tell_domains(model, told)
+        outputs: Tensor = model(x[order])
+        return outputs
+
+    whole = outputs(range(8), *segments)
+    if name in ("adabn", "dsbn"):
+        parts = [range(2), range(2, 5), range(5, 8)]
+        apart = [outputs(o, one) for o, one in zip(parts, segments, strict=True)]
+        torch.testing.assert_close(whole, torch.cat(apart))
+    else:
+        order = [2, 3, 4, 0, 1, 5, 6, 7]
+        together = outputs(order, Segment("source", 3), Segment("target", 5))
+        torch.testing.assert_close(whole[order], together)
 
 
 RESUMED = [

@@ -151,7 +151,7 @@ def test_insert_leaves_gates_and_concatenations_that_are_normalised(make: Make) 
 
 @pytest.mark.parametrize("name", ["gn", "in", "ln", "wa+bn", "wa+gn"])
 def test_without_a_batch_norm_there_is_nothing_to_swap(make: Make, name: str) -> None:
-    with pytest.raises(UserError, match=r"VGG has no batch norm .*insert=True"):
+    with pytest.raises(UserError, match=r"VGG has no batch norm .*insert: true"):
         normaliser(name).apply(make("vgg"))
 
 

@@ -75,8 +75,8 @@ def test_statistics_are_reestimated_as_batch_norms_are() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"r_max": 0.5}, "r_max: expected a number from 1, got 0.5"),
-        ({"d_max": -1}, "d_max: expected a number from 0, got -1"),
+        ({"r_max": 0.5}, "r_max: expected a finite number from 1, got 0.5"),
+        ({"d_max": -1}, "d_max: expected a finite number from 0, got -1"),
         ({"start": -1}, "start: expected a whole number of batches, got -1"),
         ({"r_end": 10}, "r_end: expected start=50 batches or more, got 10"),
     ],

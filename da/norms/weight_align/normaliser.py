@@ -10,10 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from da.errors import UserError, unknown
-from da.norms.base import ActivationNormaliser, Normaliser, available_normalisers, options_of
+from da.norms.base import (
+    ActivationNormaliser,
+    Normaliser,
+    available_normalisers,
+    checked_example,
+    options_of,
+    unknown_option,
+)
 from da.norms.flow import Flow, normalises_outputs
 from da.norms.joined_layers import on_split_layers
-from da.norms.layer_patterns import match_patterns
+from da.norms.layer_patterns import match_patterns, patterns_of
 from da.norms.surgery import (
     affine_parameters,
     copy_parameter,
@@ -135,9 +142,9 @@ class WeightAlign(Normaliser):
         self.activation = _activation_normaliser(activation, options)
         self.single_image = self.activation is not None and self.activation.single_image
         self.mixes_domains = self.activation is not None and self.activation.mixes_domains
-        self.gain, self.residual, self.example = gain, residual, example
-        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-        self.include = (include,) if isinstance(include, str) else tuple(include)
+        self.gain, self.residual, self.example = gain, residual, checked_example(example)
+        self.exclude = patterns_of(exclude, "exclude")
+        self.include = patterns_of(include, "include")
 
     @on_split_layers
     def apply(self, model: nn.Module) -> nn.Module:
@@ -158,8 +165,8 @@ class WeightAlign(Normaliser):
         layers -= excluded
         if not layers and not norms:
             raise UserError(
-                f"{type(model).__name__} has no convolution and no batch norm for 'wa' to align;"
-                " name the layers to align with include=..."
+                f"{title_of_model(model)} has no convolution and no batch norm left for"
+                f" '{self.name}' to align; name layers under include, or fewer under exclude"
             )
         for name, module in model.named_modules():
             if module in layers:
@@ -180,7 +187,7 @@ class WeightAlign(Normaliser):
             if not norms and not inserted:
                 raise UserError(
                     f"{title_of_model(model)} has no batch norm that '{self.activation.name}'"
-                    " could take the place of; use 'wa' alone, or insert=True to have one after"
+                    " could take the place of; use 'wa' alone, or insert: true to have one after"
                     " each conv"
                 )
         folded = set(fed) - layers
@@ -341,5 +348,6 @@ def _activation_normaliser(
     for option in options:
         if option not in theirs:
             label = "wa" if name is None else f"wa+{name}"
-            raise unknown(f"option of {label}", option, [*options_of(WeightAlign), *theirs])
+            ours = [one for one in options_of(WeightAlign) if one != "activation"]
+            raise unknown_option(label, option, [*ours, *theirs])
     return None if name is None else kinds[name](**options)
