@@ -17,13 +17,13 @@ from da.reports.model import Report
 from da.reports.tables import Line, Table, averages
 from da.reports.terminal_tables import (
     accuracy_fields,
-    batched_lines,
     between_for,
     fitting,
     folded,
     folded_head,
     header_of,
     is_transposed,
+    parts_of,
     plain_table,
     transposed_table,
 )
@@ -171,13 +171,15 @@ def _print_averages(target: Console, report: Report, lines: Sequence[tuple[Table
     between = " ± " if in_one or room >= 13 else "±" if room >= 10 else "\n±"
     head = f"target accuracy in %, {what}" + (f"; {question}" if in_one else "")
     labels = [(n, table.selection) for n, (table, _) in zip(names, lines, strict=True)]
-    if not in_one and is_transposed(columns, lines):
+    if not in_one and is_transposed(columns, lines, target.width):
         across = [(*pair, "\n".join(label)) for pair, label in zip(lines, labels, strict=True)]
-        if len(across) > fitting(target.width, columns, [text for *_, text in across]):
+        most = fitting(target.width, columns, [text for *_, text in across])
+        if len(across) > most:
             across = [one for one in across if one[0].selection == "last"]
-        heads = [folded_head(text) for *_, text in across]
-        pairs = [(table, line) for table, line, _ in across]
-        accuracies = transposed_table(target.width, head, columns, heads, pairs)
+        for part in parts_of(across, most, lambda one: one[0].method):
+            heads = [folded_head(text) for *_, text in part]
+            pairs = [(table, line) for table, line, _ in part]
+            target.print(transposed_table(target.width, head, columns, heads, pairs))
     else:
         accuracies = plain_table(head, "method", "epoch", fold=True)
         for column in columns:
@@ -191,7 +193,7 @@ def _print_averages(target: Console, report: Report, lines: Sequence[tuple[Table
             # In two lines each it is no screen.
             elif table.selection == "last" or "\n" not in between:
                 accuracies.add_row(*fields)
-    target.print(accuracies)
+        target.print(accuracies)
     if compared and not in_one:
         heads = [visible(each.name) for each in compared]
         target.print(_average_differences(question, labels, heads, paired, wide=needed <= left))
@@ -265,9 +267,9 @@ def _accuracies(table: Table, width: int) -> Iterator[RichTable]:
     """One table; several where normalisers go down and not all lines fit across."""
     between = between_for(width)
     head = f"accuracy in %, {title(table)}"
-    if is_transposed(table.columns, table.lines):
+    if is_transposed(table.columns, table.lines, width):
         most = fitting(width, table.columns, [line.label for line in table.lines])
-        for lines in batched_lines(table.lines, most):
+        for lines in parts_of(table.lines, most, lambda line: line.point):
             labels = [folded_head(line.label) for line in lines]
             pairs = [(table, line) for line in lines]
             yield transposed_table(width, head, table.columns, labels, pairs)

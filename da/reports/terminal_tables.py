@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import box
 from rich.table import Table as RichTable
@@ -15,11 +15,13 @@ from da.reports.runs import Column
 from da.reports.tables import Line, Table
 from da.reports.texts import MOST_COLUMNS, field_text
 
+T = TypeVar("T")
+
 ROOMY, TIGHT = 120, 98
 """Seven columns fit from these widths on: ``59.5 ± 7.0``, ``59.5±7.0``, else in two lines."""
 
-TIGHTEST, MOST = 10, 15
-"""Characters of a column in which ``59.5±7.0`` is one line, and of one that has room."""
+NARROWEST, TIGHTEST, MOST = 7, 10, 15
+"""Characters of a column in which ``±12.3`` is one line, ``59.5±7.0`` is, and of one with room."""
 
 
 def plain_table(title: str, *first: str, fold: bool = False) -> RichTable:
@@ -76,9 +78,12 @@ def accuracy_fields(table: Table, line: Line, between: str) -> list[Text]:
     return texts
 
 
-def is_transposed(columns: Sequence[Column], lines: Sequence[Any]) -> bool:
-    """Whether normalisers go down: there are many, and fewer of what would go across then."""
-    return len(columns) > max(MOST_COLUMNS, len(lines))
+def is_transposed(columns: Sequence[Column], lines: Sequence[Any], width: int) -> bool:
+    """Whether normalisers go down: there are many, and what would go across then are fewer, or
+    they have no room across even where mean and deviation stand below each other.
+    """
+    crowded = width < NARROWEST * (len(columns) + 3)  # with a label as long as three of them
+    return len(columns) > MOST_COLUMNS and (len(columns) > len(lines) or crowded)
 
 
 def room_beside(width: int, columns: Sequence[Column]) -> int:
@@ -96,17 +101,21 @@ def _longest_word(label: str) -> int:
     return max(map(len, visible(label, keep="\n").split()), default=0)
 
 
-def batched_lines(lines: Sequence[Line], most: int) -> list[Sequence[Line]]:
-    """Lines in as few parts as can be, each of one point of a sweep if they are several.
+def parts_of(lines: Sequence[T], most: int, key: Callable[[T], Any]) -> list[Sequence[T]]:
+    """Lines in parts that fit across: all in one, or none with lines of two keys.
 
     Args:
-        lines: of a table.
+        lines: in which those of a key stand together.
         most: of them in a part.
+        key: of a line, what is to be told apart.
+
+    >>> parts_of("aab", 3, str), parts_of("aaab", 2, str)
+    (['aab'], [['a', 'a'], ['a'], ['b']])
     """
     if len(lines) <= most:
         return [lines]
-    of_points = [list(group) for _, group in groupby(lines, key=lambda line: line.point)]
-    return [part[i : i + most] for part in of_points for i in range(0, len(part), most)]
+    groups = [list(group) for _, group in groupby(lines, key=key)]
+    return [group[i : i + most] for group in groups for i in range(0, len(group), most)]
 
 
 def transposed_table(

@@ -200,6 +200,17 @@ def test_a_sweep_on_a_terminal_breaks_no_word_and_keeps_a_batch_size_in_one_tabl
         assert re.search(rf"^{re.escape(str(column))} .*\b{mean}\b", accuracies, re.MULTILINE)
 
 
+def test_a_screen_of_several_methods_at_several_points_has_a_table_for_each(tmp_path):
+    norms, methods_ = {key: {} for key in NORMS}, {"M": {}, "N": {}}
+    grid = made_grid(norms=norms, methods=methods_, sweep={"batch_size": (1, 8, 16, 64)})
+    said = said_by(*fill(tmp_path, grid, uneven), width=80)
+    accuracies = said.partition("difference in points")[0]
+    tables_of = accuracies.split("target accuracy in %")[1:]
+    named = [{*re.findall(r"\b[MN]\b", one.partition("─")[0])} for one in tables_of]
+    assert named == [{"M"}, {"N"}]
+    assert {*re.findall(r"batch\S*", accuracies)} == {"batch_size"}
+
+
 def test_a_report_of_a_sweep_begins_with_its_averages(swept):
     plan, runs = swept
     text = markdown(plan, runs, tables(plan, runs))
