@@ -161,6 +161,8 @@ def test_the_contract_suite_and_the_rules_of_the_house_cover_the_recipes(copy):
         "normaliser_target_statistics",
         "normaliser_of_domains_target_statistics",
         "normaliser_scope",
+        "normaliser_batch_size",
+        "normaliser_of_domains_batch_size",
         "deep",
         "adversarial",
         "norms",
