@@ -25,20 +25,22 @@ def uneven(cell):
     return round(0.3 + 0.02 * number + 0.05 * task + noise, 6)
 
 
-@pytest.fixture
-def grid(tmp_path):
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
     norms = {key: {} for key in NORMS}
-    return fill(tmp_path / "grid", made_grid(norms=norms, methods={"M": {}, "N": {}}), uneven)
+    return fill(
+        tmp_path_factory.mktemp("grid"), made_grid(norms=norms, methods={"M": {}, "N": {}}), uneven
+    )
 
 
-@pytest.fixture
-def swept(tmp_path):
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
     """One method at three batch sizes, of which `ln` diverged once at the largest."""
     norms = {key: {} for key in NORMS}
     sweep = {"batch_size": (1, 8, 64)}
     lost = lambda cell: (cell.norm, cell.task, cell.batch_size) == ("ln", "a->b", 64)  # noqa: E731
     rising = lambda cell: round(uneven(cell) + cell.batch_size / 500, 6)  # noqa: E731
-    return fill(tmp_path / "swept", made_grid(norms=norms, sweep=sweep), rising, lost)
+    return fill(tmp_path_factory.mktemp("swept"), made_grid(norms=norms, sweep=sweep), rising, lost)
 
 
 def said_by(plan, runs, width, full=False):
