@@ -219,7 +219,7 @@ class Method(StagedModule, ABC):
         needed = normaliser(norm, **(self.hparams["norm_options"] or {})).needs_target
         seen = self.needs.target and any(stage.target for stage in self.stages())
         if needed and not seen:
-            raise unseen_target(norm, type(self).__name__)
+            raise UserError(unseen_target(norm, type(self).__name__))
 
     def _refuse_cpu(self) -> None:
         norm = self.hparams["norm"]

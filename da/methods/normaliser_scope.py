@@ -27,14 +27,14 @@ def refuse_scope(scope: Sequence[str]) -> None:
             raise UserError(f"scope: {part} is named twice; name each part once")
 
 
-def unseen_target(norm: str, method: str) -> UserError:
-    """The error for a normaliser that learns something of a target that is never forwarded.
+def unseen_target(norm: str, method: str) -> str:
+    """What is wrong with a normaliser that learns something of a target that is never forwarded.
 
     Args:
         norm: its name.
         method: name of the method.
     """
-    return UserError(
+    return (
         f"norm '{norm}' keeps something of the target, which {method} never "
         "forwards in training: it would stay as it began; use a method that does, or "
         "another norm"

@@ -21,7 +21,7 @@ from da.norms.running_statistics import (
 )
 from da.norms.weight_align.conversion import Conversion, LayerError, convert_pretrained
 from da.norms.weight_align.layers import align, fold, naive_align
-from da.norms.weight_align.normaliser import WeightAlign
+from da.norms.weight_align.normaliser import WeightAlign, own_options
 from da.norms.weight_align.sharing import aligned_once
 
 __all__ = [
@@ -78,7 +78,7 @@ def normaliser(name: str, **options: Any) -> Normaliser:
         return _with_options(kinds[name], name, options)
     _, _, activation = name.partition("+")
     if "activation" in options:
-        raise unknown_option(name, "activation", _without_activation(WeightAlign))
+        raise unknown_option(name, "activation", own_options())
     return WeightAlign(activation=activation or None, **options)
 
 
@@ -100,7 +100,3 @@ def _with_options(kind: type[Normaliser], name: str, options: dict[str, Any]) ->
         if option not in options_of(kind):
             raise unknown_option(name, option, options_of(kind))
     return kind(**options)
-
-
-def _without_activation(kind: type[Normaliser]) -> list[str]:
-    return [option for option in options_of(kind) if option != "activation"]

@@ -64,14 +64,15 @@ def sections(shown: Sequence[Table]) -> list[Section]:
 
     Nothing where there are few normalisers.
     """
-    found = {f"{table.name}, {table.row}": against_baseline(table) for table in headline(shown)}
+    tables = headline(shown)
+    found = {f"{table.name}, {table.row}": against_baseline(table) for table in tables}
     norms = list(dict.fromkeys(norm for compared in found.values() for norm in compared))
     if len(norms) < FEWEST:
         return []
-    table = headline(shown)[0]  # the tasks of all are the same
     held = {name: _together(compared) for name, compared in found.items()}
     rows = [
-        [norm, *(_text(found[name].get(norm), norm in held[name], table) for name in found)]
+        # The tasks of all tables are the same.
+        [norm, *(_text(found[name].get(norm), norm in held[name], tables[0]) for name in found)]
         for norm in norms
     ]
     text = (

@@ -123,14 +123,28 @@ def add_legend(figure: Any, *panels: Any) -> None:
         figure: of matplotlib.
         panels: whose lines it names, each name once.
     """
-    drawn = [panel.get_legend_handles_labels() for panel in panels]
-    by_name = {name: handle for some in drawn for handle, name in zip(*some, strict=True)}
-    handles, names = list(by_name.values()), list(by_name)
-    longest = max(map(len, names), default=1)
+    handles = named_lines(panels)
+    longest = max(map(len, handles), default=1)
     fitting = int(figure.get_size_inches()[0] / (0.55 + 0.085 * longest))
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=min(4, len(names), max(1, fitting))
-    )
+    columns = min(4, len(handles), max(1, fitting))
+    figure.legend(handles.values(), [*handles], loc="outside lower center", ncols=columns)
+
+
+def named_lines(panels: Iterable[Any]) -> dict[str, Any]:
+    """What a legend of several panels shows: each name once, with its line."""
+    drawn = [panel.get_legend_handles_labels() for panel in panels]
+    return {name: handle for some in drawn for handle, name in zip(*some, strict=True)}
+
+
+def form_style(form: str) -> dict[str, Any]:
+    """Colour and marker of a form where colours don't tell normalisers apart; of a re-estimated
+    one the marker is open.
+    """
+    return {
+        "color": COLOURS[list(MARKERS).index(form)] if form in MARKERS else "black",
+        "marker": MARKERS.get(form, "d"),
+        "markerfacecolor": "none" if form else None,
+    }
 
 
 def series(

@@ -24,7 +24,13 @@ from da.reports.figure_style import (
 )
 from da.reports.normaliser_rows import many_normalisers, normaliser_rows
 from da.reports.runs import Column
-from da.reports.swept_averages import absent_at, average_over, common_tasks, swept_text
+from da.reports.swept_averages import (
+    absent_at,
+    average_over,
+    common_tasks,
+    over_text,
+    swept_text,
+)
 from da.reports.swept_panels import swept_panels
 from da.reports.tables import Table
 
@@ -134,7 +140,7 @@ def _sweep(plan: Plan, tables: list[Table], name: str) -> Any:
     for table in tables:
         row = groups.index((table.method, table.row))
         axis = axes[row, 0 if table.stream == "source/test" else 1]
-        tasks, common = common_tasks(table)
+        _, common = common_tasks(table)
         for number, (column, style) in enumerate(column_styles(table.columns).items()):
             values = [point[name] for point in plan.grid.points()]
             found = [average_over(table, column, point, common) for point in plan.grid.points()]
@@ -145,10 +151,8 @@ def _sweep(plan: Plan, tables: list[Table], name: str) -> Any:
             crosses(axis, absent_at(table, column, name), style, number)
         scale_to(axis, plan.grid.sweep[name])
         domain = table.stream.partition("/")[0]
-        over = "" if common == tasks else f", {len(common)} of {len(tasks)} tasks"
-        axis.set_title(
-            f"{table.method}\n{table.row} learning rate, last epoch{over}", fontsize="medium"
-        )
+        title = f"{table.method}\n{table.row} learning rate, last epoch{over_text(table)}"
+        axis.set_title(title, fontsize="medium")
         axis.set_ylabel(f"{domain} accuracy (%)")
         axis.set_xlabel(swept_text(name))
         axis.grid(color="0.9")

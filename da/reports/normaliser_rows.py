@@ -12,9 +12,9 @@ from da.ops.shown_text import shorten
 from da.reports.figure_style import (
     COLOURS,
     CROSS,
-    MARKERS,
     NAME,
     add_legend,
+    form_style,
     limit_to_percents,
     name_of,
 )
@@ -76,7 +76,7 @@ def _draw(axis: Any, line: Line, columns: Sequence[Column], norms: Sequence[str]
     """A point for each normaliser, and others for its re-estimated forms."""
     for form in dict.fromkeys(column.form for column in columns):
         mine = [column for column in columns if column.form == form]
-        colour = COLOURS[list(MARKERS).index(form)] if form in MARKERS else "black"
+        style = form_style(form)
         known = [(norms.index(c.norm), s) for c in mine if (s := line.fields[c].summary)]
         axis.errorbar(
             [100 * one.mean for _, one in known],
@@ -85,12 +85,10 @@ def _draw(axis: Any, line: Line, columns: Sequence[Column], norms: Sequence[str]
             ls="none",
             ms=5,
             lw=1,
-            color=colour,
-            marker=MARKERS.get(form, "d"),
-            markerfacecolor="none" if form else None,
             label=form or "as trained",
+            **style,
         )
         absent = [norms.index(c.norm) for c in mine if not line.fields[c].complete]
         if absent and not form:
             at = axis.get_yaxis_transform()
-            axis.plot([0.02] * len(absent), absent, CROSS, ms=5, color=colour, transform=at)
+            axis.plot([0.02] * len(absent), absent, CROSS, ms=5, color=style["color"], transform=at)

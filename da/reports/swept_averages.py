@@ -33,13 +33,20 @@ def average_over(
 
 def absent_at(table: Table, column: Column, name: str) -> list[float]:
     """The values of a sweep at which runs of a column diverged or are missing, on any task."""
-    return sorted(
-        {
-            line.point[name]
-            for line in table.lines
-            if not line.is_average and not line.fields[column].complete
-        }
-    )
+    values = {line.point[name] for line in table.lines}
+    return sorted(value for value in values if lacks(table, column, {name: value}))
+
+
+def lacks(table: Table, column: Column, point: dict[str, Any]) -> bool:
+    """Whether runs of a point diverged or are missing, on any task."""
+    lines = [x for x in table.lines if x.point == point and not x.is_average]
+    return not all(line.fields[column].complete for line in lines)
+
+
+def over_text(table: Table) -> str:
+    """Of how many tasks the averages of a chart are, where these are not all; else nothing."""
+    tasks, common = common_tasks(table)
+    return "" if common == tasks else f", {len(common)} of {len(tasks)} tasks"
 
 
 def swept_text(name: str) -> str:

@@ -11,17 +11,16 @@ from typing import Any
 
 from da.ops.shown_text import shorten
 from da.reports.figure_style import (
-    COLOURS,
-    MARKERS,
     NAME,
     add_legend,
     crosses,
+    form_style,
     limit_to_percents,
     scale_to,
     series,
 )
 from da.reports.runs import Column
-from da.reports.swept_averages import absent_at, average_over, common_tasks, swept_text
+from da.reports.swept_averages import absent_at, average_over, common_tasks, over_text, swept_text
 from da.reports.tables import Table
 
 ACROSS = 5
@@ -54,10 +53,9 @@ def swept_panels(tables: Sequence[Table], name: str, values: Sequence[float]) ->
     for part, group in zip(parts, groups, strict=True):
         mine = {t.stream: t for t in tables if (t.method, t.row) == group}
         target, source = mine["target/test"], mine.get("source/test")
-        tasks, common = common_tasks(target)
-        over = "" if common == tasks else f", {len(common)} of {len(tasks)} tasks"
         method, row = group
-        part.suptitle(f"{method}, {row} learning rate, last epoch{over}", fontsize="medium")
+        title = f"{method}, {row} learning rate, last epoch{over_text(target)}"
+        part.suptitle(title, fontsize="medium")
         panels = part.subplots(down, ACROSS, sharex=True, sharey=True, squeeze=False).ravel()
         for spare in panels[len(norms) :]:
             spare.set_visible(False)
@@ -96,12 +94,7 @@ def _draw(
     for column in target.columns:
         if column.norm != norm:
             continue
-        known = column.form in MARKERS
-        style = {
-            "color": COLOURS[list(MARKERS).index(column.form)] if known else "black",
-            "marker": MARKERS.get(column.form, "d"),
-            "markerfacecolor": "none" if column.form else None,
-        }
+        style = form_style(column.form)
         label = f"target, {column.form or 'as trained'}"
         panel.errorbar(*points(target, column), lw=1.2, ms=4, capsize=2, label=label, **style)
         if not column.form:

@@ -11,7 +11,7 @@ from typing import Any
 
 from da.grids.statistics_study import Question
 from da.ops.shown_text import shorten
-from da.reports.figure_style import COLOURS, NAME
+from da.reports.figure_style import COLOURS, NAME, named_lines
 from da.reports.target_statistics import TITLES, WAYS, axis
 from da.reports.target_statistics_answers import Answers
 
@@ -46,10 +46,9 @@ def draw_panels(answers: Answers, question: Question) -> Any:
 
 def add_titles(figure: Any, panels: Iterable[Any], question: Question) -> None:
     """What the picture asks above its panels, and below them the names of all their lines."""
-    drawn = [panel.get_legend_handles_labels() for panel in panels]
-    by_name = {name: handle for some in drawn for handle, name in zip(*some, strict=True)}
-    names = list(by_name)
-    figure.legend(by_name.values(), names, loc="outside lower center", ncols=min(6, len(names)))
+    handles = named_lines(panels)
+    columns = min(6, len(handles))
+    figure.legend(handles.values(), [*handles], loc="outside lower center", ncols=columns)
     band = "band: one standard deviation over seeds of the mean over tasks"
     figure.suptitle(f"{TITLES[question]} ({band})", fontsize="medium")
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from da.ops.shown_text import visible
 from da.reports.runs import Column
 from da.reports.tables import Line, Table
-from da.reports.texts import MOST_COLUMNS, field_text
+from da.reports.texts import MOST_COLUMNS, field_text, normalisers_go_down
 
 T = TypeVar("T")
 
@@ -79,11 +79,12 @@ def accuracy_fields(table: Table, line: Line, between: str) -> list[Text]:
 
 
 def is_transposed(columns: Sequence[Column], lines: Sequence[Any], width: int) -> bool:
-    """Whether normalisers go down: there are many, and what would go across then are fewer, or
-    they have no room across even where mean and deviation stand below each other.
+    """Whether normalisers go down: also where there are many, and they have no room across even
+    with mean and deviation below each other.
     """
     crowded = width < NARROWEST * (len(columns) + 3)  # with a label as long as three of them
-    return len(columns) > MOST_COLUMNS and (len(columns) > len(lines) or crowded)
+    many = len(columns) > MOST_COLUMNS
+    return normalisers_go_down(columns, lines) or (many and crowded)
 
 
 def room_beside(width: int, columns: Sequence[Column]) -> int:

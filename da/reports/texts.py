@@ -263,6 +263,11 @@ def missing(runs: Iterable[Run], out: str = "") -> list[str]:
     return lines
 
 
+def normalisers_go_down(columns: Sequence[Any], lines: Sequence[Any]) -> bool:
+    """Whether they are the rows of a table: they are many, and more than what then goes across."""
+    return len(columns) > max(MOST_COLUMNS, len(lines))
+
+
 def transposed(
     header: Sequence[str], rows: Iterable[Sequence[Any]], first: str = "normaliser"
 ) -> tuple[list[str], list[list[Any]]]:

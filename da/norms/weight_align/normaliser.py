@@ -333,6 +333,11 @@ def _refuse_unalignable(layer: nn.Module, name: str) -> None:
         )
 
 
+def own_options() -> list[str]:
+    """The options of ``wa`` and its like, whose activation normaliser is in their names."""
+    return [option for option in options_of(WeightAlign) if option != "activation"]
+
+
 def _activation_normaliser(
     name: str | None, options: dict[str, Any]
 ) -> ActivationNormaliser | None:
@@ -348,6 +353,5 @@ def _activation_normaliser(
     for option in options:
         if option not in theirs:
             label = "wa" if name is None else f"wa+{name}"
-            ours = [one for one in options_of(WeightAlign) if one != "activation"]
-            raise unknown_option(label, option, [*ours, *theirs])
+            raise unknown_option(label, option, [*own_options(), *theirs])
     return None if name is None else kinds[name](**options)

@@ -20,6 +20,7 @@ from da.reports.texts import (
     grid_table,
     left_out_texts,
     missing,
+    normalisers_go_down,
     notes,
     paired_text,
     partial,
@@ -135,7 +136,7 @@ def _accuracies(table: Table) -> list[str]:
     for line in table.lines:
         error = "–" if line.sampling_error is None else f"{percent(line.sampling_error)} ({line.n})"
         rows.append([line.label, *accuracy_texts(table, line), "" if line.is_average else error])
-    if len(table.columns) > max(MOST_COLUMNS, len(rows)):
+    if normalisers_go_down(table.columns, rows):
         header, rows = transposed(header, rows)
     return _grid(header, rows)
 

@@ -13,14 +13,20 @@ from da.reports.model import Report
 from da.reports.page.charts import COLOURS, Axis, Interval, Line, chart, forest
 from da.reports.runs import Column
 from da.reports.statistics import Paired
-from da.reports.swept_averages import average_over, common_tasks, swept_text
+from da.reports.swept_averages import (
+    average_over,
+    common_tasks,
+    lacks,
+    over_text,
+    swept_text,
+)
 from da.reports.tables import Line as TableLine
 from da.reports.tables import Table, point_text
 from da.reports.texts import (
-    MOST_COLUMNS,
     Strong,
     accuracy_texts,
     left_out_texts,
+    normalisers_go_down,
     notes,
     paired_text,
     percent,
@@ -182,7 +188,7 @@ def _shown(table: Table) -> Shown:
         [*notes(table), *left_out_texts(table)],
         verdict(table),
     )
-    if len(table.columns) <= max(MOST_COLUMNS, len(table.lines)):
+    if not normalisers_go_down(table.columns, table.lines):
         return shown
     lines = [[line.label, *accuracy_cells(table, line)] for line in table.lines]
     across, rows = transposed([*header[:1], *map(str, table.columns)], lines)
@@ -314,7 +320,7 @@ def _sweeps(report: Report, tables: Sequence[Table]) -> list[tuple[str, Markup]]
 
 
 def _sweep(table: Table, name: str, values: list[Any], rest: dict[str, Any]) -> tuple[str, Markup]:
-    tasks, common = common_tasks(table)
+    _, common = common_tasks(table)
     styled = styles(table.columns)
     lines = []
     for column in table.columns:
@@ -328,21 +334,12 @@ def _sweep(table: Table, name: str, values: list[Any], rest: dict[str, Any]) -> 
                 [(i, 100 * whole.mean) for i, whole in known],
                 shape,
                 deviations=[100 * (whole.std or 0.0) for _, whole in known],
-                absent=[
-                    i for i, v in enumerate(values) if _lacks(table, column, {**rest, name: v})
-                ],
+                absent=[i for i, v in enumerate(values) if lacks(table, column, {**rest, name: v})],
             )
         )
     domain = table.stream.partition("/")[0]
     where = f", {point_text(rest)}" if rest else ""
-    over = "" if common == tasks else f", {len(common)} of {len(tasks)} tasks"
     short = swept_text(name)
-    heading = f"{domain} accuracy in percent against {short}{where}, last epoch{over}"
+    heading = f"{domain} accuracy in percent against {short}{where}, last epoch{over_text(table)}"
     labels = [(i, f"{v:g}" if isinstance(v, float) else str(v)) for i, v in enumerate(values)]
     return heading, chart(heading, lines, Axis(short, labels, (0, len(values) - 1)))
-
-
-def _lacks(table: Table, column: Column, point: dict[str, Any]) -> bool:
-    """Whether runs of a point diverged or are missing, on any task."""
-    lines = [x for x in table.lines if x.point == point and not x.is_average]
-    return not all(line.fields[column].complete for line in lines)
