@@ -7,12 +7,14 @@ import pytest
 import pytorch_lightning as L
 import torch
 from short_runs import digits, epochs_of_all_stages, fit, small
+from torch import nn
 
 from da.engine.components import available_methods, parameters_of
 from da.errors import Diverged, UserError
 from da.methods.base import Method
 from da.networks.network import Network
 from da.norms import normaliser, normaliser_names
+from da.norms.autodial import AutoDialLayer
 from da.selection.base import available_scores
 
 METHODS = available_methods()
@@ -48,16 +50,23 @@ ALL_TRIPLES = [
     *itertools.product(METHODS, ["joint"], NORMS),
     *itertools.product(METHODS, ["separate"], ("bn", "wa", "wa+bn", "gn", *OF_DOMAINS)),
 ]
+# Six updates of a batch, each normalised with the running averages of the other domain: rn's gates
+# diverge at the rate that all others take.
+LOWER_RATE = {("MCD", "separate", "rn"): 0.01}
 LONG = [pytest.param(*one, marks=pytest.mark.long) for one in ALL_TRIPLES if one not in TRIPLES]
 
 
 @pytest.mark.parametrize(("name", "mode", "norm"), [*TRIPLES, *LONG])
 def test_every_trainable_parameter_moves_and_stays_finite(name, mode, norm, start):
-    options = {"weight_decay": 0.0, "lr": 0.05, "anneal_alpha": 0.0, **start(norm)}
+    lr = LOWER_RATE.get((name, mode, norm), 0.05)
+    options = {"weight_decay": 0.0, "lr": lr, "anneal_alpha": 0.0, **start(norm)}
     # What only the target has does not move as long as no pseudo-label of the target is sure.
     known = parameters_of(METHODS[name])
     options |= {option: 0.0 for option in ("threshold", "confidence") if option in known}
     module = build(name, forward_mode=mode, norm=norm, **options)
+    for layer in module.modules():
+        if isinstance(layer, AutoDialLayer):  # begins at a bound, to which a step may take it back
+            nn.init.constant_(layer.alpha, 0.75)
     before = {k: p.detach().clone() for k, p in module.named_parameters() if p.requires_grad}
     # The second step moves what a zero initialisation hid; a gradient reversal begins at 0.
     data = digits(batch_size=8, steps_per_epoch=3)
