@@ -64,9 +64,12 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @contextmanager
 def seeded(*parts: object) -> Iterator[None]:
-    """Runs a block under torch's CPU random state seeded by name, and restores it afterwards."""
+    """Runs a block under torch's CPU random state seeded by name, and restores it afterwards.
+
+    The generators of other devices are left alone, which ``torch.manual_seed`` would seed, too.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(*parts))
+        torch.default_generator.manual_seed(derive_seed(*parts))
         yield
 
 
