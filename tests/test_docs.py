@@ -93,6 +93,7 @@ def copy(tmp_path_factory) -> Path:
     return place
 
 
+@pytest.mark.long
 def test_the_recipes_run_as_printed(copy):
     """One after the other in one process, since each start of one loads PyTorch."""
     lines = []

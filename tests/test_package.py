@@ -98,6 +98,7 @@ def files_of(folder: str, pattern: str) -> list[str]:
     return [p.relative_to(ROOT).as_posix() for p in found if "__pycache__" not in p.parts]
 
 
+@pytest.mark.long
 def test_installed_it_trains_as_a_checkout_does_beside_another_datasets(
     site, foreign, tmp_path, monkeypatch, capsys
 ):

@@ -31,6 +31,7 @@ def test_a_row_for_each_way_and_for_each_layer(capsys: pytest.CaptureFixture[str
     assert out[-1].startswith("mobilenet_v3_small, 20 images of 16 × 16;")
 
 
+@pytest.mark.long
 def test_a_network_of_a_file_is_measured_on_every_domain(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

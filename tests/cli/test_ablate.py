@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from long_cases import rest_long
 from refusing import refused
 
 import run
@@ -162,7 +163,10 @@ def test_each_misfortune_costs_its_cell_alone(bench):
     assert "(1 of 8)" in said
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.mark.parametrize(("number", "code"), rest_long(SIGNALS, SIGNALS[:1]))
 def test_an_interruption_keeps_what_is_finished(bench, number, code):
     b = bench({"1": 60, "2": 60})
     process = b.start("--workers", "2")
@@ -183,6 +187,7 @@ def test_an_interruption_keeps_what_is_finished(bench, number, code):
     assert sum(after.values()) == sum(before.values()) + 4
 
 
+@pytest.mark.long
 def test_a_killed_driver_takes_its_workers_along_and_is_resumed(bench):
     b = bench({"2": 60})
     process = b.start("--workers", "2")
@@ -214,7 +219,7 @@ def test_kills_at_any_time_never_run_a_finished_cell_again(bench):
     assert b.results() == 40
 
 
-@pytest.mark.parametrize("command", ["ablate", "dry run", "report"])
+@pytest.mark.parametrize("command", rest_long(["ablate", "dry run", "report"], ["ablate"]))
 def test_a_damaged_result_is_refused_by_name_in_one_line(bench, command, monkeypatch):
     b = bench({})
     assert b.run()[0] == 0
@@ -381,6 +386,7 @@ def test_a_dry_run_says_what_the_grid_could_detect(bench):
     assert "--deviation: only with --dry-run" in said
 
 
+@pytest.mark.long
 def test_seeds_are_added_until_the_named_half_width(bench):
     b = bench({}, VARYING.replace("[a->b]", "[a->b, b->a]"))
     code, said = b.run("--seeds", "0-3", "--stop-at", "1")
@@ -495,6 +501,7 @@ def test_tune_then_ablate_with_the_tuned_rates(bench):
     assert ", tuned learning rate" in said
 
 
+@pytest.mark.long
 def test_a_normaliser_that_no_rate_works_for_costs_its_cells_alone(bench):
     tuned = GRID.replace("lr: published", "lr: tuned\ntuned: tuned.yaml")
     b = bench({"wa": "diverge"}, tuned)
@@ -518,6 +525,7 @@ def test_a_normaliser_that_no_rate_works_for_costs_its_cells_alone(bench):
     assert "tune again: python run.py tune grid.yaml (or use --lr published)" in said
 
 
+@pytest.mark.long
 def test_a_trial_that_fails_is_named_and_the_rest_of_the_table_is_written(bench):
     b = bench({"wa": "raise"}, GRID.replace("lr: published", "lr: tuned\ntuned: tuned.yaml"))
     code, said = b.run(command="tune")

@@ -166,7 +166,7 @@ def file_of(network, layout, folder):
     [
         pytest.param("whole", "plain", marks=pytest.mark.long),
         ("whole", "a loop's"),
-        ("split", "safetensors"),
+        pytest.param("split", "safetensors", marks=pytest.mark.long),
     ],
 )
 def test_a_checkpoint_from_elsewhere_scores_as_in_a_plain_loop_in_every_form(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from long_cases import rest_long
 from PIL import Image
 
 import run
@@ -153,7 +154,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("options", rest_long(OPTIONS, list(OPTIONS)[::3]))
 def test_a_bad_option_is_one_line(call, options):
     code, said = call(f"fit {options}")
     assert code == 2

@@ -35,7 +35,10 @@ def predicted(path):
 
 @pytest.mark.parametrize(
     ("form", "norm"),
-    [("onnx", "wa"), ("torch-export", "bn"), ("safetensors", "wa"), ("torch", "bn")],
+    [
+        pytest.param("onnx", "wa", marks=pytest.mark.long),
+        *(("torch-export", "bn"), ("safetensors", "wa"), ("torch", "bn")),
+    ],
 )
 def test_an_exported_network_predicts_as_the_checkpoint(
     tmp_path, call, trained, two_domains, form, norm

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import pytorch_lightning as L
+from long_cases import rest_long
 from pytorch_lightning import callbacks as of_lightning
 
 import run
@@ -116,7 +117,7 @@ WORKS = {
 }
 
 
-@pytest.mark.parametrize("name", WORKS)
+@pytest.mark.parametrize("name", rest_long(WORKS, list(WORKS)[::3]))
 def test_an_option_that_works(fit, name):
     skip_what_is_newer(name)
     options, shown = WORKS[name]
@@ -161,7 +162,7 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.parametrize("name", rest_long(REFUSALS, list(REFUSALS)[::3]))
 def test_a_value_that_is_refused(fit, tmp_path, name):
     skip_what_is_newer(name)
     value, text = REFUSALS[name]

@@ -65,6 +65,7 @@ def test_every_step_of_every_training_is_measured(call):
         assert free[2]["features"] != clipped[2]["features"]
 
 
+@pytest.mark.long
 def test_both_domains_count_whether_they_are_forwarded_together_or_one_by_one(call):
     first = {}
     for mode in ("joint", "separate"):
@@ -73,6 +74,7 @@ def test_both_domains_count_whether_they_are_forwarded_together_or_one_by_one(ca
     assert first["separate"] == pytest.approx(first["joint"], rel=1e-4)
 
 
+@pytest.mark.long
 def test_the_sources_logits_depend_on_the_target_beside_it_with_batch_norm_alone(call):
     rows, _ = call(*ADVERSARIAL, "--norms", "bn,wa")
     bn, wa = ([float(row["batch_dependence"]) for row in steps] for steps in rows.values())
@@ -105,7 +107,7 @@ def test_asking_what_the_source_alone_gives_changes_nothing(batch):
     ("norm", "clip"),
     [
         ("wa", "1e-3"),
-        ("bn", "off"),
+        pytest.param("bn", "off", marks=pytest.mark.long),
         pytest.param("wa", "off", marks=pytest.mark.long),
         pytest.param("bn", "1e-3", marks=pytest.mark.long),
     ],

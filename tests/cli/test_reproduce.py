@@ -107,6 +107,7 @@ def test_published_averages_agree_with_their_parts_or_say_what_those_average(nam
     assert compared == AVERAGES[name]
 
 
+@pytest.mark.long
 def test_dann_on_a_tree_of_the_shape_of_office31(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = tree(tmp_path / "data", Office31, Office31.domains, "{domain}/images")
@@ -243,7 +244,10 @@ def test_a_fit_has_the_published_rates_and_reversal_at_every_step(
 @pytest.mark.parametrize(
     ("options", "words", "real"),
     [
-        (["--root", "nowhere", "--device", "cpu"], "root 'nowhere' is not a folder", True),
+        pytest.param(
+            *(["--root", "nowhere", "--device", "cpu"], "root 'nowhere' is not a folder", True),
+            marks=pytest.mark.long,
+        ),
         (["--root", "nowhere", "--device", "cpu"], "root 'nowhere' is not a folder", False),
         (["--device", "cpu"], "root is missing", False),
         (["--root", ".", "--device", "cpu"], "domain 'amazon' of Office-31 is not in", False),

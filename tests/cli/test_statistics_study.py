@@ -93,6 +93,7 @@ def test_pictures_of_answers_that_are_no_more_are_removed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_way_that_is_not_defined_for_a_network_is_a_dash(bench):
     (bench.folder / "study.yaml").write_text(STUDY.replace("[bn, wa]", "[dsbn, bn, wa]"))
     code, said = study(bench, "--seeds", "0")
@@ -297,6 +298,7 @@ def test_the_digits_are_asked_of_the_default_grids_cells():
     assert ids(part, whole.norms) == ids(whole, whole.norms)
 
 
+@pytest.mark.long
 def test_a_study_of_many_networks_has_a_panel_for_each(bench, monkeypatch):
     (bench.folder / "study.yaml").write_text(STUDY.replace("[bn, wa]", "[dsbn, bn, wa]"))
     code, said = study(bench, "--seeds", "0")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from long_cases import rest_long
 from torch import nn
 
 from da.discovery import subclasses
@@ -28,7 +29,7 @@ def test_names_are_unique_and_known():
     assert set(SMALL) <= set(NAMES)
 
 
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", rest_long([32, 64], [32]))
 @pytest.mark.parametrize("name", NAMES)
 def test_num_features_is_the_width_of_the_output(name, size):
     model = on_meta(name)

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import pytorch_lightning as L
 import torch
+from long_cases import rest_long
 from short_runs import digits, epochs_of_all_stages, fit, small
 from torch import nn
 
@@ -18,6 +19,8 @@ from da.norms.autodial import AutoDialLayer
 from da.selection.base import available_scores
 
 METHODS = available_methods()
+# A loss of one kind each, several updates, views, averages of weights, stages.
+KINDS = ("SourceOnly", "DANN", "JAN", "MCD", "SDAT", "ADDA", "FixMatch", "MeanTeacher", "SHOT")
 
 
 def build(name: str, **options) -> Method:
@@ -120,7 +123,7 @@ def test_each_loss_term_is_logged_and_a_batch_counts_once(name):
     assert set(module.logged_terms) <= set(seen.logged[-1])
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", rest_long(METHODS, KINDS))
 def test_joint_and_separate_agree_with_weightalign_and_not_with_batch_norm(name):
     found = {}
     for norm in ("wa", "bn"):
@@ -144,7 +147,7 @@ def test_checkpoint_round_trip_gives_equal_outputs(name, batch, tmp_path):
     assert torch.equal(module.eval()(images), other.eval()(images))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", rest_long(METHODS, KINDS))
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(name, tmp_path):
     whole, half, rest = (small(METHODS[name], norm="wa", seed=1) for _ in range(3))
     fit(whole, epochs=2)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from long_cases import rest_long
 from PIL import Image
 
 from da.errors import UserError
@@ -184,7 +185,7 @@ def options_workers(path):
     return 2 if path.name.endswith("workers") else 0
 
 
-@pytest.mark.parametrize("place", ["alone", "workers"])
+@pytest.mark.parametrize("place", rest_long(["alone", "workers"], ["alone"]))
 def test_lightning_sees_a_new_order_each_epoch_and_resumes_it(toy, tmp_path, place):
     path = tmp_path / place
     path.mkdir()

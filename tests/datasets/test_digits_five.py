@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torchvision.datasets as published
+from long_cases import rest_long
 from PIL import Image
 from refusing import refused
 
@@ -270,7 +271,10 @@ def test_fetch_ends_in_sets_that_are_read_and_a_second_one_downloads_nothing(
         ("empty", "is empty"),
     ],
 )
-@pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "usps.bz2", "test_32x32.mat"])
+@pytest.mark.parametrize(
+    "name",
+    rest_long(["train-images-idx3-ubyte.gz", "usps.bz2", "test_32x32.mat"], ["usps.bz2"]),
+)
 def test_one_bad_file_is_one_line_and_stops_no_other(
     server, elsewhere, tmp_path, capsys, how, words, name
 ):
@@ -384,6 +388,7 @@ def test_an_interrupted_fetch_goes_on(server, elsewhere, stalling, tmp_path, cap
     assert files(tmp_path / "set") == WHOLE
 
 
+@pytest.mark.long
 def test_a_terminal_gets_no_line_of_a_bar_that_is_over(elsewhere, tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     ours, theirs = pty.openpty()

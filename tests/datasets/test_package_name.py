@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
@@ -61,6 +63,7 @@ def run_under(name, folder, script):
     )
 
 
+@pytest.mark.long
 def test_it_works_under_another_name_and_gives_the_same_identities(tmp_path, monkeypatch, capsys):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()

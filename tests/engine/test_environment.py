@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from long_cases import rest_long
 
 import run
 
@@ -59,11 +60,7 @@ ENVIRONMENTS = {
 }
 
 
-def long(names):
-    return [pytest.param(name, marks=pytest.mark.long) for name in names]
-
-
-@pytest.mark.parametrize("name", ["all", *long(ENVIRONMENTS)])
+@pytest.mark.parametrize("name", rest_long(["all", *ENVIRONMENTS], ["all"]))
 def test_variables_change_nothing_and_are_named_in_one_line(tmp_path, calm, name):
     every = {key: value for some in ENVIRONMENTS.values() for key, value in some.items()}
     variables = every if name == "all" else ENVIRONMENTS[name]
@@ -97,7 +94,7 @@ STREAMS = {
 STREAMS["bare"] = STREAMS["C"] | STREAMS["ascii"]
 
 
-@pytest.mark.parametrize("name", ["closed", "bare", *long(["C", "ascii"])])
+@pytest.mark.parametrize("name", rest_long(STREAMS, ["closed"]))
 def test_streams_that_are_closed_or_bare_stop_nothing(tmp_path, calm, name):
     done = fit(tmp_path, "--out", "run", closed=name == "closed", **STREAMS[name])
     assert (done.returncode, done.stderr) == (0, "")

@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 import torchvision
+from long_cases import rest_long
 from torch import nn
 
 from da.errors import UserError
@@ -83,7 +84,10 @@ def test_every_normaliser_loads_elsewhere_unless_it_reads_the_image(norm, start)
     torch.testing.assert_close(logits(again), logits(module), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["bn", "wa", "wa+bn", "dsbn", "none", "brn", "bn-sync"])
+TRAINED_WITH = ["bn", "wa", "wa+bn", "dsbn", "none", "brn", "bn-sync"]
+
+
+@pytest.mark.parametrize("norm", rest_long(TRAINED_WITH, ["wa", "dsbn"]))
 def test_torchvision_loads_a_network_whatever_it_was_trained_with(norm):
     module = trained(backbone="resnet18", norm=norm)
     named = library_network(plain_network(module.evaluated()), "resnet18")

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from long_cases import rest_long
 
 from da.cli._published import settings
 from da.engine.components import available_methods, find_data
@@ -271,7 +272,7 @@ def test_a_number_whose_settings_are_not_ours_says_what_differs(name):
     assert forwards == {band: "joint" if band in joint else "separate" for band in forwards}
 
 
-@pytest.mark.parametrize("name", published())
+@pytest.mark.parametrize("name", rest_long(published(), ["digits", "domainnet126", "visda"]))
 def test_fit_takes_what_a_grid_would_train(name):
     for cell in cells(name):
         named = {"--model": cell.method, "--data.source": cell.source, "--data.target": cell.target}

@@ -531,10 +531,10 @@ class Kill(L.Callback):
 @pytest.mark.parametrize(
     ("norm", "network", "workers"),
     [
-        ("bn", "digits_resnet", 0),
         ("wa", "digits_resnet", 0),
-        ("wa", "digits_resnet", 2),
         ("bn", "dtn", 2),  # with dropout
+        pytest.param("bn", "digits_resnet", 0, marks=pytest.mark.long),
+        pytest.param("wa", "digits_resnet", 2, marks=pytest.mark.long),
     ],
 )
 def test_a_resumed_run_ends_as_if_it_had_not_been_stopped(norm, network, workers, tmp_path):

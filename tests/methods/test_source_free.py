@@ -6,6 +6,7 @@ import pickle
 import pytest
 import pytorch_lightning as L
 import torch
+from long_cases import rest_long
 from refusing import refused
 from short_runs import digits, fit, small, some_normalisers
 from torch import nn
@@ -244,10 +245,11 @@ class SaveAt(L.Callback):
 
 @both
 @pytest.mark.parametrize("norm", ["bn", "wa"])
-@pytest.mark.parametrize("step", [2, 6, 7, 11])  # of 12; adaptation begins with the seventh
+@pytest.mark.parametrize("step", rest_long([2, 6, 7, 11], [6, 11]))
 def test_a_run_that_is_resumed_within_an_epoch_ends_as_the_whole(kind, norm, step, tmp_path):
     whole, rest = (small(kind, norm=norm, seed=1, adaptation_factor=0.3) for _ in range(2))
     path = tmp_path / "within.ckpt"
+    # Of 12 steps; the adaptation begins with the seventh.
     fit(whole, epochs=4, callbacks=[SaveAt(path, step)])
     torch.manual_seed(9)
     fit(rest, epochs=4, ckpt_path=path)

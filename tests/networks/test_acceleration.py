@@ -13,6 +13,7 @@ import pytorch_lightning as L
 import torch
 import torch.nn.functional as F
 from in_process_pool import in_process
+from long_cases import rest_long
 from torch import nn
 
 import run
@@ -148,8 +149,8 @@ def test_weights_go_over_from_one_layout_to_the_other(tmp_path, batch):
 # Losses under autocast.
 
 
-@pytest.mark.parametrize("scale", [1.0, 30.0])
-@pytest.mark.parametrize("norm", ["bn", "wa"])
+@pytest.mark.parametrize("scale", rest_long([1.0, 30.0], [30.0]))
+@pytest.mark.parametrize("norm", rest_long(["bn", "wa"], ["wa"]))
 @pytest.mark.parametrize("name", available_methods())
 def test_every_loss_under_autocast_is_finite_float32_and_close(
     name, norm, scale, batch, fake_trainer

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from long_cases import rest_long
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
@@ -122,7 +123,10 @@ STATED = {
 }
 
 
-@pytest.mark.parametrize("name", STAGES)
+FIRST = ("resnet18", "mobilenet_v3_large", "densenet121")
+
+
+@pytest.mark.parametrize("name", rest_long(STAGES, FIRST))
 def test_scale_is_kept_within_the_stated_factor(name: str) -> None:
     model = build_network(name, "wa", seed=3, gain="balanced", residual="depth")
     found = measure_scales(model, noise_images(8, 64, seed=3), STAGES[name])
@@ -135,7 +139,7 @@ def test_scale_is_kept_within_the_stated_factor(name: str) -> None:
 PAPER = {"resnet18": (3.3, 11.0), "vgg16_bn": (7.2, 3.4), "densenet121": (9.8, 15.0)}
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", rest_long(STAGES, FIRST))
 def test_the_defaults_are_the_paper_s_until_a_network_is_deep(name: str) -> None:
     model = build_network(name, "wa", seed=3)
     chosen = ("he", "one") if name in PAPER else ("balanced", "depth")

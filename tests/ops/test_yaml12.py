@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from long_cases import rest_long
 
 from da.errors import UserError
 from da.ops.yaml12 import parse_yaml, read_yaml
@@ -90,7 +91,10 @@ def test_a_file_of_100_megabytes_is_refused_by_its_size(tmp_path):
         read_yaml(path)
 
 
-@pytest.mark.parametrize("command", [["ablate"], ["tune"], ["fit", "--config"]], ids=" ".join)
+READ_SETTINGS = [["ablate"], ["tune"], ["fit", "--config"]]
+
+
+@pytest.mark.parametrize("command", rest_long(READ_SETTINGS, READ_SETTINGS[:1]), ids=" ".join)
 def test_every_command_that_reads_settings_refuses_a_bomb_in_one_line(tmp_path, command):
     (tmp_path / "x.yaml").write_text(doubling(12, 10, lambda parts: f"[{parts}]"))
     done = subprocess.run(

@@ -5,6 +5,7 @@ import html
 import numpy as np
 import pytest
 import torch
+from long_cases import rest_long
 from made_up_networks import network, subject
 from refusing import refused
 from sklearn.linear_model import LogisticRegression
@@ -195,7 +196,10 @@ def test_no_layer_to_compare_domains_at_is_said_in_one_line():
     assert said == "mmd: the network 'mlp' has no layer at which domains can be compared"
 
 
-@pytest.mark.parametrize("module", [class_accuracy, confusion, wrong, tsne, calibration, mmd])
+PICTURES = [class_accuracy, confusion, wrong, tsne, calibration, mmd]
+
+
+@pytest.mark.parametrize("module", rest_long(PICTURES, [class_accuracy, wrong]))
 def test_names_with_dollars_are_drawn_as_they_are(module, tmp_path):
     shown = subject(classes=3, images=24, shared="a$_b$")
     named = ("x$^y$", "a$b", "c$\\frac$")

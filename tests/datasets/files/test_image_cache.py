@@ -318,6 +318,7 @@ def start(root, place, limit=0):
     )
 
 
+@pytest.mark.long
 def test_two_processes_build_it_once(tmp_path):
     root, place = tree(tmp_path / "many", 80), tmp_path / "c"
     found = [process.communicate() for process in [start(root, place), start(root, place)]]
