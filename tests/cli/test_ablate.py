@@ -120,6 +120,7 @@ def test_a_whole_grid_then_again(bench):
     assert len(b.claims()) == 6
 
 
+@pytest.mark.long
 def test_results_of_other_data_are_not_reused(bench):
     b = bench({})
     assert b.run()[0] == 0
@@ -311,6 +312,7 @@ def test_the_report_says_where_label_free_scores_are_of_the_images_that_are_test
     assert "scores are of the target's test images, unlabelled, which are trained on, too" in text
 
 
+@pytest.mark.long
 def test_a_logger_is_an_argument_of_the_training_and_no_part_of_a_cell(bench):
     b = bench({}, GRID + "logger: tensorboard\n")
     assert b.run()[0] == 0
@@ -418,6 +420,7 @@ def test_seeds_are_added_until_the_named_half_width(bench):
     assert len(b.claims()) == 2 * 2 * 13
 
 
+@pytest.mark.long
 def test_no_rule_about_differences_is_passed_over(bench):
     b = bench({"unlabelled": True}, GRID.replace("[bn, wa]", "[gn, wa]"))
     for options, name in (

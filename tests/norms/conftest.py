@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from long_cases import rest_long
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_small
 from torchvision.models.densenet import DenseNet
@@ -67,6 +68,12 @@ def inputs(name: str, batch: int = 4) -> Tensor:
 @pytest.fixture(params=BUILDERS)
 def case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
     """A network with batch norm (but for the plain VGG) and a batch of four for it."""
+    return build(request.param), inputs(request.param)
+
+
+@pytest.fixture(params=rest_long(BUILDERS, ("conv1d", "grouped", "linear", "resnet18", "vgg_bn")))
+def some_case(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
+    """As ``case``, where each takes long; all of them in the long tests."""
     return build(request.param), inputs(request.param)
 
 

@@ -162,9 +162,9 @@ def test_rows_are_what_the_filters_take_in_and_put_out(name: str, per_image: int
 
 
 def test_the_original_stays_and_the_structure_is_that_of_the_surgery(
-    case: tuple[nn.Module, Tensor],
+    some_case: tuple[nn.Module, Tensor],
 ) -> None:
-    model, images = case
+    model, images = some_case
     settled(model, images)
     model.train()
     before, modes = state(model), {n: m.training for n, m in model.named_modules()}
@@ -183,8 +183,8 @@ def test_the_original_stays_and_the_structure_is_that_of_the_surgery(
     assert sorted(error.name for error in result.layers) == sorted(expected)
 
 
-def test_filters_sum_to_zero_and_have_the_norm_of_he(case: tuple[nn.Module, Tensor]) -> None:
-    model, images = case
+def test_filters_sum_to_zero_and_have_the_norm_of_he(some_case: tuple[nn.Module, Tensor]) -> None:
+    model, images = some_case
     result = convert_pretrained(settled(model, images), images, images)
     for layer in result.model.modules():
         if isinstance(layer, Aligned):
@@ -205,9 +205,9 @@ def centred(model: nn.Module) -> nn.Module:
 
 
 def test_a_network_whose_filters_sum_to_zero_is_converted_exactly(
-    case: tuple[nn.Module, Tensor],
+    some_case: tuple[nn.Module, Tensor],
 ) -> None:
-    model, images = case[0].double(), case[1].double()
+    model, images = some_case[0].double(), some_case[1].double()
     settled(centred(model), images)
     result = convert_pretrained(model, images, images)
     assert result.error < 1e-8
