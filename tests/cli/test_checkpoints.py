@@ -165,8 +165,8 @@ def file_of(network, layout, folder):
     ("kind", "layout"),
     [
         pytest.param("whole", "plain", marks=pytest.mark.long),
-        ("whole", "a loop's"),
-        pytest.param("split", "safetensors", marks=pytest.mark.long),
+        pytest.param("whole", "a loop's", marks=pytest.mark.long),
+        ("split", "safetensors"),
     ],
 )
 def test_a_checkpoint_from_elsewhere_scores_as_in_a_plain_loop_in_every_form(
@@ -361,7 +361,8 @@ class Evil:
         return os.mkdir, (str(self.marker),)
 
 
-def test_files_from_elsewhere_that_do_not_fit(refused, tmp_path, data, whole, split):
+def test_files_from_elsewhere_that_do_not_fit(refused, tmp_path, data, split):
+    whole = torchvision.models.resnet18(num_classes=3)
     file_of(whole, "plain", tmp_path)
     said = refused(f"test office.pth {data} --model.bottleneck 256")
     assert "bottleneck: 'office.pth' has none, the model 256; leave --model.bottleneck out" in said

@@ -110,6 +110,7 @@ def test_pretrained_weights_keep_their_statistics_and_are_converted(
     assert {row["norm"] for row in last} == {"bn", "wa"}
 
 
+@pytest.mark.long
 def test_the_same_call_gives_the_same_files_and_fewer_images_others(call, pair, tmp_path):
     rows, _ = call("--model.norm", "wa", *pair)
     files = sorted((tmp_path / "runs/activations").iterdir())

@@ -140,6 +140,7 @@ def test_a_lost_checkpoint_is_trained_again_and_its_result_said(bench):
     assert len(measured(bench)) == 8
 
 
+@pytest.mark.long
 def test_what_fails_and_diverges_is_named(bench):
     bench.behave({"1": "diverge"})
     code, said = study(bench)

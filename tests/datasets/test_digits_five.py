@@ -366,9 +366,8 @@ def stalling():
         connection.close()
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_fetch_goes_on(server, elsewhere, stalling, tmp_path, capsys, how):
     asked, good = server[2], elsewhere["usps"]["train"][0]
     elsewhere["usps"]["train"][0] = stalling

@@ -93,6 +93,7 @@ def _can_mount():
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not _can_mount(), reason="needs the right to mount a file system")
 def test_on_a_full_disk_with_tmpdir_elsewhere_the_last_good_checkpoint_stays(tmp_path):
     disk, elsewhere = tmp_path / "disk", tmp_path / "tmp"

@@ -94,7 +94,8 @@ STREAMS = {
 STREAMS["bare"] = STREAMS["C"] | STREAMS["ascii"]
 
 
-@pytest.mark.parametrize("name", rest_long(STREAMS, ["closed"]))
+@pytest.mark.long
+@pytest.mark.parametrize("name", STREAMS)
 def test_streams_that_are_closed_or_bare_stop_nothing(tmp_path, calm, name):
     done = fit(tmp_path, "--out", "run", closed=name == "closed", **STREAMS[name])
     assert (done.returncode, done.stderr) == (0, "")

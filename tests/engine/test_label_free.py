@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as L
 import torch
+from long_cases import rest_long
 from scipy.special import softmax
 from short_runs import fit, small
 
@@ -101,7 +102,7 @@ def test_the_logits_that_earlier_versions_kept_are_read():
     assert without.kept == {}
 
 
-@pytest.mark.parametrize("norm", ["bn", "wa"])
+@pytest.mark.parametrize("norm", rest_long(["bn", "wa"], ["bn"]))
 def test_a_training_computes_every_score_on_disk_in_every_form_and_its_result_holds_them(
     tmp_path, norm
 ):

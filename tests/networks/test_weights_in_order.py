@@ -38,7 +38,7 @@ def test_tensors_that_are_named_otherwise_are_taken_in_their_order(tmp_path, cap
     ("name", "twin"),
     [
         ("tf_efficientnet_lite0", "timm/efficientnet_lite0"),
-        ("efficientnet_lite0", "timm/tf_efficientnet_lite0"),
+        pytest.param("efficientnet_lite0", "timm/tf_efficientnet_lite0", marks=pytest.mark.long),
         ("mobilenetv2_035", None),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from long_cases import rest_long
 from torch import Tensor, nn
 
 from da.errors import UserError
@@ -76,7 +77,10 @@ def separable() -> nn.Module:
 IMAGES, OTHERS = random(64, *SHAPE).abs(), random(32, *SHAPE, seed=1).abs()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet", "mobilenet_v3", "vgg_bn", "grouped"])
+NETWORKS = ["resnet18", "densenet", "mobilenet_v3", "vgg_bn", "grouped"]
+
+
+@pytest.mark.parametrize("name", rest_long(NETWORKS, ["resnet18", "grouped"]))
 def test_under_batch_norm_a_network_computes_what_wa_alone_does(name: str) -> None:
     """A batch norm in evaluation is a scale and a shift: what g and b are under WA."""
     size = {"vgg_bn": (3, 32, 32), "grouped": (4, 8, 8)}.get(name, SHAPE)
@@ -163,7 +167,10 @@ def test_aligned_layers_have_neither_g_nor_b_and_filters_of_zero_sum(separable: 
             assert layer.aligned_weight().flatten(1).sum(1).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("norm", ["wa+gn", "wa+ln", "wa+in", "ws+gn"])
+NORMS = ["wa+gn", "wa+ln", "wa+in", "ws+gn"]
+
+
+@pytest.mark.parametrize("norm", rest_long(NORMS, ["wa+gn", "ws+gn"]))
 def test_under_statistics_of_images_distillation_brings_it_nearer(
     separable: nn.Module, norm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def test_without_decoding_it_finds_what_the_file_system_knows(root):
     assert not report.duplicates()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="needs root to drop")
 def test_a_file_that_may_not_be_read(root):
     (root / "a/cat/0.png").chmod(0)

@@ -327,6 +327,7 @@ def test_two_processes_build_it_once(tmp_path):
     assert len(bins(place)) == 1
 
 
+@pytest.mark.long
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     root, place = tree(tmp_path / "many", 10), tmp_path / "c"
     out, error = start(root, place, limit=30_000).communicate()

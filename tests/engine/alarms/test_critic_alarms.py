@@ -76,6 +76,7 @@ def test_a_critic_that_nothing_fools_is_perfect():
     assert "100.0 % or more for 200 steps" in alarms[0].text
 
 
+@pytest.mark.long
 def test_a_critic_that_learns_and_is_fooled_raises_nothing():
     watch = trained(DANN, 260, trade_off=0.3)  # at 1 it learns hardly more than chance here
     assert watch.alarms == []

@@ -145,6 +145,7 @@ def test_a_loss_that_rewards_large_features_blows_them_up():
     assert f"was {first.scale:.3g} after step 4 and is {now.scale:.3g} now" in alarm.text
 
 
+@pytest.mark.long
 def test_a_source_that_is_unlearnt_falls():
     watch = trained(Forgetting, clip=5.0, backbone="digits_resnet")
     (alarm,) = [alarm for alarm in watch.alarms if alarm.name == "falling-source"]
