@@ -93,6 +93,17 @@ def test_seeded_leaves_the_global_state_alone():
         assert not torch.equal(first, torch.rand(3))
 
 
+def test_seeded_leaves_the_generators_of_other_devices_alone(monkeypatch):
+    """They aren't put back afterwards: a training would draw the same dropout twice."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", asked.append)
+    with seeded(0):
+        pass
+    assert not asked
+    torch.manual_seed(0)  # what seeds all of them, so that this test can fail
+    assert asked == [0]
+
+
 def test_seeded_restores_the_state_after_an_error():
     before = torch.get_rng_state()
     with pytest.raises(RuntimeError), seeded(0):
