@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
+from long_cases import rest_long
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from da.engine.trainer import MethodTrainer
@@ -31,12 +31,8 @@ of the weights, and two at once."""
 
 def some_normalisers() -> list[Any]:
     """One of each kind, as parameters of a test; the others that a CPU trains in the long tests."""
-    long = [
-        pytest.param(name, marks=pytest.mark.long)
-        for name in normaliser_names()
-        if name not in KINDS_OF_NORMALISERS and not normaliser(name).needs_gpu
-    ]
-    return [*KINDS_OF_NORMALISERS, *long]
+    on_a_cpu = [name for name in normaliser_names() if not normaliser(name).needs_gpu]
+    return rest_long(on_a_cpu, KINDS_OF_NORMALISERS)
 
 
 def digits(**options: Any) -> Digits:

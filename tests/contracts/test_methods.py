@@ -49,17 +49,17 @@ TRIPLES = [
     *((name, "separate", norm) for name, norm in PAIRS),
 ]
 OF_DOMAINS = [name for name in NORMS if normaliser(name).needs_target]
-ALL_TRIPLES = [
+ALL_TRIPLES = {
+    *TRIPLES,
     *itertools.product(METHODS, ["joint"], NORMS),
     *itertools.product(METHODS, ["separate"], ("bn", "wa", "wa+bn", "gn", *OF_DOMAINS)),
-]
+}
 # Six updates of a batch, each normalised with the running averages of the other domain: rn's gates
 # diverge at the rate that all others take.
 LOWER_RATE = {("MCD", "separate", "rn"): 0.01}
-LONG = [pytest.param(*one, marks=pytest.mark.long) for one in ALL_TRIPLES if one not in TRIPLES]
 
 
-@pytest.mark.parametrize(("name", "mode", "norm"), [*TRIPLES, *LONG])
+@pytest.mark.parametrize(("name", "mode", "norm"), rest_long(sorted(ALL_TRIPLES), TRIPLES))
 def test_every_trainable_parameter_moves_and_stays_finite(name, mode, norm, start):
     lr = LOWER_RATE.get((name, mode, norm), 0.05)
     options = {"weight_decay": 0.0, "lr": lr, "anneal_alpha": 0.0, **start(norm)}

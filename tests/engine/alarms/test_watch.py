@@ -4,6 +4,7 @@ import pytest
 import torch
 from alarming_methods import SoftmaxOfOne
 from fake_cells import a_cell, made
+from long_cases import rest_long
 from short_runs import digits, fit, small
 
 from da.engine.alarms.record import Alarm
@@ -48,10 +49,9 @@ def trained(kind, callbacks, steps=12, **options):
 
 # One update per batch with a critic, several updates, stages; the others in the long tests.
 KINDS = ("DANN", "MCD", "SHOT")
-OTHERS = [pytest.param(name, marks=pytest.mark.long) for name in METHODS if name not in KINDS]
 
 
-@pytest.mark.parametrize("name", [*KINDS, *OTHERS])
+@pytest.mark.parametrize("name", rest_long(METHODS, KINDS))
 @pytest.mark.usefixtures("short_windows")
 def test_a_training_computes_the_same_bits_with_it_as_without(name):
     alone, watched = (trained(METHODS[name], some, norm="wa") for some in ([], [Watch()]))
@@ -71,9 +71,7 @@ def test_no_method_with_a_critic_raises_an_alarm_in_a_run_that_goes_well(name):
     assert watch.finish() == []
 
 
-@pytest.mark.parametrize(
-    "epochs", [3, *(pytest.param(epochs, marks=pytest.mark.long) for epochs in (1, 4))]
-)
+@pytest.mark.parametrize("epochs", rest_long([1, 3, 4], [3]))
 @pytest.mark.usefixtures("short_windows")
 def test_a_resumed_run_raises_the_same_alarms(epochs, tmp_path):
     """The checkpoint lies within a window; no alarm is raised again."""
